@@ -1,0 +1,62 @@
+"""levelhead: image classifiers whose confidence can be believed.
+
+1. A `Recipe` says everything about a training; `train(recipe)` makes a `Run`, a folder.
+2. `Outputs` (logits or probabilities, with labels) is what everything after training consumes.
+3. `audit(outputs)` judges anyone's predictions: metrics with intervals, and words.
+4. `compare(recipe, grid)` trains settings over seeds and says which to use.
+5. `levelhead.targets`, `losses`, `models`, `calibrators`, `metrics`, `figures` are the rooms.
+6. Bad input raises `LevelheadError`: one line that names the value and the mend.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from levelhead.errors import LevelheadError
+from levelhead.recipe import Recipe
+
+if TYPE_CHECKING:
+    from levelhead.findings import audit, judge
+    from levelhead.outputs import Outputs, read_predictions
+    from levelhead.runs import Run, open_run
+    from levelhead.study import compare
+    from levelhead.train import fit, resume, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LevelheadError",
+    "Outputs",
+    "Recipe",
+    "Run",
+    "audit",
+    "compare",
+    "fit",
+    "judge",
+    "open_run",
+    "read_predictions",
+    "resume",
+    "train",
+]
+
+_ROOMS = {
+    "Outputs": "outputs",
+    "read_predictions": "outputs",
+    "audit": "findings",
+    "judge": "findings",
+    "Run": "runs",
+    "open_run": "runs",
+    "compare": "study",
+    "fit": "train",
+    "resume": "train",
+    "train": "train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a room when it is first asked for: `import levelhead` itself stays light."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'levelhead' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"levelhead.{_ROOMS[name]}"), name)

@@ -1,0 +1,72 @@
+"""Augmentation of whole batches, on the device the images live on.
+
+Crop and mirror are one gather with computed row and column indices: no padded copies.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def crop_and_flip(
+    images: Tensor,
+    index: Tensor,
+    shift: Tensor | None,
+    mirror: Tensor | None,
+    pad: int,
+    window: tuple[int, int] | None = None,
+) -> Tensor:
+    """Pick images and move them: uint8 [N,H,W,C], index [B] -> [B,C,h,w] in channels-last memory.
+
+    shift: int64 [B,2], the corner of the crop inside the image whose border is reflected by `pad`
+    pixels (pad itself means: not moved); mirror: bool [B]. None leaves it out. window: the crop's
+    height and width (default: the image's).
+    """
+    height, width = images.shape[1:3]
+    high, wide = window or (height, width)
+    if shift is None and mirror is None:
+        return images[index].permute(0, 3, 1, 2)
+    batch = len(index)
+    rows = torch.arange(high, device=images.device).expand(batch, high)
+    columns = torch.arange(wide, device=images.device).expand(batch, wide)
+    if mirror is not None:
+        columns = torch.where(mirror[:, None], wide - 1 - columns, columns)
+    if shift is not None:
+        rows = reflect(rows + shift[:, :1] - pad, height)
+        columns = reflect(columns + shift[:, 1:] - pad, width)
+    picked = images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return picked.permute(0, 3, 1, 2)
+
+
+def reflect(position: Tensor, size: int) -> Tensor:
+    """Positions outside 0..size-1 mirrored back inside, the border pixel not repeated.
+
+    >>> reflect(torch.tensor([-2, -1, 0, 3, 4, 5]), 4).tolist()
+    [2, 1, 0, 3, 2, 1]
+    """
+    if size == 1:
+        return torch.zeros_like(position)
+    period = 2 * (size - 1)
+    position = position.remainder(period)
+    return torch.minimum(position, period - position)
+
+
+def cutout(images: Tensor, centre: Tensor, side: int, fill: Tensor) -> Tensor:
+    """Paint a square over each image: [B,C,H,W], centre int64 [B,2], fill [C] in units of images.
+
+    The square may reach over the border. Source: DeVries & Taylor 2017, arXiv 1708.04552.
+    """
+    height, width = images.shape[2:]
+    top, left = centre[:, :1] - side // 2, centre[:, 1:] - side // 2
+    rows = torch.arange(height, device=images.device)[None]
+    columns = torch.arange(width, device=images.device)[None]
+    inside_rows = (rows >= top) & (rows < top + side)
+    inside_columns = (columns >= left) & (columns < left + side)
+    hidden = (inside_rows[:, :, None] & inside_columns[:, None, :])[:, None]
+    return torch.where(hidden, fill.to(images.dtype)[None, :, None, None], images)
+
+
+def views(images: Tensor, kind: str) -> list[Tensor]:
+    """Test-time views of a batch [B,C,H,W]: `none` is the batch itself, `flip` adds its mirror."""
+    return [images] if kind == "none" else [images, images.flip(3)]

@@ -1,0 +1,110 @@
+"""The data types: Entries and Listing (on disk), Examples and Dataset (decoded)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "t10k"), "test"),
+}
+"""The words that name a split in files, folders and columns (lower case)."""
+
+
+class Reader(Protocol):
+    """The encoded pictures of one split."""
+
+    def __call__(self, index: int) -> bytes:
+        """The encoded bytes of picture `index`. Raises OSError if they cannot be read."""
+
+    def open(self, index: int) -> BinaryIO:
+        """A stream of the same bytes, of which only the header will be read."""
+
+    def stamp(self) -> Any:
+        """Sizes and times of the files behind it (JSON-able): the cache is valid while equal."""
+
+
+@dataclass(frozen=True)
+class Entries:
+    """One split as it lies on disk, nothing decoded (`images` where the source is arrays)."""
+
+    ids: tuple[str, ...]
+    labels: Array  # int64 [N]
+    groups: tuple[str, ...] | None = None
+    images: Array | None = None  # uint8 [N,H,W,C]
+    read: Reader | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What `scan` found: the splits among train, validation and test, and what to say about them.
+
+    `size` is the median short side in pixels and `channels` 1 if all are grey, both of a sample.
+    """
+
+    name: str
+    source: str
+    class_names: tuple[str, ...]
+    splits: dict[str, Entries]
+    size: int
+    channels: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Decoded pictures: uint8 [N,H,W,C], perhaps a read-only memory map of the cache."""
+
+    images: Array
+    labels: Array  # int64 [N]
+    ids: tuple[str, ...]
+    digests: Array  # uint64 [N], of the decoded full-resolution pixels and their shape
+    groups: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, index: Array) -> Examples:
+        """The examples at `index` (integers), in that order; copies the pixels."""
+        ids = tuple(self.ids[i] for i in index)
+        groups = None if self.groups is None else tuple(self.groups[i] for i in index)
+        return Examples(self.images[index], self.labels[index], ids, self.digests[index], groups)
+
+    def hash(self) -> str:
+        """sha256 over ids, labels and digests; the order of the examples does not matter."""
+        rows = sorted(zip(self.ids, self.labels.tolist(), self.digests.tolist(), strict=True))
+        return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Decoded splits, and the pictures left out by skip_broken as (id, why)."""
+
+    name: str
+    source: str
+    class_names: tuple[str, ...]
+    splits: dict[str, Examples]
+    fingerprint: str  # sha256 over class names, and ids, labels and digests of all splits
+    notes: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def count(n: int, noun: str) -> str:
+    """`1 picture`, `2 pictures`, `3 classes`."""
+    return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"

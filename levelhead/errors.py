@@ -1,0 +1,22 @@
+"""The one error that means "what you gave cannot be used"."""
+
+
+class LevelheadError(ValueError):
+    """A mistake in the input: one line that names the file or value and the mend.
+
+    The command line prints the line and leaves with exit code 2; nothing else is lost.
+    """
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """The mend for a misspelt name: `" Did you mean 'resnet18'?"`, or the list of what exists.
+
+    >>> nearest("resnt18", ["resnet18", "linear"])
+    "did you mean 'resnet18'?"
+    >>> nearest("zzz", ["resnet18", "linear"])
+    'choose one of linear, resnet18'
+    """
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(sorted(known))}"

@@ -1,0 +1,115 @@
+"""Confusion matrix: which class is taken for which."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from levelhead.figures.canvas import BLUE, GRID, INK, VERMILLION, shorten
+from levelhead.findings import confusion
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from levelhead.outputs import Outputs
+
+NUMBERED = 20
+"""Up to this many classes a cell carries its count."""
+
+
+@dataclass(frozen=True)
+class Confusion:
+    counts: np.ndarray  # int64 [K,K], rows are true classes, columns predictions
+    class_names: tuple[str, ...]
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Counts divided by their row's total [K,K]; a class without examples gives zeros."""
+        return np.asarray(self.counts / np.maximum(self.counts.sum(1, keepdims=True), 1))
+
+    @property
+    def size(self) -> tuple[float, float]:
+        k = len(self.class_names)
+        side = min(max(1.7 + (0.44 if k <= NUMBERED else 0.17) * k, 3.2), 8.0)
+        return side, side
+
+    @property
+    def label(self) -> str:
+        right = int(np.trace(self.counts))
+        return f"Confusion matrix: {right} of {int(self.counts.sum())} on the diagonal"
+
+    def pairs(self, limit: int = 20) -> list[tuple[str, str, int, float]]:
+        """The commonest mistakes: (true, predicted, count, share of the true class)."""
+        wrong, shares = self.counts.copy(), self.shares
+        np.fill_diagonal(wrong, 0)
+        order = np.argsort(-wrong, axis=None, kind="stable")[:limit]
+        cells = [divmod(int(cell), len(self.class_names)) for cell in order]
+        names = self.class_names
+        return [
+            (names[t], names[p], int(wrong[t, p]), float(shares[t, p]))
+            for t, p in cells
+            if wrong[t, p]
+        ]
+
+
+def data(outputs: Outputs) -> tuple[Confusion]:
+    """Count `outputs` by true class and prediction."""
+    return (Confusion(confusion(outputs).numpy(), outputs.class_names),)
+
+
+def draw(panel: Confusion, axes: Axes) -> None:
+    """Right answers blue, mistakes vermillion; depth is the square root of the row's share."""
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import Rectangle
+
+    k, shares, counts = len(panel.class_names), panel.shares, panel.counts
+    right = np.eye(k, dtype=bool)
+    if k <= NUMBERED:
+        for t, p in np.argwhere(counts > 0):
+            colour, depth = (BLUE if t == p else VERMILLION), float(np.sqrt(shares[t, p]))
+            axes.add_patch(
+                Rectangle((p - 0.5, t - 0.5), 1, 1, facecolor=colour, alpha=depth, linewidth=0)
+            )
+            ink, text = ("white" if depth > 0.6 else INK), str(counts[t, p])
+            size = 8.5 if len(text) < 5 else 7
+            axes.text(p, t, text, ha="center", va="center", color=ink, fontsize=size)
+        for edge in np.arange(k + 1) - 0.5:
+            axes.plot([edge, edge], [-0.5, k - 0.5], color=GRID, linewidth=0.6, clip_on=False)
+            axes.plot([-0.5, k - 0.5], [edge, edge], color=GRID, linewidth=0.6, clip_on=False)
+    else:
+        # Neighbouring cells share a pixel in a large matrix: the darkest speaks for them.
+        step = math.ceil(k / 250)
+        tiles = math.ceil(k / step)
+        padded = np.zeros((tiles * step, tiles * step))
+        picture = np.zeros((tiles, tiles, 4))
+        for mask, colour in ((right, BLUE), (~right, VERMILLION)):
+            padded[:k, :k] = np.where(mask, np.sqrt(shares), 0)
+            depth = padded.reshape(tiles, step, tiles, step).max(axis=(1, 3))
+            deeper = depth > picture[..., 3]
+            picture[deeper] = np.concatenate(
+                [np.tile(to_rgb(colour), (int(deeper.sum()), 1)), depth[deeper, None]], axis=1
+            )
+        axes.imshow(
+            np.round(picture * 255).astype(np.uint8),
+            extent=(-0.5, tiles * step - 0.5, tiles * step - 0.5, -0.5),
+            interpolation="none",
+        )
+    ticks = np.arange(0, k, math.ceil(k / (40 if k <= 40 else 25)))
+    names = [shorten(panel.class_names[tick]) for tick in ticks]
+    flat = k <= NUMBERED and max(map(len, names)) <= 3
+    axes.set_xticks(
+        ticks,
+        names,
+        rotation=0 if flat else 45 if k <= NUMBERED else 90,
+        ha="center" if flat or k > NUMBERED else "right",
+        rotation_mode="default" if flat or k > NUMBERED else "anchor",
+        fontsize=8.5 if k <= NUMBERED else 7,
+    )
+    axes.set_yticks(ticks, names, fontsize=8.5 if k <= NUMBERED else 7)
+    axes.set(xlim=(-0.5, k - 0.5), ylim=(k - 0.5, -0.5), xlabel="predicted", ylabel="true")
+    axes.set_aspect("equal")
+    axes.tick_params(length=0 if k <= NUMBERED else 2)
+    axes.spines[:].set_visible(k > NUMBERED)

@@ -1,0 +1,146 @@
+"""Command-line flags from a recipe's fields: name, type, default and help are written there."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import types
+import typing
+from typing import Any, NoReturn
+
+from levelhead.errors import LevelheadError, nearest
+from levelhead.recipe import Recipe
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are LevelheadErrors: one line, with the nearest flag."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise LevelheadError(f"{message}; {self.prog} --help lists every flag")
+
+    def parse(self, words: list[str]) -> argparse.Namespace:
+        """Parse, or raise LevelheadError."""
+        found, unknown = self.parse_known_args(words)
+        if unknown:
+            known = [flag for action in self._actions for flag in action.option_strings]
+            flag = unknown[0].partition("=")[0]
+            mend = nearest(flag, known) if flag.startswith("-") else "quote names with spaces"
+            if mend.startswith("choose"):
+                mend = f"{self.prog} --help lists every flag"
+            raise LevelheadError(f"{unknown[0]}: not understood; {mend}")
+        return found
+
+
+def explanations() -> dict[str, str]:
+    """The sentence under each field of Recipe."""
+    body = ast.parse(inspect.getsource(Recipe)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    return {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in zip(body.body, body.body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
+
+
+def add_recipe(parser: Parser, *, many: bool = False) -> None:
+    """One flag a field, `data` as the first word. With `many` each flag but seeds takes a list."""
+    hints = typing.get_type_hints(Recipe)
+    help_ = explanations()
+    group = parser.add_argument_group("recipe")
+    for field in dataclasses.fields(Recipe):
+        told = help_[field.name].replace("%", "%%")
+        if field.name == "data":
+            parser.add_argument("data", metavar="DATA", help=told)
+            continue
+        if field.default is not None and field.default not in ((), False):
+            shown = field.default
+            told += (
+                f" (default: {' '.join(map(str, shown)) if isinstance(shown, tuple) else shown})"
+            )
+        elif field.default is None and "default" not in told:
+            told += " (default: chosen for model and data)"
+        flag = "--" + field.name.replace("_", "-")
+        kind, options = _kind(hints[field.name])
+        # argparse.SUPPRESS: a flag that was not given leaves Recipe's own default.
+        common: dict[str, Any] = {"help": told, "default": argparse.SUPPRESS}
+        if kind is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
+            continue
+        common |= {"type": _named(kind), "metavar": options.get("metavar")}
+        if "choices" in options:
+            common["choices"] = options["choices"]
+        if options.get("several") or (many and field.name not in ("seed", "split_seed")):
+            common["nargs"] = "+"
+        group.add_argument(flag, **common)
+
+
+def recipe_fields(found: argparse.Namespace) -> dict[str, Any]:
+    """Those of the parsed flags that are fields of Recipe."""
+    names = {field.name for field in dataclasses.fields(Recipe)}
+    return {name: value for name, value in vars(found).items() if name in names}
+
+
+def recipe_of(found: argparse.Namespace) -> Recipe:
+    """The recipe that was typed."""
+    given = recipe_fields(found)
+    if "step_at" in given:
+        given["step_at"] = tuple(given["step_at"])
+    return Recipe(**given)
+
+
+def grid_of(found: argparse.Namespace) -> tuple[Recipe, dict[str, tuple[Any, ...]]]:
+    """The recipe of the first values, and the fields that were given more than one."""
+    given = recipe_fields(found)
+    grid = {}
+    for name, values in given.items():
+        if name == "step_at":
+            given[name] = tuple(values)
+        elif isinstance(values, list):
+            if len(set(values)) < len(values):
+                flag = "--" + name.replace("_", "-")
+                raise LevelheadError(f"{flag} {' '.join(map(str, values))}: a value stands twice")
+            given[name] = values[0]
+            if len(values) > 1:
+                grid[name] = tuple(values)
+    recipe = Recipe(**given)
+    for name, values in grid.items():
+        for value in values:
+            recipe.replace(**{name: value})  # each value must be possible before any is trained
+    return recipe, grid
+
+
+def _kind(hint: Any) -> tuple[type, dict[str, Any]]:
+    """The type of one value, and what argparse needs to know besides."""
+    origin, inside = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return _kind(next(part for part in inside if part is not type(None)))
+    if origin is typing.Literal:
+        return str, {"choices": inside}
+    if origin is tuple:
+        return inside[0], {"several": True, "metavar": inside[0].__name__.upper()}
+    names = {int: "N", float: "X", str: "NAME"}
+    return hint, {"metavar": names.get(hint)}
+
+
+def _named(kind: type) -> Any:
+    """A converter whose complaint says what was wanted."""
+    wanted = {int: "a whole number, for example 1", float: "a number, for example 0.1"}
+
+    def convert(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted[kind]}") from None
+
+    return convert

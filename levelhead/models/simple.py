@@ -1,0 +1,56 @@
+"""The teaching networks: a linear classifier, a multilayer perceptron, a plain CNN."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from levelhead.errors import LevelheadError
+from levelhead.models.network import Conv2d, Linear, Shape, flat_width
+
+
+def linear(shape: Shape) -> tuple[nn.Module, nn.Linear]:
+    """Multinomial logistic regression on the pixels; features are the pixels themselves."""
+    return nn.Flatten(), nn.Linear(shape.channels * shape.size**2, shape.classes)
+
+
+def mlp(shape: Shape) -> tuple[nn.Module, nn.Linear]:
+    """Two hidden layers of 512 rectified units with dropout 0.2."""
+    body = nn.Sequential(
+        nn.Flatten(),
+        Linear(shape.channels * shape.size**2, 512),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        Linear(512, 512),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+    )
+    return body, nn.Linear(512, shape.classes)
+
+
+def cnn(shape: Shape) -> tuple[nn.Module, nn.Linear]:
+    """A plain CNN: three 3x3 convolutions (32, 64, 128) with batch norm, two poolings, dropout.
+
+    Raises LevelheadError under 4 px, which two poolings leave nothing of.
+    """
+    if shape.size < 4:
+        raise LevelheadError(f"--model cnn: needs images of 4 px or more, not {shape.size}")
+
+    def stage(inputs: int, outputs: int) -> list[nn.Module]:
+        return [
+            Conv2d(inputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        ]
+
+    body = nn.Sequential(
+        *stage(shape.channels, 32),
+        nn.MaxPool2d(2),
+        *stage(32, 64),
+        nn.MaxPool2d(2),
+        *stage(64, 128),
+        # A grid of at most 2x2 keeps some position without tying the head to the image size.
+        nn.AdaptiveMaxPool2d(min(2, shape.size // 4)),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+    )
+    return body, nn.Linear(flat_width(body, shape), shape.classes)

@@ -1,0 +1,226 @@
+"""Optimisers, parameter groups and learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from levelhead.models.network import Network
+from levelhead.recipe import Recipe
+
+# Muon moves matrices. In `fast` the rest follows by SGD at airbench's rates, there meant for a loss
+# summed over the batch and logits divided by 256: hence the factor of the batch, and head / 256.
+SPHERE_HEAD_RATE = 0.67 / 0.24 / 256
+SPHERE_VECTOR_RATE = 0.053 / 0.24
+SPHERE_MOMENTUM = 0.85
+# Elsewhere it follows by AdamW at this share of Muon's rate.
+REST_RATE = 0.1
+# A pretrained body moves at this share of the head's rate.
+BODY_RATE = 0.1
+
+
+def orthogonalise(matrix: Tensor, steps: int = 3) -> Tensor:
+    """Push all singular values of [R,C] towards one by Newton-Schulz steps, in the given type.
+
+    The quintic overshoots on purpose: after five steps they lie in about 0.7-1.2. Source: Jordan
+    et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return cast(Tensor, x.T) if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum, orthogonalised, for weights of two or more dimensions.
+
+    With `sphere` each weight is first put back to norm sqrt(rows) and the update taken as it is:
+    right where batch norm follows every weight, as in `fast`. Without, the update is scaled by
+    sqrt(max(1, rows/columns)) and decay is decoupled (Jordan et al. 2024).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        lr: float,
+        momentum: float,
+        weight_decay: float = 0.0,
+        sphere: bool = False,
+        steps: int = 3,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "sphere": sphere,
+            "steps": steps,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(weight)
+                velocity = state["momentum_buffer"].mul_(group["momentum"]).add_(weight.grad)
+                gradient = weight.grad.add(velocity, alpha=group["momentum"])
+                rows = len(weight)
+                flat = gradient.reshape(rows, -1)
+                # bfloat16 products are as good here: the direction is only approximate anyway.
+                low = flat.bfloat16() if weight.is_cuda or flat.numel() > 1 << 14 else flat
+                update = orthogonalise(low, group["steps"]).to(weight.dtype).view_as(weight)
+                if group["sphere"]:
+                    weight.mul_(math.sqrt(rows) / weight.norm())
+                    weight.add_(update, alpha=-group["lr"])
+                else:
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
+                    scale = math.sqrt(max(1.0, rows / flat.shape[1]))
+                    weight.add_(update, alpha=-group["lr"] * scale)
+
+
+def optimisers(network: Network, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """The optimisers of a resolved recipe; each group keeps its peak rate in `peak`.
+
+    Biases and norms are not decayed, except in `fast` with muon, where `weight_decay` is the share
+    that head and biases lose in a step at the peak rate. A group's `until` is the share of
+    training after which it stands still.
+    """
+    rate, decay, momentum = recipe.lr, recipe.weight_decay, recipe.momentum
+    assert rate is not None
+    assert decay is not None
+    assert momentum is not None
+    head = [p for p in network.head.parameters() if p.requires_grad]
+    named = [(n, p) for n, p in network.body.named_parameters() if p.requires_grad]
+    stops: dict[str, int] = getattr(network.body, "stops", {})
+    early = [p for n, p in named if n in stops]
+    body = [p for n, p in named if n not in stops]
+    matrices = [p for p in body if p.dim() > 1]
+    vectors = [p for p in body if p.dim() <= 1]
+    until = min(1.0, max(stops.values(), default=0) / (recipe.epochs or 1))
+
+    made: list[torch.optim.Optimizer]
+    sphere = bool(getattr(network.body, "scale_invariant", False))
+    if recipe.optimizer == "muon" and sphere:
+        assert recipe.batch_size is not None
+        summed = rate * recipe.batch_size
+        rest = [
+            {"params": head, "lr": summed * SPHERE_HEAD_RATE},
+            {"params": vectors, "lr": summed * SPHERE_VECTOR_RATE},
+            {"params": early, "lr": summed * SPHERE_VECTOR_RATE, "until": until},
+        ]
+        for group in rest:
+            group["weight_decay"] = decay / cast(float, group["lr"])
+        made = [
+            torch.optim.SGD(_filled(rest), lr=rate, momentum=SPHERE_MOMENTUM, nesterov=True),
+            Muon([{"params": matrices}], rate, momentum, sphere=True),
+        ]
+    elif recipe.optimizer == "muon":
+        rest = [{"params": head + vectors + early, "lr": rate * REST_RATE}]
+        made = [torch.optim.AdamW(rest, lr=rate, weight_decay=0.0)]
+        if matrices:
+            made.append(Muon([{"params": matrices}], rate, momentum, decay))
+    else:
+        body_rate = rate * (BODY_RATE if recipe.finetune else 1.0)
+        split = [
+            {"params": [p for p in head if p.dim() > 1], "lr": rate, "weight_decay": decay},
+            {"params": [p for p in head if p.dim() <= 1], "lr": rate, "weight_decay": 0.0},
+            {"params": matrices, "lr": body_rate, "weight_decay": decay},
+            {"params": vectors, "lr": body_rate, "weight_decay": 0.0},
+            {"params": early, "lr": body_rate, "weight_decay": 0.0, "until": until},
+        ]
+        if recipe.optimizer == "adamw":
+            made = [torch.optim.AdamW(_filled(split), lr=rate, betas=(momentum, 0.999))]
+        else:
+            nesterov = momentum > 0
+            made = [torch.optim.SGD(_filled(split), lr=rate, momentum=momentum, nesterov=nesterov)]
+    for optimiser in made:
+        for group in optimiser.param_groups:
+            group["peak"] = group["lr"]
+            group.setdefault("until", 1.0)
+    return made
+
+
+def _filled(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [group for group in groups if group["params"]]
+
+
+def factor(recipe: Recipe, progress: float) -> float:
+    """Share of the peak rate at `progress` (0 at the first step, 1 at the end) of training.
+
+    `one-cycle` (Smith & Topin 2018) rises from 1/25 of the peak and falls to 1/10,000 of that,
+    both along a cosine; the others rise linearly during `warmup`.
+    """
+    warmup = recipe.warmup or 0.0
+    rest = (progress - warmup) / (1 - warmup)
+    if recipe.schedule == "one-cycle":
+        if progress < warmup:
+            return _cosine(1 / 25, 1.0, progress / warmup)
+        return _cosine(1.0, 1 / 250_000, rest)
+    if progress < warmup:
+        return progress / warmup
+    if recipe.schedule == "polynomial":
+        return float((1 - rest) ** recipe.power)
+    if recipe.schedule == "cosine":
+        return _cosine(1.0, 0.0, rest)
+    if recipe.schedule == "step":
+        return float(recipe.step_factor ** sum(progress >= at for at in recipe.step_at))
+    return 1.0
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+
+
+def set_rates(made: list[torch.optim.Optimizer], recipe: Recipe, step: int, steps: int) -> float:
+    """Set every group's rate for `step` of `steps`; returns the recipe's own rate at that step.
+
+    The middle of a step stands for it, so that neither the first nor the last is wasted at rate
+    zero. A group past its `until` stops asking for gradients.
+    """
+    progress = (step + 0.5) / steps
+    for optimiser in made:
+        for group in optimiser.param_groups:
+            until = group["until"]
+            group["lr"] = group["peak"] * factor(recipe, min(1.0, progress / until))
+            if progress >= until and until < 1.0:
+                for weight in group["params"]:
+                    weight.requires_grad_(False)
+                    weight.grad = None
+    return (recipe.lr or 0.0) * factor(recipe, progress)
+
+
+def state_tensors(made: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """The optimisers' memory as named tensors (for safetensors; nothing is pickled)."""
+    return {
+        f"optimiser.{number}.{place}.{name}": tensor
+        for number, optimiser in enumerate(made)
+        for place, state in optimiser.state_dict()["state"].items()
+        for name, tensor in state.items()
+        if isinstance(tensor, Tensor)
+    }
+
+
+def load_state_tensors(made: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
+    """Give the optimisers back what `state_tensors` took."""
+    for number, optimiser in enumerate(made):
+        whole = optimiser.state_dict()
+        prefix = f"optimiser.{number}."
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            if key.startswith(prefix):
+                place, name = key.removeprefix(prefix).split(".", 1)
+                state.setdefault(int(place), {})[name] = tensor
+        optimiser.load_state_dict({**whole, "state": state})

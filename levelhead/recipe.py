@@ -1,0 +1,176 @@
+"""Recipe: everything that is needed to repeat a run, in one frozen dataclass.
+
+The fields are the command-line flags and the keys of `recipe.toml`; each knob is written once,
+here. `None` means "chosen for this model and this data" (`levelhead.resolve` chooses).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from levelhead.errors import LevelheadError, nearest
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to train on what, and how. Raises LevelheadError for a value that cannot be."""
+
+    data: str
+    """`digits`, a folder of images, a labels.csv, a folder of parquet or IDX files, or an npz."""
+
+    image_size: int | None = None
+    """Side of the square image the network sees, in pixels (default: chosen for model and data)."""
+    resize: Literal["crop", "squash"] = "squash"
+    """How an oblong image becomes square: squashed whole, or its centre cropped."""
+    validation: float = 0.1
+    """Share of the training images held out to fit the temperature."""
+    test: float = 0.2
+    """Share held out for testing where the data has no test set of its own."""
+    split_seed: int = 0
+    """Seed of the splits; apart from --seed, so that a study shares its splits."""
+    strict_splits: bool = False
+    """Refuse data in which the same picture stands in two splits."""
+    skip_broken: bool = False
+    """Leave out images that cannot be read, and list them in the run."""
+
+    model: str = "auto"
+    """auto, a name from `levelhead models`, timm:NAME or torchvision:NAME."""
+    pretrained: bool = False
+    """Let timm: and torchvision: networks download their published weights."""
+    finetune: bool = False
+    """Train a pretrained network whole (its body at a tenth of the rate), not its head alone."""
+    from_scratch: bool = False
+    """Use no published weights: auto then takes resnet18 for photos."""
+
+    loss: str = "cross_entropy"
+    """Training loss."""
+    smoothing: float = 0.0
+    """Label smoothing epsilon, in [0, 1)."""
+    convention: Literal["uniform", "others"] = "uniform"
+    """Spread epsilon over all K classes (uniform) or over the K-1 wrong ones (others)."""
+    targets: Literal["loss", "explicit"] = "loss"
+    """Smooth inside the loss, or make explicit soft targets (same numbers)."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weigh classes by the inverse of their frequency in the training split."""
+
+    optimizer: Literal["sgd", "adamw", "muon"] | None = None
+    """Optimiser (default: chosen for the model)."""
+    lr: float | None = None
+    """Peak learning rate."""
+    momentum: float | None = None
+    """Momentum of sgd (Nesterov) and muon; adamw's first beta."""
+    weight_decay: float | None = None
+    """Weight decay, not of biases and norms: in the gradient for sgd, decoupled for the others."""
+    penalty: float | None = None
+    """L2 penalty of the head on a frozen body (default: chosen on folds of the training split)."""
+    schedule: Literal["constant", "polynomial", "cosine", "one-cycle", "step"] | None = None
+    """Learning-rate schedule, stepped every batch."""
+    warmup: float | None = None
+    """Share of the steps in which the rate rises linearly from zero."""
+    power: float = 1.0
+    """Exponent of the polynomial schedule (1 is linear)."""
+    step_at: tuple[float, ...] = (0.5, 0.75)
+    """Where the step schedule drops the rate, as shares of training."""
+    step_factor: float = 0.1
+    """Factor by which the step schedule multiplies the rate."""
+    clip_norm: float | None = None
+    """Clip the gradient to this norm (default: no clipping)."""
+    epochs: int | None = None
+    """Passes over the training split."""
+    batch_size: int | None = None
+    """Images per step."""
+
+    crop: int | None = None
+    """Random crop after reflecting the border by this many pixels (0: none)."""
+    window: int | None = None
+    """Side of the random window that the first epochs see, in pixels (0: whole images always)."""
+    flip: bool | None = None
+    """Mirror images left-right, alternating from epoch to epoch."""
+    cutout: int | None = None
+    """Side of a random square painted with the mean colour (0: none)."""
+    tta: Literal["none", "flip"] = "none"
+    """Average the logits of these views when judging and predicting."""
+
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Arithmetic of training (default: bfloat16 where the machine gains); judging is float32."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    seed: int = 0
+    """Seed of initial weights, batch order and augmentation."""
+
+    def __post_init__(self) -> None:
+        def must(name: str, condition: bool, wanted: str) -> None:
+            if not condition:
+                flag = "--" + name.replace("_", "-")
+                raise LevelheadError(f"{flag} {getattr(self, name)}: must be {wanted}")
+
+        def optional(name: str, low: float, wanted: str, strict: bool = True) -> None:
+            value = getattr(self, name)
+            fine = value is None or (value > low if strict else value >= low)
+            must(name, fine, wanted)
+
+        must("smoothing", 0 <= self.smoothing < 1, "in [0, 1), for example 0.1")
+        must("validation", 0 < self.validation < 1, "between 0 and 1, for example 0.1")
+        must("test", 0 < self.test < 1, "between 0 and 1, for example 0.2")
+        must("power", self.power > 0, "above 0")
+        must("step_factor", 0 < self.step_factor <= 1, "in (0, 1]")
+        must("step_at", all(0 < s < 1 for s in self.step_at), "shares between 0 and 1")
+        for name in ("lr", "epochs", "batch_size", "clip_norm", "image_size"):
+            optional(name, 0, "above 0")
+        for name in ("weight_decay", "penalty", "crop", "cutout", "window"):
+            optional(name, 0, "0 or more", strict=False)
+        must("warmup", self.warmup is None or 0 <= self.warmup < 1, "in [0, 1)")
+        must("momentum", self.momentum is None or 0 <= self.momentum < 1, "in [0, 1)")
+        must("seed", self.seed >= 0, "0 or more")
+        must("split_seed", self.split_seed >= 0, "0 or more")
+        must(
+            "finetune",
+            not (self.finetune and self.from_scratch),
+            "left out when --from-scratch is given",
+        )
+
+    def replace(self, **changes: Any) -> Recipe:
+        """The same recipe with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_toml(self) -> str:
+        """The recipe as TOML; fields that are None are left out."""
+        lines = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                value = list(value) if isinstance(value, tuple) else value
+                # JSON's strings, numbers, booleans and flat lists are also TOML's.
+                lines.append(f"{field.name} = {json.dumps(value, ensure_ascii=False)}")
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_toml(cls, text: str, where: str = "recipe.toml") -> Recipe:
+        """Read what `to_toml` wrote. Raises LevelheadError for a key that is no field."""
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise LevelheadError(f"{where}: not valid TOML ({error})") from None
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                raise LevelheadError(f"{where}: unknown key {key!r}; {nearest(key, known)}")
+        if "data" not in values:
+            raise LevelheadError(f"{where}: the key 'data' is missing; name the data to train on")
+        if "step_at" in values:
+            values["step_at"] = tuple(values["step_at"])
+        return cls(**values)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read a recipe file. Raises LevelheadError if it is missing or not a recipe."""
+        path = Path(path)
+        try:
+            return cls.from_toml(path.read_text(encoding="utf-8"), str(path))
+        except OSError as error:
+            raise LevelheadError(f"{path}: cannot be read ({error.strerror})") from None

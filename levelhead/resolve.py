@@ -1,0 +1,138 @@
+"""What a recipe leaves open, chosen for its model and its data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from levelhead.errors import LevelheadError, nearest
+from levelhead.recipe import Recipe
+
+# Where --epochs is not given, small data is trained for at least this many steps.
+LEAST_STEPS = 900
+# "Small": a split of fewer images than this also gets a smaller batch.
+SMALL = 10_000
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What choosing needs to know of the data: median short side, channels, training images."""
+
+    size: int
+    channels: int
+    examples: int
+
+
+_SGD = {"optimizer": "sgd", "momentum": 0.9, "schedule": "cosine", "warmup": 0.05}
+_ADAMW = {"optimizer": "adamw", "momentum": 0.9, "schedule": "cosine", "warmup": 0.05}
+_RESNET = {**_SGD, "lr": 0.1, "weight_decay": 5e-4, "batch_size": 128, "epochs": 30}
+# Rates, batch sizes and lengths by model; `None` in the recipe takes them.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "linear": {**_ADAMW, "lr": 2e-3, "weight_decay": 1e-3, "batch_size": 256, "epochs": 20},
+    "mlp": {**_ADAMW, "lr": 2e-3, "weight_decay": 1e-2, "batch_size": 256, "epochs": 20},
+    "cnn": {**_ADAMW, "lr": 4e-3, "weight_decay": 1e-2, "batch_size": 256, "epochs": 20},
+    "resnet20": _RESNET,
+    "resnet32": _RESNET,
+    "resnet44": _RESNET,
+    "resnet56": _RESNET,
+    "resnet18": _RESNET,
+    "fast": {
+        "optimizer": "muon",
+        "momentum": 0.6,
+        "schedule": "polynomial",
+        "warmup": 0.0,
+        "lr": 0.24,
+        "batch_size": 1000,
+        "epochs": 8,
+    },
+    "borrowed": {**_SGD, "lr": 0.05, "weight_decay": 1e-4, "batch_size": 64, "epochs": 30},
+    "finetune": {**_ADAMW, "lr": 3e-3, "weight_decay": 1e-2, "batch_size": 32, "epochs": 8},
+}
+
+
+def choose_model(recipe: Recipe, facts: Facts) -> Recipe:
+    """Replace `auto`, and set the image size. Raises LevelheadError for flags that contradict."""
+    model = recipe.model
+    size = recipe.image_size or facts.size
+    if model == "auto":
+        if size < 16:
+            model = "cnn"
+        elif size <= 48:
+            model = "fast"
+        else:
+            model = "resnet18" if recipe.from_scratch else "lite0"
+    borrowed = model.startswith(("timm:", "torchvision:"))
+    if model == "lite0" and recipe.from_scratch:
+        raise LevelheadError(
+            "--from-scratch --model lite0: lite0 is the pretrained one; "
+            "use --model timm:tf_efficientnet_lite0"
+        )
+    if recipe.pretrained and not borrowed:
+        raise LevelheadError(
+            f"--pretrained --model {model}: only timm:NAME and torchvision:NAME download weights"
+        )
+    if recipe.finetune and not (model == "lite0" or recipe.pretrained):
+        raise LevelheadError(
+            f"--finetune --model {model}: has no published weights to start from; "
+            "use --model lite0, or timm:NAME --pretrained"
+        )
+    if recipe.image_size is None:
+        if model == "lite0":
+            size = 160 if facts.size < 200 else 224
+        elif borrowed:
+            size = 224 if recipe.pretrained or facts.size > 64 else facts.size
+        elif model == "resnet18":
+            size = 64 if facts.size > 48 else facts.size
+        elif facts.size > 48:
+            size = 32
+    return recipe.replace(model=model, image_size=size)
+
+
+def frozen(recipe: Recipe) -> bool:
+    """Whether a resolved recipe trains a head on a pretrained body that stands still."""
+    return (recipe.model == "lite0" or recipe.pretrained) and not recipe.finetune
+
+
+def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Recipe:
+    """The recipe with every field that matters set; resolving twice changes nothing.
+
+    low_precision: whether the machine gains from bfloat16. A frozen body needs no optimiser, so
+    those fields stay unset. Raises LevelheadError for an unknown loss or contradicting flags.
+    """
+    from levelhead.losses import LOSSES
+
+    if recipe.loss not in LOSSES:
+        raise LevelheadError(f"--loss {recipe.loss}: unknown; {nearest(recipe.loss, list(LOSSES))}")
+    recipe = choose_model(recipe, facts)
+    size = recipe.image_size or facts.size
+    if frozen(recipe):
+        return recipe.replace(precision=recipe.precision or "float32")
+    key = "finetune" if recipe.finetune else recipe.model
+    chosen = dict(DEFAULTS.get(key, DEFAULTS["borrowed"]))
+    if facts.examples < SMALL and recipe.batch_size is None:
+        # About 20 steps in an epoch, but never batches of under 16.
+        power = int(math.log2(max(1, facts.examples / 20)))
+        chosen["batch_size"] = max(16, min(chosen["batch_size"], 2**power))
+    batch = recipe.batch_size or chosen["batch_size"]
+    batch = min(batch, facts.examples)
+    if facts.examples < SMALL and not recipe.finetune:
+        steps = -(-facts.examples // batch)
+        chosen["epochs"] = max(chosen["epochs"], -(-LEAST_STEPS // steps))
+    if recipe.model == "fast":
+        chosen["weight_decay"] = 2e-6 * batch
+    moves = size >= 16 and recipe.model not in ("linear", "mlp")
+    chosen["crop"] = (size // 16 if recipe.model == "fast" else size // 8) if moves else 0
+    chosen["flip"] = moves and facts.channels == 3
+    chosen["cutout"] = 0
+    # A window of 13/16 of the side; only `fast` has been measured with one.
+    chosen["window"] = size * 13 // 16 if recipe.model == "fast" and size >= 20 else 0
+    gains = low_precision and moves and recipe.model != "cnn"
+    chosen["precision"] = "bfloat16" if gains else "float32"
+    if recipe.optimizer is not None and recipe.optimizer != chosen["optimizer"]:
+        other = {"sgd": (0.05, 0.9, 5e-4), "adamw": (2e-3, 0.9, 1e-2), "muon": (0.02, 0.95, 1e-2)}
+        chosen["lr"], chosen["momentum"], chosen["weight_decay"] = other[recipe.optimizer]
+    if recipe.schedule == "one-cycle":
+        chosen["warmup"] = 0.3
+    unset = {name: value for name, value in chosen.items() if getattr(recipe, name) is None}
+    return recipe.replace(**{**unset, "batch_size": batch})

@@ -1,0 +1,201 @@
+"""The run folder: everything about one training, in files a person can read."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from levelhead.errors import LevelheadError
+from levelhead.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+    from levelhead.calibrators import Temperature
+    from levelhead.models import Network
+    from levelhead.outputs import Outputs
+    from levelhead.splits import Splits
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read when asked. Raises LevelheadError for what is missing or damaged."""
+
+    folder: Path
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return Recipe.load(self.folder / "recipe.toml")
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What was trained on: names, counts, hashes, mean and deviation, warnings."""
+        return dict(read_json(self.folder / "data.json"))
+
+    @property
+    def findings(self) -> dict[str, Any]:
+        """The judgement: validation, test, test after calibration."""
+        return dict(read_json(self.folder / "findings.json"))
+
+    @property
+    def finished(self) -> bool:
+        """Whether training and judging came to their end (findings are written last)."""
+        return (self.folder / "findings.json").exists()
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Rows of history.csv."""
+        with (self.folder / "history.csv").open(newline="", encoding="utf-8") as file:
+            return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+    def outputs(self, split: str) -> Outputs:
+        """Outputs of `validation` or `test`."""
+        from levelhead.outputs import Outputs
+
+        return Outputs.load(self.folder / "outputs" / f"{split}.safetensors")
+
+    @property
+    def calibration(self) -> Temperature:
+        """The calibrator fitted on validation."""
+        from levelhead.calibrators import CALIBRATORS
+
+        stored = read_json(self.folder / "calibration.json")
+        return CALIBRATORS[stored["method"]].from_json(stored)
+
+    def network(self, device: str | torch.device = "cpu") -> Network:
+        """The trained network, ready to predict."""
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        from levelhead.models import Shape, build
+
+        recipe, data = self.recipe, self.data
+        shape = Shape(data["channels"], data["image_size"], len(data["class_names"]))
+        network = build(
+            recipe.model, shape, mean=torch.tensor(data["mean"]), std=torch.tensor(data["std"])
+        )
+        path = self.folder / "model.safetensors"
+        try:
+            network.load_state_dict(load_file(path))
+        except FileNotFoundError:
+            raise LevelheadError(
+                f"{path}: missing; training has not finished: levelhead resume {self.folder}"
+            ) from None
+        except (SafetensorError, RuntimeError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise LevelheadError(
+                f"{path}: not this recipe's model ({reason}); train anew into another --out"
+            ) from None
+        return network.place(device).eval()
+
+
+def open_run(folder: str | Path) -> Run:
+    """A run folder that exists. Raises LevelheadError where there is none."""
+    path = Path(folder)
+    if not (path / "recipe.toml").exists():
+        raise LevelheadError(
+            f"{path}: not a run folder (no recipe.toml); give one that levelhead train made"
+        )
+    return Run(path)
+
+
+def finished_run(folder: str | Path) -> Run:
+    """A run whose training has come to its end. Raises LevelheadError otherwise."""
+    run = open_run(folder)
+    if not run.finished:
+        raise LevelheadError(f"{run.folder}: training has not finished; levelhead resume {folder}")
+    return run
+
+
+def new_folder(out: str | Path | None, name: str) -> Path:
+    """Make an empty folder: `out`, or the next free `runs/NAME-N`; refuses one with files."""
+    try:
+        if out is not None:
+            path = Path(out)
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                what = "a run" if (path / "recipe.toml").exists() else "other files"
+                mend = f" or levelhead resume {path}" if what == "a run" else ""
+                raise LevelheadError(
+                    f"--out {path}: holds {what} already; choose another folder{mend}"
+                )
+            return path
+        number = 1
+        while True:
+            path = Path("runs") / f"{name}-{number}"
+            try:
+                path.mkdir(parents=True)
+                return path
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise LevelheadError(
+            f"--out {path}: cannot be made ({error.strerror}); choose another folder"
+        ) from None
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a whole file or nothing of it. Raises LevelheadError when the disk is full."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise LevelheadError(
+            f"{path}: cannot be written ({error.strerror}); free some space, then "
+            "levelhead resume goes on where training stopped"
+        ) from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON that every reader accepts: NaN and infinity are refused."""
+    write(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON. Raises LevelheadError if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LevelheadError(
+            f"{path}: missing; training has not finished: levelhead resume {path.parent}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise LevelheadError(
+            f"{path}: cannot be read ({error}); restore it or train anew"
+        ) from None
+
+
+def write_rows(path: Path, rows: list[Any]) -> None:
+    """Write a list of dataclasses as CSV."""
+    text = io.StringIO()
+    names = [field.name for field in dataclasses.fields(rows[0])] if rows else []
+    table = csv.DictWriter(text, names, lineterminator="\n")
+    table.writeheader()
+    table.writerows(dataclasses.asdict(row) for row in rows)
+    write(path, text.getvalue())
+
+
+def write_splits(path: Path, splits: Splits) -> None:
+    """Who was in which split: id, split, label, group, digest of the pixels."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["id", "split", "label", "group", "digest"])
+    for name in ("train", "validation", "test"):
+        part = getattr(splits, name)
+        groups = part.groups or ("",) * len(part)
+        for id_, label, group, digest in zip(
+            part.ids, part.labels.tolist(), groups, part.digests.tolist(), strict=True
+        ):
+            table.writerow([id_, name, splits.class_names[label], group, f"{digest:016x}"])
+    write(path, text.getvalue())
