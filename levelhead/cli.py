@@ -244,8 +244,9 @@ def _check(words: list[str]) -> int:
 
     from levelhead.datasets.check import check
     from levelhead.datasets.check import words as sentences
+    from levelhead.terminal import counter
 
-    findings = check(found.data)
+    findings = check(found.data, progress=counter("reading pictures"))
     if found.json:
         _print_json(findings)
     else:

@@ -183,8 +183,8 @@ def words(
     right = int(outputs.rows.correct.sum())
     low, high = wilson(right, n, level)
     found = [
-        f"Accuracy {_percent(right / n)} ({level * 100:g} % interval {_range(low, high)}): {right:,} of "
-        f"{n:,} {what} of {k} classes right."
+        f"Accuracy {_percent(right / n)} ({level * 100:g} % interval {_range(low, high)}): "
+        f"{right:,} of {n:,} {what} of {k} classes right."
     ]
     if outputs.look_like_probabilities():
         found.insert(

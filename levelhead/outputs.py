@@ -343,6 +343,8 @@ def _classes(columns: Sequence[str], kind: Kind | None) -> tuple[str, ...]:
     twice = next((c for i, c in enumerate(columns) if c in columns[:i]), None)
     if twice is not None:
         raise LevelheadError(f"the column {twice!r} stands twice; rename one")
+    if any(c.strip() in ("", "__index_level_0__") for c in columns):
+        raise LevelheadError("a column without a name (a row index?); leave it out or name it id")
     if "label" not in columns:
         shown = ", ".join(columns[:6]) + (", …" if len(columns) > 6 else "")
         raise LevelheadError(f"no column 'label' among {shown}; add the true class of each row")

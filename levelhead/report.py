@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from levelhead.errors import LevelheadError
-from levelhead.figures.canvas import number, percent
+from levelhead.figures.canvas import number, percent, shorten
 from levelhead.recipe import Recipe
 from levelhead.runs import Run, finished_run, read_json, write
 from levelhead.terminal import columns, duration
@@ -92,6 +92,7 @@ def run_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = Non
         reliability=_svgs("reliability", reliability.data(test, after or None, ece=ece)),
         galleries=samples.data(after or test, images or {}),
         matrix=_svgs("confusion", (matrix,))[0],
+        least=round(min(96 * matrix.size[0], 460)),  # px; narrower, its numbers are too small
         pairs=matrix.pairs(WEAKEST if test.classes > WEAKEST else 10),
         classes=_weakest_first(found["report"]["classes"], matrix),
         curves=list(zip(_svgs("curves", lines), lines, strict=True)),
@@ -159,7 +160,7 @@ def run_words(run: Run) -> list[str]:
     ]
     lines += [f"Note: {note}" for note in data["notes"]]
     if data["skipped"]:
-        lines.append(f"Left out: {len(data['skipped'])} broken pictures, listed in data.json.")
+        lines.append(f"Broken pictures left out, listed in data.json: {len(data['skipped'])}.")
     stages = {STAGES[name]: found[name] for name in STAGES if found[name]}
     return [
         *lines,
@@ -204,7 +205,8 @@ def shown(cell: Mapping[str, Any] | None, metric: str = "") -> tuple[str, str]:
         return f"{value:.4g}{unit}", f"[{', '.join(ends)}]" if known else ""
     # One unit of the last digit is a thirtieth to a third of the interval's width.
     width = max(high - low, 1e-6)
-    digits = min(max(math.ceil(-math.log10(width / 3)), 0), 6)
+    least = 1 if unit else 3 if metric else 0
+    digits = min(max(math.ceil(-math.log10(width / 3)), least), 6)
     texts = [f"{x:.{digits}f}".replace("-", "−") for x in (value, low, high)]
     return texts[0] + unit, f"[{texts[1]}, {texts[2]}]"
 
@@ -232,7 +234,7 @@ def _page(kind: str, **view: Any) -> str:
     )
     environment.filters |= {
         "shown": shown, "title": _title, "duration": duration, "thumbnail": _thumbnail,
-        "value": _value, "percent": percent,
+        "value": _value, "percent": percent, "shorten": shorten,
         "share": lambda x: "–" if x is None else f"{100 * x:.1f}\u00a0%",
     }  # fmt: skip
     text = resources.files("levelhead").joinpath("report.html.jinja").read_text(encoding="utf-8")
@@ -263,7 +265,8 @@ def _thumbnail(image: np.ndarray) -> str:
 def _title(metric: str) -> str:
     from levelhead.metrics import METRICS
 
-    return METRICS[metric].title if metric in METRICS else metric.replace("_", " ")
+    short = {"nll": "NLL", "ece": "ECE"}
+    return short.get(metric) or (METRICS[metric].title if metric in METRICS else metric)
 
 
 def _any(settings: Sequence[Mapping[str, Any]], metric: str) -> bool:

@@ -29,7 +29,7 @@ _ADAMW = {"optimizer": "adamw", "momentum": 0.9, "schedule": "cosine", "warmup":
 _RESNET = {**_SGD, "lr": 0.1, "weight_decay": 5e-4, "batch_size": 128, "epochs": 30}
 # Rates, batch sizes and lengths by model; `None` in the recipe takes them.
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "linear": {**_ADAMW, "lr": 2e-3, "weight_decay": 1e-3, "batch_size": 256, "epochs": 20},
+    "linear": {**_ADAMW, "lr": 1e-2, "weight_decay": 1e-3, "batch_size": 256, "epochs": 20},
     "mlp": {**_ADAMW, "lr": 2e-3, "weight_decay": 1e-2, "batch_size": 256, "epochs": 20},
     "cnn": {**_ADAMW, "lr": 4e-3, "weight_decay": 1e-2, "batch_size": 256, "epochs": 20},
     "resnet20": _RESNET,

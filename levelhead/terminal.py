@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from levelhead.train import Event
@@ -13,31 +14,9 @@ if TYPE_CHECKING:
 
 def watcher() -> Callable[[Event], None]:
     """A `watch` for train and compare: live lines on a terminal, a line now and then in a log."""
-    from rich.console import Console
-
     from levelhead.train import Epoch, Note, Progress, Step
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    live = console.is_terminal
-    last = 0.0
-
-    def passing(text: str) -> None:
-        """A line that the next one overwrites; in a log one every ten seconds."""
-        nonlocal last
-        now = time.monotonic()
-        if live:
-            if now - last > 0.1:
-                last = now
-                sys.stderr.write(f"\r\x1b[2K{text}"[: console.width + 5])
-                sys.stderr.flush()
-        elif now - last > 10:
-            last = now
-            console.print(text, markup=False)
-
-    def lasting(text: str) -> None:
-        if live:
-            sys.stderr.write("\r\x1b[2K")
-        console.print(text, markup=False)
+    passing, lasting = _lines()
 
     def watch(event: Event) -> None:
         if isinstance(event, Note):
@@ -60,6 +39,33 @@ def watcher() -> Callable[[Event], None]:
             )
 
     return watch
+
+
+def counter(what: str) -> Callable[[int, int], None]:
+    """A `progress(done, total)` that shows how far a stage is."""
+    passing, _ = _lines()
+    return lambda done, total: passing(f"{what}: {done:,} of {total:,}")
+
+
+def _lines() -> tuple[Callable[[str], None], Callable[[str], None]]:
+    """Two writers: of a line that the next one overwrites (in a log: one every ten seconds), and
+    of a line that stays."""
+    live = sys.stderr.isatty()
+    width = shutil.get_terminal_size().columns - 1
+    last = time.monotonic() if not live else 0.0
+
+    def passing(text: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > (0.1 if live else 10):
+            last = now
+            print(f"\r\x1b[2K{text[:width]}" if live else text, end="" if live else "\n", **err)
+
+    def lasting(text: str) -> None:
+        print("\r\x1b[2K" + text if live else text, **err)
+
+    err: dict[str, Any] = {"file": sys.stderr, "flush": True}
+    return passing, lasting
 
 
 def duration(seconds: float) -> str:
@@ -93,4 +99,3 @@ def columns(header: list[str], rows: list[list[str]]) -> str:
 
     rule = "  ".join("─" * width for width in widths)
     return "\n".join([line(header), rule, *map(line, rows)])
-

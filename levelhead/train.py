@@ -131,7 +131,6 @@ def fit(
     loss_function = LOSSES[recipe.loss]
     smoothing, convention = recipe.smoothing, recipe.convention
     classes = network.head.out_features
-    targets.check_smoothing(smoothing, classes, convention)
     explicit = recipe.targets == "explicit"
     fill = network.mean.flatten().round()
     steps_per_epoch = count(len(train), batch_size)
@@ -242,14 +241,16 @@ def train(
     """Train, judge and report: a recipe becomes a run folder (default: the next runs/NAME-N).
 
     `data` of an earlier recipe is used again where it fits; `report` False leaves report.html to
-    `levelhead report`; `watch` is told every Note, Progress, Step and Epoch. On Linux glibc's malloc is tuned for the whole process (`machine.tune_malloc`).
+    `levelhead report`; `watch` is told every Note, Progress, Step and Epoch. On Linux glibc's
+    malloc is tuned for the whole process (`machine.tune_malloc`).
     Raises LevelheadError for bad input, and for a loss that is no longer finite.
     """
     tune_malloc()
     recipe, data = prepare(recipe, known=data, progress=_tell(watch, "reading pictures"))
+    network = untrained(recipe, data)  # what cannot be built must not leave a folder behind
     folder = new_folder(out, data.name)
     write(folder / "recipe.toml", recipe.to_toml())
-    return _carry_out(Run(folder), recipe, data, report, watch)
+    return _carry_out(Run(folder), network, recipe, data, report, watch)
 
 
 def resume(
@@ -275,26 +276,36 @@ def resume(
                     f"{run.folder}: the {split} pictures of {recipe.data} are no longer those it "
                     "was started on; restore them, or train anew into another --out"
                 )
-    return _carry_out(run, recipe, data, report, watch)
+    return _carry_out(run, untrained(recipe, data), recipe, data, report, watch)
+
+
+def untrained(recipe: Recipe, data: Data) -> Network:
+    """The network of a resolved recipe with its first weights. Raises LevelheadError as `build`."""
+    classes = len(data.splits.class_names)
+    targets.check_smoothing(recipe.smoothing, classes, recipe.convention)
+    return build(
+        recipe.model,
+        Shape(data.channels, data.splits.train.images.shape[1], classes),
+        mean=data.mean,
+        std=data.std,
+        pretrained=recipe.pretrained,
+        seed=recipe.seed,
+    )
 
 
 def _carry_out(
-    run: Run, recipe: Recipe, data: Data, report: bool, watch: Callable[[Event], None]
+    run: Run,
+    network: Network,
+    recipe: Recipe,
+    data: Data,
+    report: bool,
+    watch: Callable[[Event], None],
 ) -> Run:
     """Train (from the checkpoint, if any), then write everything else of the run folder."""
     device = pick_device(recipe.device)
     splits, folder = data.splits, run.folder
     for note in splits.notes:
         watch(Note(note))
-    shape = Shape(data.channels, splits.train.images.shape[1], len(splits.class_names))
-    network = build(
-        recipe.model,
-        shape,
-        mean=data.mean,
-        std=data.std,
-        pretrained=recipe.pretrained,
-        seed=recipe.seed,
-    )
     counts = {name: len(getattr(splits, name)) for name in splits.hashes}
     write_json(
         folder / "data.json",
@@ -304,7 +315,7 @@ def _carry_out(
             "fingerprint": splits.fingerprint,
             "class_names": splits.class_names,
             "channels": data.channels,
-            "image_size": shape.size,
+            "image_size": splits.train.images.shape[1],
             "mean": network.mean.flatten().tolist(),
             "std": network.std.flatten().tolist(),
             "counts": counts,
@@ -316,7 +327,7 @@ def _carry_out(
     write_splits(folder / "splits.csv", splits)
     environment = {**machine.environment(device), "started": time.strftime("%Y-%m-%d %H:%M:%S %z")}
     write_json(folder / "environment.json", environment)
-    weights = class_weights(recipe, torch.from_numpy(splits.train.labels), shape.classes)
+    weights = class_weights(recipe, torch.from_numpy(splits.train.labels), len(splits.class_names))
     known: dict[str, Tensor] = {}
     if frozen(recipe):
         seconds, rate, known = _train_head(run, network, recipe, data, device, weights, watch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -98,9 +97,9 @@ def test_bad_logits_are_refused_by_row(change, says):
 
 def test_bad_probabilities_are_refused_by_row():
     """Logits taken for probabilities would be judged as if they were."""
-    with pytest.raises(LevelheadError, match="row 1: the probabilities add up to 1.2, not 1"):
+    with pytest.raises(LevelheadError, match=r"row 1: the probabilities add up to 1\.2, not 1"):
         Outputs.from_probabilities([[0.5, 0.5], [0.5, 0.7]], [0, 1])
-    with pytest.raises(LevelheadError, match="row 0: the probability -0.5 is negative"):
+    with pytest.raises(LevelheadError, match=r"row 0: the probability -0\.5 is negative"):
         Outputs.from_probabilities([[-0.5, 1.5]], [0])
     assert Outputs.from_logits(softmax(LOGITS), LABELS).look_like_probabilities()
     assert not Outputs.from_logits(LOGITS, LABELS).look_like_probabilities()
@@ -203,8 +202,9 @@ def test_csv_labels_names_win_over_positions(tmp_path):
         (CSV.replace("0.8,dog", "0.8"), "not a table of numbers .*Expected 3 columns"),
         (CSV.replace("label", "truth"), "no column 'label' among cat, dog, truth"),
         (CSV.replace("dog,label", "cat,label"), "the column 'cat' stands twice"),
-        ("cat,label\n1,cat\n", "1 class"),
-        ("cat,dog,label\n", "no rows"),
+        ("cat,label\n1,cat\n", "probabilities: 1 class"),
+        ("cat,dog,label\n", "probabilities: no rows"),
+        (",cat,dog,label\n0,0.9,0.1,cat\n", "a column without a name"),
         ("", "not a table"),
         ("id,cat,dog,label\nx,1,0,cat\nx,1,0,cat\n", "row 1: the id 'x' stands in row 0 too"),
     ],
@@ -263,12 +263,9 @@ def test_a_constant_added_to_a_row_changes_nothing(shift, seed):
     np.testing.assert_allclose(one.confidence, two.confidence, atol=1e-9)
 
 
-def test_somebody_elses_network_is_read_right():
+def test_somebody_elses_network_is_read_right(real_data):
     """The public ResNet-56's predictions would not give its known accuracy and NLL."""
-    data = os.environ.get("LEVELHEAD_DATA")
-    if not data or not Path(data, "predictions").is_dir():
-        pytest.skip("LEVELHEAD_DATA is not set, or has no predictions")
-    path = Path(data, "predictions", "resnet56_cifar10_test.npz")
+    path = real_data("predictions") / "resnet56_cifar10_test.npz"
     for outputs in (
         read_predictions(path),
         read_predictions(path.with_suffix(".csv"), "probabilities"),

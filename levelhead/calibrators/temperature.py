@@ -16,7 +16,7 @@ from levelhead.errors import LevelheadError
 from levelhead.intervals import normal_quantile
 from levelhead.outputs import Outputs
 
-_SPAN = math.log(1e3)  # the bracket: scale / 1000 to scale · 1000
+_BRACKET = (1e-12, 1e3)  # of T, in units of the largest spread of a row of logits
 _PIECE = 1 << 18  # scores at a time: a float64 copy that stays in the cache
 _START = 20_000  # rows that give the first guess
 
@@ -44,8 +44,8 @@ class Temperature:
         """The temperature that minimises the NLL of logits [N, K] for labels [N].
 
         The NLL is convex in β = 1/T, so the zero of its derivative is found by Newton steps on
-        log β, kept in a bracket of 1/1000 to 1000 times the logits' own scale (their root mean
-        square about each row's mean): exact to 1e-6, and it cannot diverge. Float64 throughout.
+        log β, kept in a bracket: T from 1e-12 to 1e3 times the largest difference of two logits of
+        one row. Exact to 1e-6, whatever the logits' unit, and it cannot diverge. In float64.
 
         Interval: log T ± z · se, with the sandwich standard error, which holds whether or not the
         tempered model is true: se² = Σψ² / (Σψ')² / β², ψ = E_p z − z_label (White 1982). Coverage
@@ -86,10 +86,10 @@ class Temperature:
         def sums(log_beta: float, step: int = 1) -> tuple[float, float, float, float]:
             return _sums(outputs.kind, scores[::step], labels[::step], math.exp(log_beta))
 
-        scale = _scale(outputs)
-        if scale == 0:
+        spread = _spread(outputs)
+        if spread == 0:
             return cls(1.0, 0.0, math.inf, n, fitted_on, "flat")
-        ends = (-math.log(scale) - _SPAN, -math.log(scale) + _SPAN)
+        ends = (-math.log(_BRACKET[1] * spread), -math.log(_BRACKET[0] * spread))
         step = n // _START
         first = min(max(0.0, ends[0]), ends[1])
         if step > 1:
@@ -116,7 +116,7 @@ class Temperature:
         fitted_on: str,
     ) -> Temperature:
         inside, outside = end, ends[0] if end == ends[1] else ends[1]
-        for _ in range(20):
+        for _ in range(30):
             middle = (inside + outside) / 2
             near = sums(middle)[0] - nll <= z * z / 2
             inside, outside = (middle, outside) if near else (inside, middle)
@@ -200,16 +200,13 @@ def _pieces(kind: str, scores: Tensor) -> Any:
         yield start, piece if kind == "logits" else piece.log().clamp(min=-1e30)
 
 
-def _scale(outputs: Outputs) -> float:
-    """Root mean square of the logits about their row's mean; of log 0 nothing is counted."""
-    total, count = 0.0, 0
+def _spread(outputs: Outputs) -> float:
+    """The largest difference of two logits of one row; of log 0 nothing is counted."""
+    largest = 0.0
     for _, z in _pieces(outputs.kind, outputs.scores):
-        there = z > -1e29
-        z = z.where(there, torch.zeros((), dtype=z.dtype))
-        centred = (z - z.sum(1, keepdim=True) / there.sum(1, keepdim=True)) * there
-        total, count = total + float(centred.square().sum()), count + int(there.sum())
-    scale = math.sqrt(total / count)
-    return scale if scale > 1e-12 * float(outputs.scores.abs().max()) else 0.0
+        least = z.masked_fill(z < -1e29, math.inf).amin(1)
+        largest = max(largest, float((z.amax(1) - least).max()))
+    return largest if largest > 1e-12 * float(outputs.scores.abs().max()) else 0.0
 
 
 def _sums(
@@ -247,7 +244,7 @@ def _root(
     low, high = ends
     proven = [False, False]  # whether the slope was seen to be below 0 at low, above 0 at high
     u = first
-    for _ in range(200):
+    for attempt in range(200):
         found = sums(u)
         _, slope, curve, _ = found
         if (u == ends[0] and slope >= 0) or (u == ends[1] and slope <= 0):
@@ -259,7 +256,8 @@ def _root(
         step = -slope / curve if curve > 0 else math.copysign(math.inf, -slope)
         if abs(step) < tolerance or high - low < 1e-12:
             return min(max(u + step, low), high), found
-        if low < u + step < high:
+        # On separable data Newton creeps for ever: from the twelfth step on, leap now and then.
+        if low < u + step < high and (attempt < 12 or attempt % 3):
             u += step
         elif step < 0:
             u = (low + high) / 2 if proven[0] else low

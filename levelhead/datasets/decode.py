@@ -131,11 +131,11 @@ def pixels(data: bytes) -> Array:
 def header(stream: BinaryIO) -> tuple[str, int, int]:
     """(Pillow's mode, width, height) without decoding. A grey palette counts as L."""
     with _open(stream) as image:
-        mode = image.mode
-        if mode == "P":
-            colours = np.array(image.getpalette() or [0]).reshape(-1, 3) if image.palette else None
-            if colours is not None and (colours == colours[:, :1]).all():
-                mode = "L"
+        mode, palette = image.mode, image.palette
+        if mode == "P" and palette is not None and palette.rawmode in ("RGB", None):
+            colours = np.frombuffer(bytes(palette.palette), np.uint8)
+            colours = colours[: len(colours) // 3 * 3].reshape(-1, 3)
+            mode = "L" if (colours == colours[:, :1]).all() else mode
         return mode, image.width, image.height
 
 

@@ -63,7 +63,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Examples:
-    """Decoded pictures: uint8 [N,H,W,C], perhaps a read-only memory map of the cache."""
+    """Decoded pictures: uint8 [N,H,W,C], perhaps a memory map of the cache."""
 
     images: Array
     labels: Array  # int64 [N]

@@ -71,7 +71,9 @@ def _pictures(folder: Path, others: list[Path]) -> list[Path]:
     """All picture files below `folder`, sorted; other files are added to `others`."""
 
     def refuse(error: OSError) -> None:
-        raise error  # a folder that cannot be read must not pass for an empty one
+        raise LevelheadError(  # it must not pass for an empty folder
+            f"{error.filename}: cannot be read ({error.strerror}); correct its permissions"
+        )
 
     found: list[Path] = []
     for where, folders, files in os.walk(folder, onerror=refuse):

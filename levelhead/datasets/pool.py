@@ -205,7 +205,8 @@ def _from_cache(base: Path, n: int) -> Decoded | None:
     """What an earlier run kept, or None if it is not there or not whole."""
     try:
         side = json.loads(base.with_suffix(".json").read_text())
-        images = np.load(base.with_suffix(".npy"), mmap_mode="r")
+        # Copy on write: torch warns of arrays that it may not write to.
+        images = np.load(base.with_suffix(".npy"), mmap_mode="c")
         digests = np.array(side["digests"], np.uint64)
         if list(images.shape) == side["shape"] and len(images) == n == len(digests):
             return Decoded(images, digests, dict(side["broken"]))

@@ -98,17 +98,15 @@ def draw(panel: Reliability, axes: Axes) -> None:
     ):
         some = (confidence > accuracy) == over
         if some.any():
-            axes.bar(
-                x[some],
+            gap = (
                 np.abs(confidence - accuracy)[some],
                 w[some],
                 np.minimum(confidence, accuracy)[some],
-                facecolor="none" if not over else colour,
-                alpha=0.4 if over else 1,
-                edgecolor=colour,
-                hatch="////",
-                linewidth=1,
-                label=name,
+            )
+            if over:
+                axes.bar(x[some], *gap, color=colour, alpha=0.3, linewidth=0)
+            axes.bar(
+                x[some], *gap, fill=False, edgecolor=colour, hatch="////", linewidth=0.8, label=name
             )
     axes.vlines(x, panel.low[there], panel.high[there], color=INK, linewidth=1)
     axes.plot([0, 1], [0, 1], "--", color=INK, linewidth=1.1, label="perfect calibration")

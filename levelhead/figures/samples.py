@@ -95,7 +95,8 @@ def thumbnail(image: np.ndarray, side: int = 112) -> np.ndarray:
     """A picture whose longer side is at most `side` pixels; uint8 [h,w] or [h,w,3]."""
     import cv2
 
-    image = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image[..., :3]
+    if image.ndim == 3:
+        image = image[:, :, 0] if image.shape[2] == 1 else image[:, :, :3]
     scale = side / max(image.shape[:2])
     if scale >= 1:
         return np.ascontiguousarray(image)
