@@ -127,7 +127,8 @@ def _compare(words: list[str]) -> int:
     recipe, grid = grid_of(found)
 
     from levelhead.study import compare, table
-    from levelhead.terminal import columns, watcher
+    from levelhead.terminal import watcher
+    from levelhead.text import columns
 
     study = compare(recipe, grid, seeds=found.seeds, out=found.out, watch=watcher())
     if found.json:

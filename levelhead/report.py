@@ -9,11 +9,12 @@ The page of a run is made from its folder, that of a study from its findings:
                    "calibrated": {the same},
                    "temperature": {"value", "low", "high", "per_seed": […]}}, …],
      "differences": [{"setting", "baseline", "calibrated": bool, "metric", "value", "low",
-                      "high", "words"}, …],
+                      "high", "words": sentence}, …],
      "recommendation": [sentence, …], "seconds": total}
 
-A value that is null carries its "reason"; further keys are left alone, and "notes" (sentences)
-and "command" are shown where they are there.
+A value that is null carries its "reason"; further keys are left alone, but shown where they are
+there: "command", "notes" (sentences), "failed" ([{"name", "seed", "why"}]), and a difference's
+"kind", which says what was compared where both stages are in it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from levelhead.errors import LevelheadError
 from levelhead.figures.canvas import number, percent, shorten
 from levelhead.recipe import Recipe
 from levelhead.runs import Run, finished_run, read_json, write
-from levelhead.terminal import columns, duration
+from levelhead.text import columns, duration
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -186,28 +187,35 @@ def metric_table(judgements: Mapping[str, Mapping[str, Any]]) -> str:
     return columns(header, rows)
 
 
-def shown(cell: Mapping[str, Any] | None, metric: str = "") -> tuple[str, str]:
+def shown(
+    cell: Mapping[str, Any] | None, metric: str = "", change: bool = False
+) -> tuple[str, str]:
     """A value and its interval as text, with the digits that the interval leaves standing.
+
+    A `change` of a metric carries its sign, and one of a share is in points.
 
     >>> shown({"value": 0.93391, "low": 0.92886, "high": 0.93861}, "accuracy")
     ('93.4 %', '[92.9, 93.9]')
     >>> shown({"value": None, "low": None, "high": None, "reason": "K <= 5"})
     ('–', '')
+    >>> shown({"value": 0.006, "low": -0.045, "high": 0.056}, "accuracy", change=True)
+    ('+0.6 points', '[−4.5, +5.6]')
     """
     value, low, high = (number((cell or {}).get(key)) for key in ("value", "low", "high"))
     if not math.isfinite(value):
         return "–", ""
-    scale, unit = (100, " %") if metric in _PERCENT else (1, "")
+    scale, unit = (100, " points" if change else " %") if metric in _PERCENT else (1, "")
+    sign = "+" if change else ""
     value, low, high = value * scale, low * scale, high * scale
     if not math.isfinite(low + high):
-        ends = [f"{end:.4g}" if math.isfinite(end) else "∞" for end in (low, high)]
+        ends = [f"{end:{sign}.4g}" if math.isfinite(end) else "∞" for end in (low, high)]
         known = math.isfinite(low) or math.isfinite(high)
-        return f"{value:.4g}{unit}", f"[{', '.join(ends)}]" if known else ""
+        return f"{value:{sign}.4g}{unit}", f"[{', '.join(ends)}]" if known else ""
     # One unit of the last digit is a thirtieth to a third of the interval's width.
     width = max(high - low, 1e-6)
     least = 1 if unit else 3 if metric else 0
     digits = min(max(math.ceil(-math.log10(width / 3)), least), 6)
-    texts = [f"{x:.{digits}f}".replace("-", "−") for x in (value, low, high)]
+    texts = [f"{x:{sign}.{digits}f}".replace("-", "−") for x in (value, low, high)]
     return texts[0] + unit, f"[{texts[1]}, {texts[2]}]"
 
 

@@ -41,7 +41,7 @@ from levelhead.report import command, write_report
 from levelhead.resolve import frozen
 from levelhead.runs import Run, new_folder, read_json, write, write_json
 from levelhead.targets import check_smoothing
-from levelhead.terminal import duration
+from levelhead.text import duration
 from levelhead.train import Event, Note, Progress, resume, train
 
 LEVEL, RESAMPLES = 0.95, 1000
@@ -234,9 +234,9 @@ def _prepare(
 
 def _train(folder: Path, cell: Cell, data: Data, watch: Callable[[Event], None]) -> Run:
     if (folder / "recipe.toml").exists():
-        return resume(folder, watch=watch)
+        return resume(folder, data=data, report=False, watch=watch)
     (folder / ".recipe.toml.part").unlink(missing_ok=True)  # stopped while it was being written
-    return train(cell.recipe, out=folder, data=data, watch=watch)
+    return train(cell.recipe, out=folder, data=data, report=False, watch=watch)
 
 
 def _request(recipe: Recipe, grid: Mapping[str, Sequence[Any]], seeds: int) -> str:
@@ -367,7 +367,7 @@ def _mean(group: Group, stage: str, name: str) -> dict[str, Any]:
 
     Several seeds: the examples' interval of the mean, widened about its own centre by the seeds'
     variance. Seen at level 0.95 for ECE, whose examples' interval is the mean of the seeds'
-    bias-corrected ones: coverage 97-100 % (three seeds, n = 500 and 3,000).
+    bias-corrected ones: coverage 95-100 % (three seeds, n = 500 and 3,000).
     """
     told = [one.entry(stage, name) for one in group]
     values = [entry["value"] for entry in told]
@@ -449,7 +449,7 @@ def _differ(group: Group, base: Group, kind: str) -> Iterator[dict[str, Any]]:
 
     The plug-in ECE of a finite sample is too large, most for the better calibrated one: that
     shrinks differences, and their paired intervals miss what is true by lying too near 0 (seen:
-    coverage 63-75 %). So the far end is that of the difference of two independent bias-corrected
+    coverage 62-74 %). So the far end is that of the difference of two independent bias-corrected
     intervals where that lies farther out (seen: 91-100 %); the end that decides stays paired.
     """
     own, other = KINDS[kind]

@@ -1,4 +1,4 @@
-"""What a person sees: notes and a line an epoch while it runs, tables and words at the end."""
+"""What a person sees while it runs: notes, how far it is, a line an epoch; on standard error."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 def watcher() -> Callable[[Event], None]:
     """A `watch` for train and compare: live lines on a terminal, a line now and then in a log."""
+    from levelhead.text import duration
     from levelhead.train import Epoch, Note, Progress, Step
 
     passing, lasting = _lines()
@@ -66,36 +67,3 @@ def _lines() -> tuple[Callable[[str], None], Callable[[str], None]]:
 
     err: dict[str, Any] = {"file": sys.stderr, "flush": True}
     return passing, lasting
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them.
-
-    >>> duration(75)
-    '1 min 15 s'
-    >>> duration(4.2)
-    '4 s'
-    >>> duration(7300)
-    '2 h 2 min'
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def columns(header: list[str], rows: list[list[str]]) -> str:
-    """A plain table: the first column left, numbers right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-
-    def line(cells: list[str]) -> str:
-        first, *rest = (
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        return "  ".join([first, *rest]).rstrip()
-
-    rule = "  ".join("─" * width for width in widths)
-    return "\n".join([line(header), rule, *map(line, rows)])

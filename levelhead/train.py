@@ -256,6 +256,7 @@ def train(
 def resume(
     folder: str | Path,
     *,
+    data: Data | None = None,
     report: bool = True,
     watch: Callable[[Event], None] = lambda event: None,
 ) -> Run:
@@ -268,7 +269,7 @@ def resume(
     if run.finished:
         return run
     tune_malloc()
-    recipe, data = prepare(run.recipe, progress=_tell(watch, "reading pictures"))
+    recipe, data = prepare(run.recipe, known=data, progress=_tell(watch, "reading pictures"))
     if (run.folder / "data.json").exists():
         for split, hash_ in run.data["hashes"].items():
             if data.splits.hashes[split] != hash_:

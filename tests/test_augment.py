@@ -224,6 +224,55 @@ def test_crops_reach_every_corner_and_are_uniform():
     assert where[2:7, 2:7].sum() == n
 
 
+@pytest.mark.parametrize("flips", [False, True])
+def test_windows_are_cut_from_the_padded_picture(flips):
+    """If this fails, the windows of the first epochs are no windows of the picture."""
+    images = pictures(6, 8, 10, 3)
+    shift = torch.tensor([[0, 0], [1, 2], [4, 5], [5, 8], [2, 3], [7, 9]])
+    mirror = torch.tensor([False, True, False, True, True, False])
+    made = crop_and_flip(
+        images, torch.arange(6), shift, mirror if flips else None, 2, window=(5, 4)
+    )
+    assert made.shape == (6, 3, 5, 4)
+    for i, (top, left) in enumerate(shift.tolist()):
+        one = F.pad(images[i].permute(2, 0, 1).float()[None], (2,) * 4, mode="reflect")[0]
+        options = [one[:, top : top + 5, left : left + 4]]
+        if flips and mirror[i]:
+            turned = images[i].flip(1).permute(2, 0, 1).float()[None]
+            turned = F.pad(turned, (2,) * 4, mode="reflect")[0]
+            options = [options[0].flip(2), turned[:, top : top + 5, left : left + 4]]
+        assert any(torch.equal(made[i].float(), option) for option in options)
+
+
+def test_windows_come_first_and_whole_pictures_last():
+    """If this fails, the last epochs do not show whole pictures, as the test does."""
+    data = split(40, size=12, channels=3)
+    chosen = recipe(window=7, epochs=8, crop=1, flip=True, cutout=3)
+    sides = []
+    for epoch in range(8):
+        batches_ = list(training_batches(data, chosen, epoch, torch.zeros(3)))
+        (side,) = {tuple(b.images.shape[2:]) for b in batches_}
+        assert side[0] == side[1]
+        sides.append(side[0])
+        assert sorted(torch.cat([b.index for b in batches_]).tolist()) == list(range(40))
+    assert set(sides) == {7, 12}
+    assert sides == sorted(sides)
+    assert sides[-1] == 12
+    larger = next(training_batches(data, chosen.replace(window=99, crop=0), 0, torch.zeros(3)))
+    assert larger.images.shape[2:] == (12, 12)
+    alone = recipe(window=7, epochs=8)  # without a border the window still moves
+    places = set()
+    for b in training_batches(data, alone, 0):
+        for image, plain in zip(b.images, data.images[b.index].permute(0, 3, 1, 2), strict=True):
+            places |= {
+                (top, left)
+                for top in range(6)
+                for left in range(6)
+                if torch.equal(image, plain[:, top : top + 7, left : left + 7])
+            }
+    assert len(places) > 15
+
+
 def test_cutout_reaches_the_batches():
     """If this fails, --cutout does nothing, or paints every picture in one place."""
     data = Store(torch.full((300, 8, 8, 3), 200, dtype=torch.uint8), torch.zeros(300).long(), CPU)
@@ -261,15 +310,11 @@ def test_plain_batches_are_the_split_untouched():
     assert torch.equal(torch.cat([b.labels for b in made]), data.labels)
 
 
-@pytest.mark.parametrize("kind", ["array", "memory map"])
-def test_store_takes_a_read_only_cache(kind, tmp_path):
-    """If this fails, pictures straight from the (read-only) cache make torch warn the user."""
+def test_store_takes_the_mapped_cache(tmp_path):
+    """If this fails, pictures straight from the cache make torch warn, or are copied."""
     images = pictures(4, 3, 3, 1).numpy()
-    if kind == "memory map":
-        np.save(tmp_path / "x.npy", images)
-        images = np.load(tmp_path / "x.npy", mmap_mode="r")
-    else:
-        images.flags.writeable = False
+    np.save(tmp_path / "x.npy", images)
+    images = np.load(tmp_path / "x.npy", mmap_mode="c")  # as the cache gives them
     examples = Examples(images, np.arange(4), tuple("abcd"), np.arange(4, dtype=np.uint64))
     torch.set_warn_always(True)  # torch says it once a process, else
     try:
@@ -277,7 +322,7 @@ def test_store_takes_a_read_only_cache(kind, tmp_path):
     finally:
         torch.set_warn_always(False)
     assert len(data) == 4
-    assert torch.equal(data.images, torch.tensor(np.array(images)))
+    assert data.images.data_ptr() == images.ctypes.data
     (b,) = training_batches(data, recipe(crop=1, flip=True), 0)
     assert len(b.labels) == 4
 

@@ -457,6 +457,9 @@ def test_lite0_weights_are_converted_once(tmp_path, monkeypatch):
     second = make("lite0").state_dict()
     assert len(calls) == 1, "the second call must read the safetensors file"
     assert all(torch.equal(first[key], second[key]) for key in first)
+    stored[0].write_bytes(stored[0].read_bytes()[:1000])  # damaged by a crash
+    third = make("lite0").state_dict()
+    assert all(torch.equal(first[key], third[key]) for key in first)
     assert torch.equal(first["mean"].flatten(), torch.full((3,), 127.5))
     assert torch.equal(first["std"].flatten(), torch.full((3,), 127.5))
 

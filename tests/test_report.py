@@ -165,7 +165,7 @@ def study(settings: int = 3, seeds: int = 3, names: tuple[str, ...] = ()) -> dic
             }
         rows.append(row)
         for calibrated in (False, True) if i else ():
-            words = "lower NLL" if not calibrated else "cannot tell"
+            words = f"{name} changes NLL by {-0.03 * i:g} against {rows[0]['name']}: cannot tell."
             change = {"value": -0.03 * i, "low": -0.05 * i, "high": 0.01, "words": words}
             named = {"setting": name, "baseline": rows[0]["name"], "metric": "nll"}
             differences.append(named | {"calibrated": calibrated} | change)
@@ -413,7 +413,10 @@ def test_a_study_shows_every_setting_before_and_after(tmp_path: Path) -> None:
             for metric in ("accuracy", "nll", "brier", "ece"):
                 assert " ".join(shown(setting[stage][metric], metric)) in words
         assert all(path in words for path in setting["runs"])
-    assert words.count("against smoothing=0") == len(made["differences"])
+    for row in made["differences"]:
+        assert row["words"] in words
+        assert " ".join(shown(row, "nll", change=True)) in words
+    assert "before temperature −0.030 [−0.050, +0.010]" in words
     assert "Top-5" not in words
     one = study(1, 1)
     one["settings"][0]["calibrated"]["nll"] = {
@@ -421,7 +424,11 @@ def test_a_study_shows_every_setting_before_and_after(tmp_path: Path) -> None:
         "reason": "infinite",
         "per_seed": None,
     }
-    assert 'title="infinite"' in study_report(one | {"command": "levelhead compare digits"})
+    one["failed"] = [{"name": "smoothing=0.1", "seed": 3, "why": "the loss is <nan>"}]
+    page = study_report(one | {"command": "levelhead compare digits"})
+    assert 'title="infinite"' in page
+    assert "seed 3 failed: the loss is &lt;nan&gt;" in page
+    assert "<span>levelhead compare digits</span>" in page
 
 
 def test_words_end_in_the_next_command(run: Path) -> None:

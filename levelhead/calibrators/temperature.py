@@ -49,7 +49,7 @@ class Temperature:
 
         Interval: log T ± z · se, with the sandwich standard error, which holds whether or not the
         tempered model is true: se² = Σψ² / (Σψ')² / β², ψ = E_p z − z_label (White 1982). Coverage
-        seen at 0.95: 93–96 % for n = 100 to 5,000 (300 simulated sets a cell).
+        seen at 0.95: 93–96 % for n = 100 to 1,000 (300 simulated sets a cell).
 
         Where the best lies at or beyond an end of the bracket, `limit` says so and the interval is
         one-sided, by likelihood ratio. For T -> infinity that end is the temperature. For T -> 0

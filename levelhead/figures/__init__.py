@@ -20,6 +20,8 @@ from levelhead.figures import comparison, confusion, curves, reliability, sample
 
 @dataclass(frozen=True)
 class Figure:
+    """The two functions of a figure."""
+
     data: Callable[..., tuple[Any, ...]]
     draw: Callable[..., None]  # (panel, axes)
 

@@ -84,10 +84,10 @@ def shorten(name: str, limit: int = 18) -> str:
 
 
 def percent(share: float, _: object = None) -> str:
-    """A share as a tick or caption; what is not quite everything is not called 100 %.
+    r"""A share as a tick or caption; what is not quite everything is not called 100 %.
 
     >>> percent(0.125), percent(0.99996), percent(1.0)
-    ('12.5 %', '>99.9 %', '100 %')
+    ('12.5\xa0%', '>99.9\xa0%', '100\xa0%')
     """
     if 0.9995 <= share < 1:
         return ">99.9\u00a0%"

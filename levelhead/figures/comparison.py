@@ -24,6 +24,8 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Comparison:
+    """One metric of every setting of a study, before and after temperature."""
+
     metric: str
     settings: tuple[str, ...]
     raw: np.ndarray  # float64 [settings, 3]: value, low, high; NaN where unknown

@@ -22,6 +22,8 @@ NUMBERED = 20
 
 @dataclass(frozen=True)
 class Confusion:
+    """How often each true class was given each prediction."""
+
     counts: np.ndarray  # int64 [K,K], rows are true classes, columns predictions
     class_names: tuple[str, ...]
 

@@ -20,6 +20,8 @@ History = Sequence[Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Line:
+    """A series of numbers over the rows of a history."""
+
     name: str
     y: np.ndarray  # float64 [rows]
     colour: str
@@ -28,6 +30,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Curve:
+    """Series that share their axes."""
+
     title: str
     xlabel: str
     x: np.ndarray  # float64 [rows]

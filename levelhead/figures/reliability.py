@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reliability:
+    """Predictions in bins of confidence, and the calibration error they add up to."""
+
     title: str
     edges: np.ndarray  # float64 [bins+1]
     counts: np.ndarray  # int64 [bins]
@@ -106,7 +108,7 @@ def draw(panel: Reliability, axes: Axes) -> None:
             if over:
                 axes.bar(x[some], *gap, color=colour, alpha=0.3, linewidth=0)
             axes.bar(
-                x[some], *gap, fill=False, edgecolor=colour, hatch="////", linewidth=0.8, label=name
+                x[some], *gap, fill=False, edgecolor=colour, hatch="///", linewidth=0.8, label=name
             )
     axes.vlines(x, panel.low[there], panel.high[there], color=INK, linewidth=1)
     axes.plot([0, 1], [0, 1], "--", color=INK, linewidth=1.1, label="perfect calibration")

@@ -20,6 +20,8 @@ COLUMNS = 6
 
 @dataclass(frozen=True)
 class Sample:
+    """One test picture (None where it was not given) and what was said of it."""
+
     id: str
     true: str
     predicted: str
@@ -30,6 +32,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class Gallery:
+    """Pictures of one kind."""
+
     title: str
     note: str
     samples: tuple[Sample, ...]
