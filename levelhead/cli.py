@@ -55,7 +55,10 @@ def run(words: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        # torch says "out of memory" or "can't allocate memory", both as a RuntimeError.
+        if isinstance(error, RuntimeError) and " memory" not in str(error):
+            raise
         return _fail("out of memory; give a smaller --batch-size or --image-size")
     except OSError as error:
         return _fail(f"{error.filename or 'file'}: {error.strerror}; see that it can be used")
@@ -130,7 +133,8 @@ def _compare(words: list[str]) -> int:
     from levelhead.terminal import watcher
     from levelhead.text import columns
 
-    study = compare(recipe, grid, seeds=found.seeds, out=found.out, watch=watcher())
+    watch = watcher(epochs=False)
+    study = compare(recipe, grid, seeds=found.seeds, out=found.out, watch=watch)
     if found.json:
         _print_json(study.findings | {"study": str(study.folder)})
         return 0
@@ -222,16 +226,18 @@ def _report(words: list[str]) -> int:
         prog="levelhead report", description="Write report.html of a run or study anew."
     )
     parser.add_argument("run", metavar="RUN", help="run or study folder")
+    parser.add_argument("--figures", metavar="FOLDER", help="write the figures as PNG there, too")
     _add_json(parser)
     found = parser.parse(words)
 
-    from levelhead.report import write_report
+    from levelhead.report import write_figures, write_report
 
-    path = write_report(Path(found.run))
+    path = write_report(found.run)
+    figures = [] if found.figures is None else write_figures(found.run, found.figures)
     if found.json:
-        _print_json({"report": str(path)})
+        _print_json({"report": str(path), "figures": [str(figure) for figure in figures]})
     else:
-        print(path)
+        print(*[path, *figures], sep="\n")
     return 0
 
 

@@ -54,12 +54,37 @@ def write_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = N
     `images` as for `run_report`; by default the pictures are read again from the run's data.
     """
     folder = Path(folder)
-    if not (folder / "recipe.toml").exists() and (folder / "findings.json").exists():
+    if _is_study(folder):
         page = study_report(read_json(folder / "findings.json"))
     else:
         page = run_report(folder, pictures(folder) if images is None else images)
     write(folder / "report.html", page)
     return folder / "report.html"
+
+
+def write_figures(folder: str | Path, into: str | Path) -> list[Path]:
+    """Write the figures of a run or study as PNG files into a folder; returns their paths."""
+    from levelhead.figures import FIGURES, comparison, confusion
+    from levelhead.figures.canvas import to_png
+
+    folder, into = Path(folder), Path(into)
+    panels: dict[str, tuple[Any, ...]]
+    if _is_study(folder):
+        panels = {"comparison": comparison.data(read_json(folder / "findings.json"))}
+    else:
+        run = finished_run(folder)
+        panels = {
+            "reliability": _reliability(run),
+            "confusion": confusion.data(run.outputs("test")),
+            "curves": _curves(run),
+        }
+    written = []
+    for name, several in panels.items():
+        for place, panel in enumerate(several, 1):
+            path = into / (f"{name}-{place}.png" if several[1:] else f"{name}.png")
+            write(path, to_png(panel, FIGURES[name].draw))
+            written.append(path)
+    return written
 
 
 def run_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = None) -> str:
@@ -68,30 +93,21 @@ def run_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = Non
     `images` holds the pictures to show by id of the test split, uint8 [H,W] or [H,W,1 or 3]
     (`pictures` finds them); those that are missing are named instead.
     """
-    from levelhead.figures import confusion, curves, reliability, samples
+    from levelhead.figures import confusion, samples
 
     run = finished_run(folder)
     recipe, data, found, test = run.recipe, run.data, run.findings, run.outputs("test")
-    after = found["test_calibrated"] and run.calibration.apply(test)
     stages = {name: found[name] for name in STAGES if found[name]}
-    ece = [found[name]["metrics"]["ece"] for name in ("test", "test_calibrated") if found[name]]
     (matrix,) = confusion.data(test)
-    augmented = bool(recipe.crop or recipe.flip or recipe.cutout)
-    lines = curves.data(
-        run.history if (run.folder / "history.csv").exists() else [],
-        classes=test.classes,
-        smoothing=recipe.smoothing,
-        convention=recipe.convention,
-        augmented=augmented,
-    )
+    lines = _curves(run)
     return _page(
         "run",
         title=f"{data['name']} · {recipe.model}",
         stages={STAGES[name]: judged for name, judged in stages.items()},
         found=found,
         data=data,
-        reliability=_svgs("reliability", reliability.data(test, after or None, ece=ece)),
-        galleries=samples.data(after or test, images or {}),
+        reliability=_svgs("reliability", _reliability(run)),
+        galleries=samples.data(run.calibration.apply(test), images or {}),
         matrix=_svgs("confusion", (matrix,))[0],
         least=round(min(96 * matrix.size[0], 460)),  # px; narrower, its numbers are too small
         pairs=matrix.pairs(WEAKEST if test.classes > WEAKEST else 10),
@@ -102,6 +118,33 @@ def run_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = Non
         command=command(recipe),
         again=f"levelhead report {shlex.quote(str(folder))}",
     )
+
+
+def _reliability(run: Run) -> tuple[Any, ...]:
+    """Panels before and after the temperature, on the test split."""
+    from levelhead.figures import reliability
+
+    found, test = run.findings, run.outputs("test")
+    ece = [found[name]["metrics"]["ece"] for name in ("test", "test_calibrated")]
+    return reliability.data(test, run.calibration.apply(test), ece=ece)
+
+
+def _curves(run: Run) -> tuple[Any, ...]:
+    """Panels of the training's course."""
+    from levelhead.figures import curves
+
+    recipe = run.recipe
+    return curves.data(
+        run.history if (run.folder / "history.csv").exists() else [],
+        classes=len(run.data["class_names"]),
+        smoothing=recipe.smoothing,
+        convention=recipe.convention,
+        augmented=bool(recipe.crop or recipe.flip or recipe.cutout or recipe.window),
+    )
+
+
+def _is_study(folder: Path) -> bool:
+    return not (folder / "recipe.toml").exists() and (folder / "findings.json").exists()
 
 
 def study_report(findings: Mapping[str, Any]) -> str:

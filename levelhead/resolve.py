@@ -94,6 +94,28 @@ def frozen(recipe: Recipe) -> bool:
     return (recipe.model == "lite0" or recipe.pretrained) and not recipe.finetune
 
 
+def choices(recipe: Recipe, examples: int) -> str:
+    """What a resolved recipe will do, in one sentence; `examples` are those of the train split."""
+    start = f"{recipe.model} at {recipe.image_size} px"
+    if frozen(recipe):
+        return f"{start}, its pretrained body frozen: features once, then the head."
+    assert recipe.epochs is not None
+    assert recipe.batch_size is not None
+    steps = -(-examples // recipe.batch_size)
+    moves = [
+        f"{name} {value}"
+        for name, value in (("crop", recipe.crop), ("cutout", recipe.cutout))
+        if value
+    ]
+    moves += [f"windows of {recipe.window} px at first"] if recipe.window else []
+    moves += ["mirrored"] if recipe.flip else []
+    return (
+        f"{start}: {recipe.epochs} epochs of {steps} steps, batches of {recipe.batch_size}, "
+        f"{recipe.optimizer} at {recipe.lr:g} ({recipe.schedule}), {recipe.precision}; "
+        f"augmentation: {', '.join(moves) or 'none'}."
+    )
+
+
 def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Recipe:
     """The recipe with every field that matters set; resolving twice changes nothing.
 

@@ -552,8 +552,8 @@ def _recommend(
         took, instead = (duration(shown[s]["seconds"]["mean"]) for s in (name, plain))
         either = all(verdict(change) == "cannot tell" for change in changes)
         said.append(
-            f"Against {plain}, after temperature, {name} changes {told}; it trains in {took} "
-            f"instead of {instead}"
+            f"Against {plain}, after temperature, {name} changes {told}; it trains in "
+            + ("the same time" if took == instead else f"{took} instead of {instead}")
             + ("; the data cannot tell the two apart: either will do." if either else ".")
         )
     smoothed = next((group for group in ranked if _smoothing(group) > 0), None)

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from levelhead.train import Event
 
 
-def watcher() -> Callable[[Event], None]:
-    """A `watch` for train and compare: live lines on a terminal, a line now and then in a log."""
+def watcher(epochs: bool = True) -> Callable[[Event], None]:
+    """A `watch` for train and compare: live lines on a terminal, a line now and then in a log.
+
+    Without `epochs` their lines pass, too.
+    """
     from levelhead.text import duration
     from levelhead.train import Epoch, Note, Progress, Step
 
@@ -31,7 +34,7 @@ def watcher() -> Callable[[Event], None]:
                 f"{event.images_per_second:,.0f} images/s, {duration(left)} left"
             )
         elif isinstance(event, Epoch):
-            lasting(
+            (lasting if epochs else passing)(
                 f"epoch {event.epoch:3}: train loss {event.train_loss:.4f}, "
                 f"NLL {event.train_nll:.4f}, accuracy {event.train_accuracy:.4f}; "
                 f"validation NLL {event.validation_nll:.4f}, "

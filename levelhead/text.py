@@ -11,7 +11,7 @@ def duration(seconds: float) -> str:
     >>> duration(4.2)
     '4 s'
     >>> duration(7300)
-    '2 h 2 min'
+    '2 h 1 min'
     """
     whole = round(seconds)
     if whole < 60:

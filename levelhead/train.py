@@ -29,7 +29,7 @@ from levelhead.models import Network, Shape, build
 from levelhead.predict import outputs_of
 from levelhead.prepare import Data, prepare
 from levelhead.recipe import Recipe
-from levelhead.resolve import frozen
+from levelhead.resolve import choices, frozen
 from levelhead.runs import Run, new_folder, open_run, write, write_json, write_rows, write_splits
 from levelhead.targets import Targets
 
@@ -187,6 +187,9 @@ def fit(
                     optimiser.zero_grad(set_to_none=True)
         spent = time.perf_counter() - began
         logits, labels = logits_of(network, validation)
+        validation_nll = float(torch.nn.functional.cross_entropy(logits, labels))
+        if not math.isfinite(validation_nll):  # the last step may have spoilt the weights
+            raise LevelheadError(_diverged(recipe, step, rate))
         state.epoch += 1
         state.step_seconds += spent
         state.seconds += time.perf_counter() - began
@@ -199,7 +202,7 @@ def fit(
             train_loss=mean[0],
             train_nll=mean[1],
             train_accuracy=mean[2],
-            validation_nll=float(torch.nn.functional.cross_entropy(logits, labels)),
+            validation_nll=validation_nll,
             validation_accuracy=float((logits.argmax(1) == labels).float().mean()),
             images_per_second=len(train) / spent,
         )
@@ -305,7 +308,7 @@ def _carry_out(
     """Train (from the checkpoint, if any), then write everything else of the run folder."""
     device = pick_device(recipe.device)
     splits, folder = data.splits, run.folder
-    for note in splits.notes:
+    for note in (*splits.notes, choices(recipe, len(splits.train))):
         watch(Note(note))
     counts = {name: len(getattr(splits, name)) for name in splits.hashes}
     write_json(

@@ -28,9 +28,11 @@ class Files:
         return self.paths[index].read_bytes()
 
     def open(self, index: int) -> BinaryIO:
+        """A stream of the same bytes."""
         return self.paths[index].open("rb")
 
     def stamp(self) -> Any:
+        """What the cache is valid for."""
         found = [(str(path), path.stat() if path.exists() else None) for path in self.paths]
         return [(path, s.st_size, s.st_mtime_ns) if s else path for path, s in found]
 

@@ -72,9 +72,11 @@ class Shards:
         return bytes(data)
 
     def open(self, index: int) -> BinaryIO:
+        """A stream of the same bytes."""
         return io.BytesIO(self(index))
 
     def stamp(self) -> Any:
+        """What the cache is valid for."""
         statuses = [(path, path.stat()) for path in self._files]
         return [[str(path), s.st_size, s.st_mtime_ns, self._column] for path, s in statuses]
 
