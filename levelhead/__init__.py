@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from levelhead.outputs import Outputs, read_predictions
     from levelhead.runs import Run, open_run
     from levelhead.study import compare
-    from levelhead.train import fit, resume, train
+    from levelhead.training import fit, resume, train
 
 __version__ = "0.1.0"
 
@@ -47,9 +47,9 @@ _ROOMS = {
     "Run": "runs",
     "open_run": "runs",
     "compare": "study",
-    "fit": "train",
-    "resume": "train",
-    "train": "train",
+    "fit": "training",
+    "resume": "training",
+    "train": "training",
 }
 
 

@@ -85,7 +85,7 @@ def _train(words: list[str]) -> int:
     recipe = recipe_of(found)
 
     from levelhead.terminal import watcher
-    from levelhead.train import train
+    from levelhead.training import train
 
     _show_run(train(recipe, found.out, watch=watcher()), found.json)
     return 0
@@ -101,7 +101,7 @@ def _resume(words: list[str]) -> int:
     found = parser.parse(words)
 
     from levelhead.terminal import watcher
-    from levelhead.train import resume
+    from levelhead.training import resume
 
     _show_run(resume(found.run, watch=watcher()), found.json)
     return 0

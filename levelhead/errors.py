@@ -8,6 +8,9 @@ class LevelheadError(ValueError):
     """
 
 
+MOST = 20  # names listed in a message
+
+
 def nearest(word: str, known: list[str]) -> str:
     """The mend for a misspelt name: `" Did you mean 'resnet18'?"`, or the list of what exists.
 
@@ -19,4 +22,7 @@ def nearest(word: str, known: list[str]) -> str:
     from difflib import get_close_matches
 
     close = get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(sorted(known))}"
+    if close:
+        return f"did you mean {close[0]!r}?"
+    more = f" and {len(known) - MOST} more" if len(known) > MOST else ""
+    return f"choose one of {', '.join(sorted(known)[:MOST])}{more}"

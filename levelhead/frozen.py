@@ -49,6 +49,7 @@ def frozen_features(
 
     key: whatever decides them besides pictures and weights (model, size, resize).
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
 
     told = hashlib.sha256(repr((key, tta)).encode())
@@ -57,7 +58,10 @@ def frozen_features(
     told.update(examples.digests.tobytes())
     path = cache_folder() / "features" / f"{told.hexdigest()[:32]}.safetensors"
     if path.exists():
-        return load_file(path)["features"]
+        try:
+            return load_file(path)["features"]
+        except SafetensorError:
+            pass  # damaged: it is made again
     fast = fuse(network, examples.images.shape[1]).place(device)
     rows = []
     for batch in plain_batches(store(examples, device), 64):

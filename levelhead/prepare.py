@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,8 +48,8 @@ def prepare(
         facts = Facts(known.size, known.channels, len(known.splits.train))
         chosen = choose_model(recipe, facts)
         if _read_as(chosen) == known.read_as:
-            bf16 = gains_from_bfloat16(device)
-            return resolve(chosen, facts, low_precision=bf16), known
+            chosen = chosen.replace(data=known.source)
+            return resolve(chosen, facts, low_precision=gains_from_bfloat16(device)), known
     listing = datasets.scan(recipe.data)
     chosen = choose_model(recipe, Facts(listing.size, listing.channels, 0))
     dataset = datasets.load(
@@ -99,7 +100,9 @@ def statistics(examples: Examples) -> tuple[Tensor, Tensor]:
 
 
 def _read_as(recipe: Recipe) -> tuple[Any, ...]:
+    path = recipe.data
     return (
+        path if path == "digits" else str(Path(path).expanduser().absolute()),
         recipe.image_size,
         recipe.resize,
         recipe.validation,

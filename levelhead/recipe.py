@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import tomllib
+import types
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -104,6 +107,8 @@ class Recipe:
     """Seed of initial weights, batch order and augmentation."""
 
     def __post_init__(self) -> None:
+        _check_types(self)
+
         def must(name: str, condition: bool, wanted: str) -> None:
             if not condition:
                 flag = "--" + name.replace("_", "-")
@@ -119,6 +124,9 @@ class Recipe:
         must("test", 0 < self.test < 1, "between 0 and 1, for example 0.2")
         must("power", self.power > 0, "above 0")
         must("step_factor", 0 < self.step_factor <= 1, "in (0, 1]")
+        finite = ("lr", "weight_decay", "penalty", "power", "clip_norm")
+        for name in finite:
+            must(name, getattr(self, name) is None or math.isfinite(getattr(self, name)), "finite")
         must("step_at", all(0 < s < 1 for s in self.step_at), "shares between 0 and 1")
         for name in ("lr", "epochs", "batch_size", "clip_norm", "image_size"):
             optional(name, 0, "above 0")
@@ -126,8 +134,8 @@ class Recipe:
             optional(name, 0, "0 or more", strict=False)
         must("warmup", self.warmup is None or 0 <= self.warmup < 1, "in [0, 1)")
         must("momentum", self.momentum is None or 0 <= self.momentum < 1, "in [0, 1)")
-        must("seed", self.seed >= 0, "0 or more")
-        must("split_seed", self.split_seed >= 0, "0 or more")
+        for name in ("seed", "split_seed"):
+            must(name, 0 <= getattr(self, name) < 2**63, "between 0 and 2^63")
         must(
             "finetune",
             not (self.finetune and self.from_scratch),
@@ -146,7 +154,8 @@ class Recipe:
             if value is not None:
                 value = list(value) if isinstance(value, tuple) else value
                 # JSON's strings, numbers, booleans and flat lists are also TOML's.
-                lines.append(f"{field.name} = {json.dumps(value, ensure_ascii=False)}")
+                text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+                lines.append(f"{field.name} = {text}")
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -162,7 +171,7 @@ class Recipe:
                 raise LevelheadError(f"{where}: unknown key {key!r}; {nearest(key, known)}")
         if "data" not in values:
             raise LevelheadError(f"{where}: the key 'data' is missing; name the data to train on")
-        if "step_at" in values:
+        if isinstance(values.get("step_at"), list):
             values["step_at"] = tuple(values["step_at"])
         return cls(**values)
 
@@ -174,3 +183,52 @@ class Recipe:
             return cls.from_toml(path.read_text(encoding="utf-8"), str(path))
         except OSError as error:
             raise LevelheadError(f"{path}: cannot be read ({error.strerror})") from None
+        except UnicodeDecodeError:
+            raise LevelheadError(f"{path}: not a text file; give a recipe.toml") from None
+
+
+def _check_types(recipe: Recipe) -> None:
+    """Raise LevelheadError for a value that is not of its field's type or among its choices."""
+    hints = typing.get_type_hints(Recipe)
+    for field in dataclasses.fields(Recipe):
+        value, hint = getattr(recipe, field.name), hints[field.name]
+        flag = "data" if field.name == "data" else "--" + field.name.replace("_", "-")
+        if not _fits(value, hint):
+            raise LevelheadError(f"{flag} {value!r}: must be {_wanted(hint)}")
+        if isinstance(value, str) and not _is_unicode(value):
+            raise LevelheadError(f"{flag} {value!r}: is not valid Unicode; rename it")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, inside = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return any(_fits(value, part) for part in inside)
+    if origin is Literal:
+        return value in inside
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(part, inside[0]) for part in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _wanted(hint: Any) -> str:
+    origin, inside = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return _wanted(next(part for part in inside if part is not type(None)))
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, inside))
+    if origin is tuple:
+        return "numbers"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return words[hint]
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

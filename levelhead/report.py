@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
     from levelhead.figures.confusion import Confusion
+    from levelhead.outputs import Outputs
 
 WEAKEST = 20
 """So many classes stand in the open; the others behind a fold."""
@@ -107,7 +108,7 @@ def run_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = Non
         found=found,
         data=data,
         reliability=_svgs("reliability", _reliability(run)),
-        galleries=samples.data(run.calibration.apply(test), images or {}),
+        galleries=samples.data(_after(run, test) or test, images or {}),
         matrix=_svgs("confusion", (matrix,))[0],
         least=round(min(96 * matrix.size[0], 460)),  # px; narrower, its numbers are too small
         pairs=matrix.pairs(WEAKEST if test.classes > WEAKEST else 10),
@@ -125,8 +126,13 @@ def _reliability(run: Run) -> tuple[Any, ...]:
     from levelhead.figures import reliability
 
     found, test = run.findings, run.outputs("test")
-    ece = [found[name]["metrics"]["ece"] for name in ("test", "test_calibrated")]
-    return reliability.data(test, run.calibration.apply(test), ece=ece)
+    ece = [found[name]["metrics"]["ece"] for name in ("test", "test_calibrated") if found[name]]
+    return reliability.data(test, _after(run, test), ece=ece)
+
+
+def _after(run: Run, test: Outputs) -> Outputs | None:
+    """The test outputs with the run's temperature, where it has one."""
+    return run.calibration.apply(test) if run.findings["test_calibrated"] else None
 
 
 def _curves(run: Run) -> tuple[Any, ...]:

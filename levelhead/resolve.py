@@ -156,5 +156,14 @@ def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Rec
         chosen["lr"], chosen["momentum"], chosen["weight_decay"] = other[recipe.optimizer]
     if recipe.schedule == "one-cycle":
         chosen["warmup"] = 0.3
+    if recipe.window:
+        least = {"linear": size, "mlp": size, "fast": 16}.get(recipe.model, 4)
+        if recipe.model.startswith(("timm:", "torchvision:")):
+            least = size  # many have a fixed grid of patches
+        if recipe.window < least:
+            raise LevelheadError(
+                f"--window {recipe.window} --model {recipe.model}: takes no images under {least} "
+                "px; leave --window out, or choose a larger one"
+            )
     unset = {name: value for name, value in chosen.items() if getattr(recipe, name) is None}
     return recipe.replace(**{**unset, "batch_size": batch})

@@ -52,8 +52,12 @@ class Run:
     @property
     def history(self) -> list[dict[str, float]]:
         """Rows of history.csv."""
-        with (self.folder / "history.csv").open(newline="", encoding="utf-8") as file:
-            return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        path = self.folder / "history.csv"
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        except (OSError, ValueError, TypeError) as error:
+            raise LevelheadError(f"{path}: cannot be read ({error}); train anew") from None
 
     def outputs(self, split: str) -> Outputs:
         """Outputs of `validation` or `test`."""

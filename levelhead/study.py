@@ -42,7 +42,7 @@ from levelhead.resolve import frozen
 from levelhead.runs import Run, new_folder, read_json, write, write_json
 from levelhead.targets import check_smoothing
 from levelhead.text import duration
-from levelhead.train import Event, Note, Progress, resume, train
+from levelhead.training import Event, Note, Progress, resume, train
 
 LEVEL, RESAMPLES = 0.95, 1000
 METHOD = (

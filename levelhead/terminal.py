@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from levelhead.train import Event
+    from levelhead.training import Event
 
 
 def watcher(epochs: bool = True) -> Callable[[Event], None]:
@@ -18,7 +18,7 @@ def watcher(epochs: bool = True) -> Callable[[Event], None]:
     Without `epochs` their lines pass, too.
     """
     from levelhead.text import duration
-    from levelhead.train import Epoch, Note, Progress, Step
+    from levelhead.training import Epoch, Note, Progress, Step
 
     passing, lasting = _lines()
 

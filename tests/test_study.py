@@ -22,7 +22,7 @@ from levelhead.metrics import METRICS
 from levelhead.recipe import Recipe
 from levelhead.runs import open_run
 from levelhead.study import cells, compare, open_study, table, verdict
-from levelhead.train import Epoch, Event, Note
+from levelhead.training import Epoch, Event, Note
 
 SMALL = Recipe("digits", model="linear", epochs=2)
 GRID = {"smoothing": (0.0, 0.1)}

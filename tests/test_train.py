@@ -35,7 +35,17 @@ from levelhead.predict import features_of, outputs_of
 from levelhead.prepare import prepare, statistics
 from levelhead.recipe import Recipe
 from levelhead.runs import finished_run, open_run
-from levelhead.train import Epoch, Note, Step, class_weights, fit, logits_of, resume, start, train
+from levelhead.training import (
+    Epoch,
+    Note,
+    Step,
+    class_weights,
+    fit,
+    logits_of,
+    resume,
+    start,
+    train,
+)
 
 CPU = torch.device("cpu")
 
@@ -285,7 +295,7 @@ def test_the_watcher_may_draw_random_numbers(data, tmp_path, monkeypatch):
     chosen, read = prepare(recipe(data, model="mlp", epochs=2))
     split, held = store(read.splits.train, CPU), store(read.splits.validation, CPU)
     clock = iter(range(10**9))
-    monkeypatch.setattr("levelhead.train.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("levelhead.training.time.perf_counter", lambda: float(next(clock)))
     ends = []
     for draws in (0, 3):
         network = build("mlp", Shape(1, 8, 3), mean=read.mean, std=read.std)
@@ -389,11 +399,11 @@ def test_fast_resumes_before_and_after_its_first_layer_stops(precision, at, tmp_
 @pytest.mark.parametrize(
     "where",
     [
-        "levelhead.train.write_splits",
-        "levelhead.train.start",
-        "levelhead.train.save_checkpoint",
-        "levelhead.train.outputs_of",
-        "levelhead.train.run_findings",
+        "levelhead.training.write_splits",
+        "levelhead.training.start",
+        "levelhead.training.save_checkpoint",
+        "levelhead.training.outputs_of",
+        "levelhead.training.run_findings",
     ],
 )
 def test_stopped_anywhere_resumes_to_the_same_bits(where, data, tmp_path, monkeypatch):
@@ -426,7 +436,7 @@ def child(chosen: Recipe, out: Path, slow: str) -> subprocess.Popen:
         f"""
         import time, torch
         torch.set_num_threads(1)
-        import levelhead.train as t
+        import levelhead.training as t
         from levelhead.recipe import Recipe
         original = t.{slow}
         def slowly(*args, **more):
@@ -1054,7 +1064,7 @@ def test_a_frozen_body_end_to_end(photos, tmp_path, monkeypatch):
         raise Stop
 
     with monkeypatch.context() as patched:
-        patched.setattr("levelhead.train.fit_head", stop)
+        patched.setattr("levelhead.training.fit_head", stop)
         with pytest.raises(Stop):
             train(chosen, tmp_path / "parts")
     assert weights_of(resume(tmp_path / "parts")) == weights_of(run)

@@ -24,7 +24,8 @@ def cross_entropy(
     it equals torch's `cross_entropy(reduction="none", label_smoothing=ε)`.
     Source: Szegedy et al. 2016, "Rethinking the Inception architecture", section 7.
     """
-    log_p = torch.log_softmax(logits.float(), dim=1)
+    # Half precision would lose the small terms of the sum; float64 stays.
+    log_p = torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=1)
     on, off = levels(smoothing, logits.shape[1], convention)
     if targets.soft is not None:
         warn_double_smoothing(smoothing)

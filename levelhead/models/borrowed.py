@@ -58,10 +58,13 @@ def timm_network(name: str, shape: Shape, pretrained: bool) -> tuple[nn.Module, 
         raise LevelheadError(f"--model timm:{name}: unknown; {nearest(name, timm.list_models())}")
     options: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0}
     try:
-        # Transformers have a fixed grid of patches and must be told the size.
-        net = timm.create_model(name, img_size=shape.size, **options)
-    except TypeError:
-        net = timm.create_model(name, **options)
+        try:
+            # Transformers have a fixed grid of patches and must be told the size.
+            net = timm.create_model(name, img_size=shape.size, **options)
+        except TypeError:
+            net = timm.create_model(name, **options)
+    except Exception as error:  # an unknown tag, no network, a file that is not there any more
+        raise LevelheadError(_cannot_be_made(f"timm:{name}", error, pretrained)) from None
     body = Borrowed(net, channels=3)
     return body, nn.Linear(_width(body, shape, f"timm:{name}"), shape.classes)
 
@@ -81,9 +84,15 @@ def torchvision_network(name: str, shape: Shape, pretrained: bool) -> tuple[nn.M
         if name in ("googlenet", "inception_v3") and not pretrained
         else {}
     )
-    net = models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
+    try:
+        net = models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
+    except Exception as error:  # no network, or a file that is not there any more
+        raise LevelheadError(_cannot_be_made(f"torchvision:{name}", error, pretrained)) from None
     if getattr(net, "aux_logits", False):
         net.aux_logits = False
+    if getattr(net, "transform_input", False):
+        # It would rescale what it is given to mean = deviation = 0.5: `published_statistics` does.
+        net.transform_input = False
     last = [key for key, module in net.named_modules() if isinstance(module, nn.Linear)]
     if not last:
         # SqueezeNet ends in a convolution over classes: pool its features instead.
@@ -110,6 +119,15 @@ def lite0(shape: Shape) -> tuple[nn.Module, nn.Linear]:
     return body, nn.Linear(net.num_features, shape.classes)
 
 
+def _cannot_be_made(name: str, error: Exception, pretrained: bool) -> str:
+    mend = (
+        "see that the network can be reached, or leave out --pretrained"
+        if pretrained
+        else "correct the name"
+    )
+    return f"--model {name}: cannot be made ({' '.join(str(error).split())[:200]}); {mend}"
+
+
 def _width(body: Borrowed, shape: Shape, name: str) -> int:
     """Length of the features; raises LevelheadError where the images are too small for the body."""
     try:
@@ -127,7 +145,7 @@ def _width(body: Borrowed, shape: Shape, name: str) -> int:
 
 def published_statistics(name: str) -> tuple[list[float], list[float]] | None:
     """Mean and deviation (0-255, RGB) that the published weights of `name` expect."""
-    if name == "lite0":
+    if name in ("lite0", "torchvision:googlenet", "torchvision:inception_v3"):
         return [127.5] * 3, [127.5] * 3
     if name.startswith("timm:"):
         timm = import_torchvision("timm")

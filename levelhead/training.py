@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -144,47 +144,47 @@ def fit(
         totals = torch.zeros(3, dtype=torch.float64, device=train.device)
         rate = 0.0
         said = began
-        # Dropout draws from torch's own stream: pin it to (seed, epoch), and put it back after.
-        with torch.random.fork_rng(devices=_cuda(train.device)):
-            torch.manual_seed(seeded(recipe.seed, state.epoch, 1).initial_seed())
-            for batch in training_batches(train, recipe, state.epoch, fill):
-                rate = optim.set_rates(state.optimisers, recipe, step, steps)
+        for batch in training_batches(train, recipe, state.epoch, fill):
+            rate = optim.set_rates(state.optimisers, recipe, step, steps)
+            # Dropout draws from torch's own stream: pin it to (seed, step), then put it back.
+            with torch.random.fork_rng(devices=_cuda(train.device)):
+                torch.manual_seed(seeded(recipe.seed, step, 1).initial_seed())
                 logits = network(batch.images)
-                wanted = Targets(batch.labels)
-                if explicit:
-                    soft = targets.smooth(batch.labels, classes, smoothing, convention)
-                    wanted = Targets(batch.labels, soft)
-                losses = loss_function(
-                    logits,
-                    wanted,
-                    smoothing=0.0 if explicit else smoothing,
-                    convention=convention,
-                    class_weights=class_weights,
-                )
-                loss = losses.mean()
-                loss.backward()
-                if recipe.clip_norm is not None:
-                    torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-                with torch.no_grad():
-                    nll = torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
-                    hits = (logits.argmax(1) == batch.labels).sum()
-                    totals += torch.stack([losses.sum(), nll, hits]).double()
-                step += 1
-                # Reading the loss waits for the device: on CUDA only now and then.
-                if train.device.type == "cpu" or step % 20 == 0 or step % steps_per_epoch == 0:
-                    if not math.isfinite(float(totals[0])):
-                        raise LevelheadError(_diverged(recipe, step, rate))
-                    now = time.perf_counter()
-                    if now - said > 0.5:
-                        said = now
-                        done = step - state.epoch * steps_per_epoch
-                        seen = len(train) * done / steps_per_epoch
-                        left = (steps - step) * len(train) // steps_per_epoch
-                        rate_now = seen / (now - began)
-                        yield Step(step, steps, float(loss.detach()), rate_now, left)
-                for optimiser in state.optimisers:
-                    optimiser.step()
-                    optimiser.zero_grad(set_to_none=True)
+            wanted = Targets(batch.labels)
+            if explicit:
+                soft = targets.smooth(batch.labels, classes, smoothing, convention)
+                wanted = Targets(batch.labels, soft)
+            losses = loss_function(
+                logits,
+                wanted,
+                smoothing=0.0 if explicit else smoothing,
+                convention=convention,
+                class_weights=class_weights,
+            )
+            loss = losses.mean()
+            loss.backward()
+            if recipe.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+            with torch.no_grad():
+                nll = torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
+                hits = (logits.argmax(1) == batch.labels).sum()
+                totals += torch.stack([losses.sum(), nll, hits]).double()
+            step += 1
+            # Reading the loss waits for the device: on CUDA only now and then.
+            if train.device.type == "cpu" or step % 20 == 0 or step % steps_per_epoch == 0:
+                if not math.isfinite(float(totals[0])):
+                    raise LevelheadError(_diverged(recipe, step, rate))
+                now = time.perf_counter()
+                if now - said > 0.5:
+                    said = now
+                    done = step - state.epoch * steps_per_epoch
+                    seen = len(train) * done / steps_per_epoch
+                    left = (steps - step) * len(train) // steps_per_epoch
+                    rate_now = seen / (now - began)
+                    yield Step(step, steps, float(loss.detach()), rate_now, left)
+            for optimiser in state.optimisers:
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
         spent = time.perf_counter() - began
         logits, labels = logits_of(network, validation)
         validation_nll = float(torch.nn.functional.cross_entropy(logits, labels))
@@ -475,19 +475,25 @@ def load_checkpoint(folder: Path, state: State) -> list[Epoch]:
     path = folder / "checkpoint" / "last.safetensors"
     if not path.exists():
         return []
-    with safe_open(path, "pt") as file:
-        told = json.loads(file.metadata()["levelhead"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    model = {
-        name.removeprefix("model."): tensor
-        for name, tensor in tensors.items()
-        if name.startswith("model.")
-    }
-    state.network.load_state_dict(model)
-    optim.load_state_tensors(state.optimisers, tensors)
-    state.epoch = told["epoch"]
-    state.seconds, state.step_seconds = told["seconds"], told["step_seconds"]
-    return [Epoch(**row) for row in told["history"]]
+    try:
+        with safe_open(path, "pt") as file:
+            told = json.loads((file.metadata() or {})["levelhead"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        model = {
+            name.removeprefix("model."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("model.")
+        }
+        state.network.load_state_dict(model)
+        optim.load_state_tensors(state.optimisers, tensors)
+        state.epoch = told["epoch"]
+        state.seconds, state.step_seconds = told["seconds"], told["step_seconds"]
+        return [Epoch(**row) for row in told["history"]]
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise LevelheadError(
+            f"{path}: not a checkpoint of this run ({reason}); delete it to train from the start"
+        ) from None
 
 
 def _state(network: Network) -> dict[str, Tensor]:
