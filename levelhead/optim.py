@@ -43,8 +43,8 @@ class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised, for weights of two or more dimensions.
 
     With `sphere` each weight is first put back to norm sqrt(rows) and the update taken as it is:
-    right where batch norm follows every weight, as in `fast`. Without, the update is scaled by
-    sqrt(max(1, rows/columns)) and decay is decoupled (Jordan et al. 2024).
+    right where batch norm follows every weight, as in `fast`, with three steps. Without, the
+    update is scaled by sqrt(max(1, rows/columns)) and decay is decoupled (Jordan et al. 2024).
     """
 
     def __init__(
@@ -128,10 +128,14 @@ def optimisers(network: Network, recipe: Recipe) -> list[torch.optim.Optimizer]:
             Muon([{"params": matrices}], rate, momentum, sphere=True),
         ]
     elif recipe.optimizer == "muon":
-        rest = [{"params": head + vectors + early, "lr": rate * REST_RATE}]
-        made = [torch.optim.AdamW(rest, lr=rate, weight_decay=0.0)]
+        plain = [p for p in head if p.dim() <= 1] + vectors + early
+        rest = [
+            {"params": [p for p in head if p.dim() > 1], "weight_decay": decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        made = [torch.optim.AdamW(_filled(rest), lr=rate * REST_RATE)]
         if matrices:
-            made.append(Muon([{"params": matrices}], rate, momentum, decay))
+            made.append(Muon([{"params": matrices}], rate, momentum, decay, steps=5))
     else:
         body_rate = rate * (BODY_RATE if recipe.finetune else 1.0)
         split = [

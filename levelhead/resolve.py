@@ -52,7 +52,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def choose_model(recipe: Recipe, facts: Facts) -> Recipe:
-    """Replace `auto`, and set the image size. Raises LevelheadError for flags that contradict."""
+    """Replace `auto`, and set the image size.
+
+    Raises LevelheadError for an unknown name, before any picture is read, and for flags that
+    contradict each other.
+    """
+    from levelhead.models import known
+
     model = recipe.model
     size = recipe.image_size or facts.size
     if model == "auto":
@@ -63,6 +69,8 @@ def choose_model(recipe: Recipe, facts: Facts) -> Recipe:
         else:
             model = "resnet18" if recipe.from_scratch else "lite0"
     borrowed = model.startswith(("timm:", "torchvision:"))
+    if not borrowed:
+        known(model)
     if model == "lite0" and recipe.from_scratch:
         raise LevelheadError(
             "--from-scratch --model lite0: lite0 is the pretrained one; "

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -149,7 +149,7 @@ def fit(
             # Dropout draws from torch's own stream: pin it to (seed, step), then put it back.
             with torch.random.fork_rng(devices=_cuda(train.device)):
                 torch.manual_seed(seeded(recipe.seed, step, 1).initial_seed())
-                logits = network(batch.images)
+                logits = _logits(network, batch.images)
             wanted = Targets(batch.labels)
             if explicit:
                 soft = targets.smooth(batch.labels, classes, smoothing, convention)
@@ -173,7 +173,7 @@ def fit(
             # Reading the loss waits for the device: on CUDA only now and then.
             if train.device.type == "cpu" or step % 20 == 0 or step % steps_per_epoch == 0:
                 if not math.isfinite(float(totals[0])):
-                    raise LevelheadError(_diverged(recipe, step, rate))
+                    raise LevelheadError(_diverged(recipe, state, step, rate))
                 now = time.perf_counter()
                 if now - said > 0.5:
                     said = now
@@ -189,7 +189,7 @@ def fit(
         logits, labels = logits_of(network, validation)
         validation_nll = float(torch.nn.functional.cross_entropy(logits, labels))
         if not math.isfinite(validation_nll):  # the last step may have spoilt the weights
-            raise LevelheadError(_diverged(recipe, step, rate))
+            raise LevelheadError(_diverged(recipe, state, step, rate))
         state.epoch += 1
         state.step_seconds += spent
         state.seconds += time.perf_counter() - began
@@ -217,19 +217,33 @@ def logits_of(network: Network, split: Store) -> tuple[Tensor, Tensor]:
     return torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
 
 
+def _logits(network: Network, images: Tensor) -> Tensor:
+    """Logits of a training batch; a batch too small for batch norm is said, not raised by torch."""
+    try:
+        return cast(Tensor, network(images))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise LevelheadError(
+            "--batch-size: leaves a batch of one picture, which batch norm cannot take; "
+            "give a larger one"
+        ) from None
+
+
 def _cuda(device: torch.device) -> list[Any]:
     return [device] if device.type == "cuda" else []
 
 
-def _diverged(recipe: Recipe, step: int, rate: float) -> str:
+def _diverged(recipe: Recipe, state: State, step: int, rate: float) -> str:
     mends = [f"--lr {(recipe.lr or 1) / 3:.3g}"]
     if recipe.clip_norm is None:
         mends.append("--clip-norm 1")
     if recipe.precision == "bfloat16":
         mends.append("--precision float32")
+    kept = f"; the checkpoint of epoch {state.epoch} is kept" if state.epoch else ""
     return (
         f"the loss is no longer finite at step {step} (learning rate {rate:.3g}); "
-        f"try {', '.join(mends)}; the last good checkpoint is kept"
+        f"train anew with {', '.join(mends)}{kept}"
     )
 
 
@@ -270,6 +284,8 @@ def resume(
     """
     run = open_run(folder)
     if run.finished:
+        if report and not (run.folder / "report.html").exists():  # killed while writing it
+            _report(run)
         return run
     tune_malloc()
     recipe, data = prepare(run.recipe, known=data, progress=_tell(watch, "reading pictures"))
@@ -372,10 +388,14 @@ def _carry_out(
     write_json(folder / "findings.json", found)
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     if report:
-        from levelhead.report import write_report
-
-        write_report(folder)
+        _report(run)
     return run
+
+
+def _report(run: Run) -> None:
+    from levelhead.report import write_report
+
+    write_report(run.folder)
 
 
 def _train_whole(

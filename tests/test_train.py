@@ -831,6 +831,22 @@ def test_batches_of_one_and_of_everything(batch, data, tmp_path):
     assert torch.isfinite(run.outputs("test").scores).all()
 
 
+def test_a_batch_that_batch_norm_cannot_take_is_said(tmp_path):
+    """If this fails, `--model fast --batch-size 1` ends in a traceback of torch's."""
+    path = write_npz(tmp_path / "x.npz", size=16, n=30)
+    with pytest.raises(LevelheadError, match="--batch-size"):
+        train(recipe(path, model="fast", batch_size=1, epochs=1), tmp_path / "run")
+
+
+def test_a_report_that_was_cut_off_is_written_on_resume(data, tmp_path, monkeypatch):
+    """If this fails, a run killed while its page was written never gets one."""
+    run = train(recipe(data, model="linear", epochs=1), tmp_path / "run", report=False)
+    written = []
+    monkeypatch.setattr("levelhead.report.write_report", written.append)
+    resume(run.folder)
+    assert written == [run.folder]
+
+
 @pytest.fixture
 def photos(tmp_path):
     """A folder train/ and test/ of colour pictures in files: two classes, easy to tell."""

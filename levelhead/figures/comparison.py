@@ -99,7 +99,7 @@ def draw(panel: Comparison, axes: Axes) -> None:
         axes.axhline(row - 0.52, color=GRID, linewidth=0.7)
     axes.set_yticks([])
     axes.set_ylim(count - 0.48, -0.54)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     if panel.metric in ("accuracy", "top5"):
         axes.xaxis.set_major_formatter(FuncFormatter(percent))
     axes.set_title(TITLES.get(panel.metric, panel.metric), pad=22)

@@ -38,6 +38,16 @@ MODELS: dict[str, Callable[[Shape], tuple[nn.Module, nn.Linear]]] = {
 }
 
 
+def known(name: str) -> str:
+    """The name itself, if it is in the table. Raises LevelheadError with the nearest otherwise."""
+    if name in MODELS:
+        return name
+    raise LevelheadError(
+        f"--model {name}: unknown; {nearest(name, ['auto', *MODELS])} "
+        "(or timm:NAME, torchvision:NAME)"
+    )
+
+
 def build(
     name: str,
     shape: Shape,
@@ -57,19 +67,15 @@ def build(
     if published is not None:
         mean, std = torch.tensor(published[0]), torch.tensor(published[1])
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # Weights are drawn on the CPU; torch.manual_seed would reseed CUDA for good.
+        torch.default_generator.manual_seed(seed)
         if name.startswith("timm:"):
             body, head = timm_network(name.removeprefix("timm:"), shape, pretrained)
         elif name.startswith("torchvision:"):
             body, head = torchvision_network(name.removeprefix("torchvision:"), shape, pretrained)
-        elif name in MODELS:
-            body, head = MODELS[name](shape)
         else:
-            raise LevelheadError(
-                f"--model {name}: unknown; {nearest(name, ['auto', *MODELS])} "
-                "(or timm:NAME, torchvision:NAME)"
-            )
+            body, head = MODELS[known(name)](shape)
     return Network(body, head, mean, std)
 
 
-__all__ = ["MODELS", "Network", "Shape", "build"]
+__all__ = ["MODELS", "Network", "Shape", "build", "known"]

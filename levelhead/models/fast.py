@@ -56,9 +56,16 @@ class Fast(nn.Module):
         images: standardised, float [N,C,H,W]; a few thousand are plenty.
         """
         channels = images.shape[1]
-        patches = F.unfold(images, 2).transpose(1, 2).reshape(-1, 4 * channels).double()
-        patches = patches - patches.mean(0)
-        values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+        width = 4 * channels
+        products = images.new_zeros((width, width), dtype=torch.float64)
+        sums, count = products[0].clone(), 0
+        for piece in images.split(500):  # all patches at once would take gigabytes
+            patches = F.unfold(piece, 2).transpose(1, 2).reshape(-1, width).double()
+            products += patches.T @ patches
+            sums += patches.sum(0)
+            count += len(patches)
+        mean = sums / count
+        values, vectors = torch.linalg.eigh(products / count - torch.outer(mean, mean))
         # Patches of flat pictures span fewer directions: the floor keeps the others finite.
         floor = 5e-4 + 1e-12 * values.max()
         filters = (vectors / (values + floor).sqrt()).T.reshape(-1, channels, 2, 2).float()
