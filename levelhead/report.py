@@ -74,9 +74,10 @@ def write_figures(folder: str | Path, into: str | Path) -> list[Path]:
         panels = {"comparison": comparison.data(read_json(folder / "findings.json"))}
     else:
         run = finished_run(folder)
+        test = run.outputs("test")
         panels = {
-            "reliability": _reliability(run),
-            "confusion": confusion.data(run.outputs("test")),
+            "reliability": _reliability(run.findings, test, _after(run, test)),
+            "confusion": confusion.data(test),
             "curves": _curves(run),
         }
     written = []
@@ -98,6 +99,7 @@ def run_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = Non
 
     run = finished_run(folder)
     recipe, data, found, test = run.recipe, run.data, run.findings, run.outputs("test")
+    after = _after(run, test)
     stages = {name: found[name] for name in STAGES if found[name]}
     (matrix,) = confusion.data(test)
     lines = _curves(run)
@@ -107,8 +109,8 @@ def run_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = Non
         stages={STAGES[name]: judged for name, judged in stages.items()},
         found=found,
         data=data,
-        reliability=_svgs("reliability", _reliability(run)),
-        galleries=samples.data(_after(run, test) or test, images or {}),
+        reliability=_svgs("reliability", _reliability(found, test, after)),
+        galleries=samples.data(after or test, images or {}),
         matrix=_svgs("confusion", (matrix,))[0],
         least=round(min(96 * matrix.size[0], 460)),  # px; narrower, its numbers are too small
         pairs=matrix.pairs(WEAKEST if test.classes > WEAKEST else 10),
@@ -121,13 +123,12 @@ def run_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = Non
     )
 
 
-def _reliability(run: Run) -> tuple[Any, ...]:
-    """Panels before and after the temperature, on the test split."""
+def _reliability(found: Mapping[str, Any], test: Outputs, after: Outputs | None) -> tuple[Any, ...]:
+    """Panels of the test split before and after the temperature."""
     from levelhead.figures import reliability
 
-    found, test = run.findings, run.outputs("test")
     ece = [found[name]["metrics"]["ece"] for name in ("test", "test_calibrated") if found[name]]
-    return reliability.data(test, _after(run, test), ece=ece)
+    return reliability.data(test, after, ece=ece)
 
 
 def _after(run: Run, test: Outputs) -> Outputs | None:
