@@ -17,7 +17,8 @@ from levelhead.recipe import Recipe
 
 if TYPE_CHECKING:
     from levelhead.findings import audit, judge
-    from levelhead.outputs import Outputs, read_predictions
+    from levelhead.outputs import Outputs
+    from levelhead.reading import read_predictions
     from levelhead.runs import Run, open_run
     from levelhead.study import compare
     from levelhead.training import fit, resume, train
@@ -41,7 +42,7 @@ __all__ = [
 
 _ROOMS = {
     "Outputs": "outputs",
-    "read_predictions": "outputs",
+    "read_predictions": "reading",
     "audit": "findings",
     "judge": "findings",
     "Run": "runs",

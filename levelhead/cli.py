@@ -205,7 +205,7 @@ def _audit(words: list[str]) -> int:
     found = parser.parse(words)
 
     from levelhead.findings import audit
-    from levelhead.outputs import read_predictions
+    from levelhead.reading import read_predictions
     from levelhead.report import metric_table
 
     given: Kind | None = None

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,36 +22,51 @@ from torch import Tensor
 
 from levelhead.errors import LevelheadError
 
-Kind = Literal["logits", "probabilities"]
+Kind = Literal["logits", "probabilities", "confidence"]
 
 RESERVED = ("id", "path", "label", "prediction", "confidence", "decision", "group")
 """Columns of a table of predictions that are no classes."""
 
-_PIECE = 1 << 20  # scores worked on at once: float64 copies stay small beside the float32 scores
+TENSORS = ("features", "head_weight", "head_bias", "predicted", "label_distribution")
+STRINGS = ("ids", "groups", "split", "split_hash")
+"""The optional fields of Outputs, by how a file keeps them."""
+
+_PIECE = 1 << 17  # scores worked on at once: float64 copies that stay in the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """What each example says, float64 [N] unless noted; made once by `Outputs.rows`."""
+    """What each example says, [N]; made once by `Outputs.rows`, in float64.
 
-    prediction: Tensor  # int64 [N]; the first class of those with the highest score
-    correct: Tensor  # 1.0 where the prediction is the label
-    confidence: Tensor  # probability of the prediction
-    nll: Tensor  # −log probability of the label, nats; infinite where that is exactly 0
-    brier: Tensor  # squared distance from the one-hot label, summed over classes, 0 to 2
+    Of Outputs that hold the confidence alone, `rank` is 0 or 1 (right or not) and the last three
+    are NaN.
+    """
+
+    prediction: Tensor  # int32; the first class of those with the highest score
+    rank: Tensor  # int32; how many classes stand before the label: 0 where the prediction is right
+    confidence: Tensor  # float64, probability of the prediction
+    log_rest: Tensor  # float64, log(1 − confidence), exact where confidence is all but 1
+    nll: Tensor  # float64, −log probability of the label, nats; infinite where that is exactly 0
+    brier: Tensor  # float64, squared distance from the one-hot label, summed over classes, 0 to 2
+    entropy: Tensor  # float64, of the class probabilities, nats
+
+    @property
+    def correct(self) -> Tensor:
+        """1.0 where the prediction is the label, float64 [N]."""
+        return (self.rank == 0).double()
 
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
     """Scores [N, K] and labels [N] of N examples, with what is known about them.
 
-    Use `from_logits` or `from_probabilities`. Raises LevelheadError, naming the row, for NaN or
-    infinite scores, labels out of range, and probability rows that do not add up to 1 (± 0.001;
-    within that they are renormalised in float64 when used).
+    Use `from_logits`, `from_probabilities` or `from_confidence`. Raises LevelheadError, naming the
+    row, for NaN or infinite scores, labels out of range, and probability rows that do not add up
+    to 1 (± 0.001; within that they are renormalised in float64 when used).
     """
 
     kind: Kind
-    scores: Tensor  # [N, K]; float32, or float64 where it was given so
+    scores: Tensor  # [N, K], float32 or float64; of kind "confidence" [N, 1], the top probability
     labels: Tensor  # int64 [N]
     class_names: tuple[str, ...]
     ids: tuple[str, ...] | None = None
@@ -59,12 +75,18 @@ class Outputs:
     head_bias: Tensor | None = None  # float32 [K]
     split: str | None = None  # "train", "validation" or "test", where known
     split_hash: str | None = None
+    predicted: Tensor | None = None  # int64 [N], of kind "confidence" alone
+    label_distribution: Tensor | None = None  # float64 [N, K], what people said; rows add up to 1
+    groups: tuple[str, ...] | None = None  # [N], for example the camera of each example
 
     @classmethod
     def from_logits(cls, scores: Any, labels: Any, class_names: Any = None, **more: Any) -> Outputs:
-        """Outputs from logits [N, K] and integer labels [N]: tensors, arrays or lists.
+        """Outputs from logits [N, K] and labels: tensors, arrays (NumPy, JAX, Keras) or lists.
 
-        `more` are the other fields by name. Class names default to "0" … "K−1".
+        Labels are positions [N], names of classes [N] (with `class_names`, for example
+        scikit-learn's `classes_`), or [N, K] counts or shares of what people said: then the label
+        is the commonest, and `label_distribution` keeps the rest. `more` are the other fields by
+        name. Class names default to "0" … "K−1".
         """
         return cls._from("logits", scores, labels, class_names, **more)
 
@@ -72,8 +94,31 @@ class Outputs:
     def from_probabilities(
         cls, scores: Any, labels: Any, class_names: Any = None, **more: Any
     ) -> Outputs:
-        """Outputs from probabilities [N, K] (rows add up to 1) and integer labels [N]."""
+        """The same from probabilities [N, K], rows that add up to 1 (`predict_proba`)."""
         return cls._from("probabilities", scores, labels, class_names, **more)
+
+    @classmethod
+    def from_confidence(
+        cls, confidence: Any, predicted: Any, labels: Any, class_names: Any = None, **more: Any
+    ) -> Outputs:
+        """Outputs of which only the prediction [N] and its probability [N] are known.
+
+        So cloud services log them. Metrics that need every class are then None, with a reason.
+        Class names default to all that occur, or to "0" … for positions.
+        """
+        sure = _floats(confidence, "confidence").reshape(-1, 1)
+        names = None if class_names is None else strings(class_names)
+        columns = [_names_or_positions(values) for values in (labels, predicted)]
+        if any(isinstance(column, tuple) for column in columns):
+            texts = [tuple(map(str, c.tolist())) if isinstance(c, Tensor) else c for c in columns]
+            names = tuple(sorted({*texts[0], *texts[1]})) if names is None else names
+            both = [positions(text, names, lambda i: f"row {i}") for text in texts]
+        else:
+            both = [column for column in columns if isinstance(column, Tensor)]
+            if names is None:
+                most = max(int(c.max()) if len(c) else 0 for c in both)
+                names = tuple(str(k) for k in range(max(most + 1, 2)))
+        return cls._from("confidence", sure, both[0], names, predicted=both[1], **more)
 
     @classmethod
     def _from(cls, kind: Kind, scores: Any, labels: Any, names: Any, **more: Any) -> Outputs:
@@ -81,42 +126,61 @@ class Outputs:
         for name in ("features", "head_weight", "head_bias"):
             if more.get(name) is not None:
                 more[name] = _floats(more[name], name).float()
-        if more.get("ids") is not None:
-            more["ids"] = _strings(more["ids"])
+        for name in ("ids", "groups"):
+            if more.get(name) is not None:
+                more[name] = strings(more[name])
         classes = scores.shape[1] if scores.ndim == 2 else 0
-        names = tuple(str(k) for k in range(classes)) if names is None else _strings(names)
-        return cls(kind, scores, _integers(labels), names, **more)
+        names = tuple(str(k) for k in range(classes)) if names is None else strings(names)
+        found = _names_or_positions(labels, names)
+        if isinstance(found, tuple):
+            found = positions(found, names, lambda i: f"row {i}")
+        if found.ndim == 2:
+            more["label_distribution"] = found
+        if more.get("label_distribution") is not None:
+            more["label_distribution"] = shares(more["label_distribution"])
+            if found.ndim == 2:
+                found = more["label_distribution"].argmax(1)
+        return cls(kind, scores, found, names, **more)
 
     def __post_init__(self) -> None:
-        _check(self.kind, self.scores, self.labels, lambda i: f"row {i}")
-        n, k = self.scores.shape
-        if len(self.class_names) != k:
+        k, shape = len(self.class_names), self.scores.shape
+        if self.kind != "confidence" and len(shape) == 2 and shape[1] not in (1, k):
             raise LevelheadError(
-                f"class names: {len(self.class_names)} for {k} columns of scores; give one a class"
+                f"class names: {k} for {shape[1]} columns of scores; give one a class"
             )
-        if self.ids is not None:
-            if len(self.ids) != n:
-                raise LevelheadError(f"ids: {len(self.ids)} for {n} rows; give one a row")
-            if len(set(self.ids)) < n:
-                seen: dict[str, int] = {}
-                for i, name in enumerate(self.ids):
-                    if name in seen:
-                        raise LevelheadError(
-                            f"row {i}: the id {name!r} stands in row {seen[name]} too; "
-                            "remove the duplicate"
-                        )
-                    seen[name] = i
-        shape = None if self.features is None else tuple(self.features.shape)
-        if shape is not None and (len(shape) != 2 or shape[0] != n):
-            raise LevelheadError(f"features: shape {shape} for {n} rows; must be [N, D]")
-        for name, tensor, dims in (
-            ("head_weight", self.head_weight, 2),
-            ("head_bias", self.head_bias, 1),
+        check_rows(self.kind, self.scores, self.labels, k, lambda i: f"row {i}")
+        n = len(self.scores)
+        if (self.kind == "confidence") != (self.predicted is not None):
+            raise LevelheadError(
+                "predicted: belongs to Outputs of kind 'confidence', and only there"
+            )
+        if self.predicted is not None:
+            _check_range("prediction", self.predicted, n, k, lambda i: f"row {i}")
+        for name, strings in (("ids", self.ids), ("groups", self.groups)):
+            if strings is not None and len(strings) != n:
+                raise LevelheadError(f"{name}: {len(strings)} for {n} rows; give one a row")
+        if self.ids is not None and len(set(self.ids)) < n:
+            seen: dict[str, int] = {}
+            for i, name in enumerate(self.ids):
+                if name in seen:
+                    raise LevelheadError(
+                        f"row {i}: the id {name!r} stands in row {seen[name]} too; "
+                        "remove the duplicate"
+                    )
+                seen[name] = i
+        for name, tensor, wanted in (
+            ("features", self.features, f"[{n}, D]"),
+            ("head_weight", self.head_weight, f"[{k}, D]"),
+            ("head_bias", self.head_bias, f"[{k}]"),
+            ("label_distribution", self.label_distribution, f"[{n}, {k}]"),
         ):
-            if tensor is not None and (tensor.ndim != dims or tensor.shape[0] != k):
-                wanted = "[K, D]" if dims == 2 else "[K]"
-                found = tuple(tensor.shape)
-                raise LevelheadError(f"{name}: shape {found} for {k} classes; must be {wanted}")
+            if tensor is None:
+                continue
+            found, dims = tuple(tensor.shape), wanted[1:-1].split(", ")
+            if len(found) != len(dims) or any(
+                d != "D" and int(d) != size for d, size in zip(dims, found, strict=True)
+            ):
+                raise LevelheadError(f"{name}: shape {found}; must be {wanted}")
 
     def __len__(self) -> int:
         return self.scores.shape[0]
@@ -124,44 +188,42 @@ class Outputs:
     @property
     def classes(self) -> int:
         """Number of classes K."""
-        return self.scores.shape[1]
+        return len(self.class_names)
 
     def predictions(self) -> Tensor:
         """The class with the highest score, int64 [N]; of several, the first."""
-        return self.rows.prediction
+        return self.rows.prediction.long()
 
     def log_probabilities(self) -> Tensor:
         """Natural logarithms of the class probabilities, float64 [N, K]; −inf where exactly 0."""
-        return _log_probabilities(self.kind, self.scores)
+        return log_probabilities(self.kind, self.scores)
 
     def probabilities(self) -> Tensor:
         """Class probabilities, float64 [N, K]; each row adds up to 1."""
-        return _probabilities(self.kind, self.scores)
+        return probabilities(self.kind, self.scores)
 
     @cached_property
     def rows(self) -> Rows:
         """What the metrics need of each example, computed once, in float64, piece by piece."""
-        pieces = []
+        if self.predicted is not None:
+            sure = self.scores[:, 0].double()
+            unknown = torch.full_like(sure, math.nan)
+            wrong = (self.predicted != self.labels).int()
+            top = (self.predicted.int(), wrong, sure, torch.log1p(-sure))
+            return Rows(*top, unknown, unknown, unknown)
+        n = len(self)
+        kinds = (torch.int32, torch.int32, *[torch.float64] * 5)
+        found = [torch.empty(n, dtype=kind) for kind in kinds]
+        start = 0
         for scores, labels in self.pieces():
-            log_p = _log_probabilities(self.kind, scores)
-            p = log_p.exp() if self.kind == "logits" else _probabilities(self.kind, scores)
-            prediction = scores.argmax(1)
-            own = p.gather(1, labels[:, None]).squeeze(1)
-            pieces.append(
-                (
-                    prediction,
-                    (prediction == labels).double(),
-                    p.gather(1, prediction[:, None]).squeeze(1),
-                    -log_p.gather(1, labels[:, None]).squeeze(1),
-                    # (1 − p_y)² + Σ_others p²: exact where p_y is near 1.
-                    (1 - own).square() + ((p * p).sum(1) - own * own).clamp(min=0),
-                )
-            )
-        return Rows(*(torch.cat(part) for part in zip(*pieces, strict=True)))
+            for column, values in zip(found, _judged(self.kind, scores, labels), strict=True):
+                column[start : start + len(labels)] = values
+            start += len(labels)
+        return Rows(*found)
 
     def pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Scores and labels, some rows at a time."""
-        step = max(1, _PIECE // self.classes)
+        step = max(1, _PIECE // self.scores.shape[1])
         for start in range(0, len(self), step):
             yield self.scores[start : start + step], self.labels[start : start + step]
 
@@ -173,8 +235,13 @@ class Outputs:
             scores=self.scores[chosen],
             labels=self.labels[chosen],
             ids=None if self.ids is None else tuple(self.ids[i] for i in chosen.tolist()),
-            features=None if self.features is None else self.features[chosen],
+            groups=None if self.groups is None else tuple(self.groups[i] for i in chosen.tolist()),
             split_hash=None,
+            **{
+                name: getattr(self, name)[chosen]
+                for name in ("features", "predicted", "label_distribution")
+                if getattr(self, name) is not None
+            },
         )
 
     def look_like_probabilities(self) -> bool:
@@ -189,15 +256,11 @@ class Outputs:
         from safetensors.torch import save
 
         tensors = {self.kind: self.scores, "labels": self.labels}
-        for name in ("features", "head_weight", "head_bias"):
-            if getattr(self, name) is not None:
-                tensors[name] = getattr(self, name)
-        header = {name: getattr(self, name) for name in ("ids", "split", "split_hash")}
+        tensors |= {name: getattr(self, name) for name in TENSORS}
+        tensors = {name: t.contiguous() for name, t in tensors.items() if t is not None}
+        header = {name: getattr(self, name) for name in STRINGS}
         header["classes"] = self.class_names
-        content = save(
-            {name: t.contiguous() for name, t in tensors.items()},
-            metadata={"levelhead": json.dumps(header, ensure_ascii=False)},
-        )
+        content = save(tensors, {"levelhead": json.dumps(header, ensure_ascii=False)})
         path = Path(path)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
@@ -210,177 +273,8 @@ class Outputs:
                 f"{path}: cannot be written ({error.strerror}); free the disk or choose another"
             ) from None
 
-    @classmethod
-    def load(cls, path: str | Path) -> Outputs:
-        """Read what `save` wrote. Raises LevelheadError if the file is not such a one."""
-        return read_predictions(path)
 
-
-def read_predictions(path: str | Path, kind: Kind | None = None) -> Outputs:
-    """Read predictions made by anyone: .npz, .csv (or .csv.gz), .parquet, .safetensors.
-
-    npz and safetensors hold exactly one of the arrays `logits` and `probabilities`, and `labels`;
-    optional `features`, `ids`, `classes`. CSV and parquet have a column a class and `label` (the
-    class's name, or its position among the class columns; names win), and need `kind`. The
-    columns of `RESERVED` are no classes; `id`, else `path`, names the example. Raises
-    LevelheadError naming the file, and the line or row and value.
-    """
-    path = Path(path)
-    name = path.name.lower()
-    readers: dict[str, Callable[[Path, Kind | None], Outputs]]
-    readers = {".npz": _npz, ".safetensors": _safetensors, ".parquet": _parquet}
-    readers |= {".csv": _csv, ".csv.gz": _csv}
-    reader = next((readers[end] for end in readers if name.endswith(end)), None)
-    if reader is None:
-        raise LevelheadError(
-            f"{path}: cannot be read as predictions; give one of {', '.join(readers)}"
-        )
-    if not path.is_file():
-        raise LevelheadError(f"{path}: no such file; check the path")
-    try:
-        return reader(path, kind)
-    except LevelheadError as error:
-        raise LevelheadError(f"{path}: {error}") from None
-    except OSError as error:
-        raise LevelheadError(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
-def _npz(path: Path, kind: Kind | None) -> Outputs:
-    import zipfile
-
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise LevelheadError(f"not an npz of plain arrays ({error}); write it anew") from None
-    return _from_arrays(arrays, kind, arrays.get("classes"), {"ids": arrays.get("ids")})
-
-
-def _safetensors(path: Path, kind: Kind | None) -> Outputs:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("levelhead", "{}"))
-            wanted = ("logits", "probabilities", "labels", "features", "head_weight", "head_bias")
-            there = set(file.keys())
-            arrays = {name: file.get_tensor(name) for name in wanted if name in there}
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise LevelheadError(f"not a whole safetensors file ({error}); write it anew") from None
-    more = {name: header.get(name) for name in ("ids", "split", "split_hash")}
-    return _from_arrays(arrays, kind, header.get("classes"), more)
-
-
-def _from_arrays(
-    arrays: Mapping[str, Any], kind: Kind | None, classes: Any, more: dict[str, Any]
-) -> Outputs:
-    kinds: list[Kind] = ["logits", "probabilities"]
-    found = [name for name in kinds if name in arrays]
-    if len(found) != 1:
-        holds = "both logits and probabilities" if found else "neither logits nor probabilities"
-        raise LevelheadError(f"holds {holds}; keep exactly one array of that name")
-    if kind is not None and kind != found[0]:
-        raise LevelheadError(f"holds {found[0]}, not {kind}; leave out --{kind}")
-    if "labels" not in arrays:
-        raise LevelheadError("holds no array 'labels'; add the true class of each row")
-    labels = arrays["labels"]
-    if classes is not None:
-        classes = _strings(classes)
-        if isinstance(labels, np.ndarray) and labels.dtype.kind in "USO":
-            labels = _positions(_strings(labels), classes, lambda i: f"row {i}")
-    for name in ("features", "head_weight", "head_bias"):
-        more[name] = arrays.get(name)
-    return Outputs._from(found[0], arrays[found[0]], labels, classes, **more)
-
-
-def _csv(path: Path, kind: Kind | None) -> Outputs:
-    import pyarrow as pa
-    from pyarrow import csv
-
-    # A first look at the header alone, so that columns of text are not taken for numbers.
-    try:
-        with csv.open_csv(path, read_options=csv.ReadOptions(block_size=1 << 22)) as reader:
-            names = reader.schema.names
-        _classes(names, kind)
-        types = {n: pa.string() if n in RESERVED else pa.float64() for n in names}
-        options = csv.ConvertOptions(column_types=types)
-        try:
-            table = csv.read_csv(path, convert_options=options)
-        except pa.ArrowInvalid:  # one thread knows the row
-            table = csv.read_csv(
-                path, convert_options=options, read_options=csv.ReadOptions(use_threads=False)
-            )
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "no rows"
-        raise LevelheadError(f"not a table of numbers ({reason}); mend that line") from None
-    return _table(table, kind, lambda i: f"line {_line(path, i)}")
-
-
-def _line(path: Path, row: int) -> int:
-    """The line of data row `row` (from 0): the reader skips empty lines, people count them."""
-    import gzip
-
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-        filled = (number for number, line in enumerate(file, 1) if line.strip())
-        for _ in range(row + 1):
-            next(filled, 0)
-        return next(filled, row + 2)
-
-
-def _parquet(path: Path, kind: Kind | None) -> Outputs:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        table = parquet.ParquetFile(path).read()
-    except pa.ArrowInvalid as error:
-        raise LevelheadError(f"not a parquet file ({error}); write it anew") from None
-    return _table(table, kind, lambda i: f"row {i}")
-
-
-def _classes(columns: Sequence[str], kind: Kind | None) -> tuple[str, ...]:
-    """The columns that are classes. Raises LevelheadError for a table that cannot be judged."""
-    twice = next((c for i, c in enumerate(columns) if c in columns[:i]), None)
-    if twice is not None:
-        raise LevelheadError(f"the column {twice!r} stands twice; rename one")
-    if any(c.strip() in ("", "__index_level_0__") for c in columns):
-        raise LevelheadError("a column without a name (a row index?); leave it out or name it id")
-    if "label" not in columns:
-        shown = ", ".join(columns[:6]) + (", …" if len(columns) > 6 else "")
-        raise LevelheadError(f"no column 'label' among {shown}; add the true class of each row")
-    if kind is None:
-        raise LevelheadError("its numbers may be either kind; add --logits or --probabilities")
-    return tuple(c for c in columns if c not in RESERVED)
-
-
-def _table(table: Any, kind: Kind | None, where: Callable[[int], str]) -> Outputs:
-    """Outputs of a pyarrow table with a column a class and `label`."""
-    import pyarrow as pa
-
-    columns = table.column_names
-    classes = _classes(columns, kind)
-    assert kind is not None
-    scores = np.empty((table.num_rows, len(classes)), np.float64)
-    for k, name in enumerate(classes):
-        try:
-            scores[:, k] = table.column(name).cast(pa.float64()).to_numpy()
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise LevelheadError(
-                f"the column {name!r} is no numbers; columns that are no class must be called "
-                f"one of {', '.join(RESERVED)}"
-            ) from None
-    text = [str(v) if v is not None else "" for v in table.column("label").to_pylist()]
-    labels = _positions(text, classes, where)
-    names = next((c for c in ("id", "path") if c in columns), None)
-    ids = None if names is None else tuple(map(str, table.column(names).to_pylist()))
-    tensor = torch.from_numpy(scores if kind == "probabilities" else scores.astype(np.float32))
-    _check(kind, tensor, labels, where)
-    return Outputs(kind, tensor, labels, classes, ids)
-
-
-def _positions(
-    text: Sequence[str], classes: tuple[str, ...], where: Callable[[int], str]
-) -> Tensor:
+def positions(text: Sequence[str], classes: tuple[str, ...], where: Callable[[int], str]) -> Tensor:
     """Labels written as class names, else as positions 0 … K−1, as int64 [N]."""
     place = {name: k for k, name in enumerate(classes)}
     numbers = {str(k): k for k in range(len(classes))}
@@ -398,10 +292,12 @@ def _positions(
     )
 
 
-def _check(kind: Kind, scores: Tensor, labels: Tensor, where: Callable[[int], str]) -> None:
+def check_rows(
+    kind: Kind, scores: Tensor, labels: Tensor, classes: int, where: Callable[[int], str]
+) -> None:
     """Raise LevelheadError for the first row of scores or labels that cannot be."""
-    if kind not in ("logits", "probabilities"):
-        raise LevelheadError(f"kind {kind!r}: must be 'logits' or 'probabilities'")
+    if kind not in ("logits", "probabilities", "confidence"):
+        raise LevelheadError(f"kind {kind!r}: must be logits, probabilities or confidence")
     if scores.ndim != 2:
         raise LevelheadError(
             f"{kind}: shape {tuple(scores.shape)}; must be [N, K], a row an example"
@@ -411,11 +307,10 @@ def _check(kind: Kind, scores: Tensor, labels: Tensor, where: Callable[[int], st
         raise LevelheadError(f"labels: shape {tuple(labels.shape)} for {n} rows; must be [{n}]")
     if n == 0:
         raise LevelheadError(f"{kind}: no rows; give at least one example")
-    if k < 2:
+    if kind == "confidence" and k != 1:
+        raise LevelheadError(f"confidence: {k} columns; must be one number an example")
+    if min(k, classes) < 2 and kind != "confidence":
         raise LevelheadError(f"{kind}: {k} class; a classifier has at least 2 columns")
-
-    def first(bad: Tensor) -> int | None:
-        return int(bad.nonzero()[0]) if bool(bad.any()) else None
 
     step = max(1, _PIECE // k)
     for start in range(0, n, step):
@@ -426,6 +321,10 @@ def _check(kind: Kind, scores: Tensor, labels: Tensor, where: Callable[[int], st
             raise LevelheadError(
                 f"{where(start + i)}: {shown} (or a gap) among the {kind}; leave the row out or "
                 "mend the model"
+            )
+        if kind == "confidence" and (i := first(((piece < 0) | (piece > 1)).any(1))) is not None:
+            raise LevelheadError(
+                f"{where(start + i)}: the confidence {float(piece[i]):g} must be between 0 and 1"
             )
         if kind == "probabilities":
             if (i := first((piece < 0).any(1))) is not None:
@@ -439,20 +338,114 @@ def _check(kind: Kind, scores: Tensor, labels: Tensor, where: Callable[[int], st
                     f"{where(start + i)}: the probabilities add up to {float(total[i]):.6g}, "
                     "not 1; if these are logits, say so"
                 )
-    if (i := first((labels < 0) | (labels >= k))) is not None:
+    _check_range("label", labels, n, classes, where)
+
+
+def first(bad: Tensor) -> int | None:
+    """The first row that is bad, or None."""
+    return int(bad.nonzero()[0]) if bool(bad.any()) else None
+
+
+def _check_range(
+    name: str, values: Tensor, n: int, classes: int, where: Callable[[int], str]
+) -> None:
+    if tuple(values.shape) != (n,):
+        raise LevelheadError(f"{name}s: shape {tuple(values.shape)} for {n} rows; must be [{n}]")
+    if (i := first((values < 0) | (values >= classes))) is not None:
         raise LevelheadError(
-            f"{where(i)}: the label {int(labels[i])} is out of range; labels run from 0 to {k - 1}"
+            f"{where(i)}: the {name} {int(values[i])} is out of range; {name}s run from 0 to "
+            f"{classes - 1}"
         )
 
 
-def _probabilities(kind: Kind, scores: Tensor) -> Tensor:
-    z = scores.double()
+def shares(counts: Any) -> Tensor:
+    """Counts or shares of what people said [N, K] as shares, float64; rows add up to 1.
+
+    Raises LevelheadError for a row with a negative or infinite number, or without any.
+    """
+    table = _floats(counts, "label distribution").double()
+    if table.ndim != 2:
+        raise LevelheadError(f"label distribution: shape {tuple(table.shape)}; must be [N, K]")
+    if (i := first(~(table.isfinite() & (table >= 0)).all(1) | (table.sum(1) == 0))) is not None:
+        raise LevelheadError(
+            f"row {i}: the label distribution must hold counts or shares of 0 or more, not all 0"
+        )
+    return table / table.sum(1, keepdim=True)
+
+
+def _names_or_positions(values: Any, names: tuple[str, ...] = ()) -> tuple[str, ...] | Tensor:
+    """Labels as text, or as a tensor: int64 [N], or float64 [N, K] of what people said."""
+    if not isinstance(values, Tensor):
+        array = np.asarray(values)
+        if array.dtype.kind in "USOT" and array.ndim == 1:
+            return strings(array)
+        if array.ndim == 2 and array.shape[1] == len(names):
+            return _floats(array, "labels").double()
+    elif values.ndim == 2 and values.shape[1] == len(names):
+        return values.detach().cpu().double()
+    return _integers(values)
+
+
+def probabilities(kind: Kind, scores: Tensor) -> Tensor:
+    """Class probabilities of scores [N, K] of a kind, float64. Raises for kind "confidence"."""
+    z = _all_classes(kind, scores)
     return torch.softmax(z, 1) if kind == "logits" else z / z.sum(1, keepdim=True)
 
 
-def _log_probabilities(kind: Kind, scores: Tensor) -> Tensor:
-    z = scores.double()
+def log_probabilities(kind: Kind, scores: Tensor) -> Tensor:
+    """Their natural logarithms, float64; −inf where a probability is exactly 0."""
+    z = _all_classes(kind, scores)
     return torch.log_softmax(z, 1) if kind == "logits" else (z / z.sum(1, keepdim=True)).log()
+
+
+def _all_classes(kind: Kind, scores: Tensor) -> Tensor:
+    if kind == "confidence":
+        raise LevelheadError(
+            "only the prediction and its confidence are known; this needs the scores of all classes"
+        )
+    return scores.double()
+
+
+def _judged(kind: Kind, scores: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """The fields of `Rows` for some rows.
+
+    With d = z − max z ≤ 0 and the top class apart, r = Σ_others e^d gives the confidence 1/(1 + r),
+    log(1 − confidence) = log r − log(1 + r) and log p_y = d_y − log(1 + r) without cancellation.
+    """
+    prediction = scores.argmax(1)
+    here = torch.arange(len(scores))
+    own = scores[here, labels]
+    before = (scores > own[:, None]).sum(1, dtype=torch.int32)
+    # Of equal scores the first class counts: rare, so looked for only where there are any.
+    tied = ((scores == own[:, None]).sum(1, dtype=torch.int32) > 1).nonzero().squeeze(1)
+    if len(tied):
+        order = torch.arange(scores.shape[1])
+        equal = (scores[tied] == own[tied, None]) & (order < labels[tied, None])
+        before[tied] += equal.sum(1, dtype=torch.int32)
+    right = prediction == labels
+    z = scores.double()
+    if kind == "logits":
+        z = z - z[here, prediction][:, None]
+        e = z.exp()
+        d_own, e_own = z[here, labels], e[here, labels]
+        e[here, prediction] = 0
+        rest = e.sum(1)
+        total, squares = 1 + rest, (e * e).sum(1)
+        log_total = torch.log1p(rest)
+        entropy = log_total - (e.mul_(z)).sum(1) / total
+        sure, log_rest, nll = 1 / total, rest.log() - log_total, log_total - d_own
+    else:
+        z = z / z.sum(1, keepdim=True)
+        sure, e_own = z[here, prediction], z[here, labels]
+        entropy = torch.special.entr(z).sum(1)
+        z[here, prediction] = 0
+        rest, squares = z.sum(1), (z * z).sum(1)
+        total, log_rest, nll = torch.ones_like(rest), rest.log(), -e_own.log()
+    # (1 − p_y)² + Σ_others p²: exact where p_y is near 1.
+    part = e_own / total
+    wrong = (1 - part).square() + (sure.square() + squares / total.square() - part.square())
+    brier = torch.where(right, (rest.square() + squares) / total.square(), wrong)
+    return prediction, before, sure, log_rest, nll, brier, entropy
 
 
 def _tensor(values: Any) -> Tensor:
@@ -460,6 +453,8 @@ def _tensor(values: Any) -> Tensor:
     if isinstance(values, Tensor):
         return values.detach().cpu()
     array = np.asarray(values)
+    if array.dtype.name == "bfloat16":  # JAX's, which NumPy knows by name alone
+        array = array.astype(np.float32)
     if array.dtype.kind not in "fiub":
         raise LevelheadError(f"an array of type {array.dtype}: must hold numbers")
     native = array.astype(array.dtype.newbyteorder("="), copy=not array.flags.writeable)
@@ -491,7 +486,8 @@ def _integers(values: Any) -> Tensor:
     return tensor.long()
 
 
-def _strings(values: Any) -> tuple[str, ...]:
+def strings(values: Any) -> tuple[str, ...]:
+    """An array, tensor or list of text (or numbers) as strings."""
     if isinstance(values, (np.ndarray, Tensor)):
         values = values.tolist()
     return tuple(v.decode() if isinstance(v, bytes) else str(v) for v in values)

@@ -61,9 +61,9 @@ class Run:
 
     def outputs(self, split: str) -> Outputs:
         """Outputs of `validation` or `test`."""
-        from levelhead.outputs import Outputs
+        from levelhead.reading import read_predictions
 
-        return Outputs.load(self.folder / "outputs" / f"{split}.safetensors")
+        return read_predictions(self.folder / "outputs" / f"{split}.safetensors")
 
     @property
     def calibration(self) -> Temperature:

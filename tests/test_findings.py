@@ -19,7 +19,8 @@ from levelhead.findings import (
     run_findings,
     words,
 )
-from levelhead.outputs import Outputs, read_predictions
+from levelhead.outputs import Outputs
+from levelhead.reading import read_predictions
 
 
 def sample(n: int, k: int, temperature: float = 1.0, seed: int = 0, **more) -> Outputs:

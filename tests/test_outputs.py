@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from levelhead.errors import LevelheadError
-from levelhead.outputs import Outputs, read_predictions
+from levelhead.outputs import Outputs
+from levelhead.reading import read_predictions
 
 LOGITS = np.array([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0], [1.0, 1.0, 0.5], [0.0, 0.0, 4.0]], np.float32)
 LABELS = np.array([0, 1, 1, 2])
@@ -76,7 +77,7 @@ def test_tiny_float64_probabilities_survive():
         ({"labels": [0, 1, 3, 2]}, "row 2: the label 3 is out of range; labels run from 0 to 2"),
         ({"labels": [0, -1, 1, 2]}, "row 1: the label -1 is out of range"),
         ({"labels": [0, 1.5, 1, 2]}, "row 1: the label 1.5 is no whole number"),
-        ({"labels": ["a", "b", "c", "d"]}, "labels: an array of type <U1"),
+        ({"labels": ["a", "b", "c", "d"]}, "row 0: the label 'a' is no class; give one of the names 0, 1"),
         ({"labels": [0, 1]}, r"labels: shape \(2,\) for 4 rows"),
         ({"scores": LOGITS[0]}, r"logits: shape \(3,\); must be \[N, K\]"),
         ({"scores": LOGITS[:, :1]}, "1 class; a classifier has at least 2"),
@@ -84,8 +85,8 @@ def test_tiny_float64_probabilities_survive():
         ({"class_names": ["a", "b"]}, "class names: 2 for 3 columns"),
         ({"ids": ["a", "b", "a", "c"]}, "row 2: the id 'a' stands in row 0 too"),
         ({"ids": ["a"]}, "ids: 1 for 4 rows"),
-        ({"features": np.zeros((3, 2))}, r"features: shape \(3, 2\) for 4 rows"),
-        ({"head_weight": np.zeros((2, 5))}, r"head_weight: shape \(2, 5\) for 3 classes"),
+        ({"features": np.zeros((3, 2))}, r"features: shape \(3, 2\); must be \[4, D\]"),
+        ({"head_weight": np.zeros((2, 5))}, r"head_weight: shape \(2, 5\); must be \[3, D\]"),
     ],
 )
 def test_bad_logits_are_refused_by_row(change, says):
@@ -122,7 +123,7 @@ def test_safetensors_round_trip(kind, tmp_path):
     )
     path = tmp_path / "deep" / "test.safetensors"
     outputs.save(path)
-    back = Outputs.load(path)
+    back = read_predictions(path)
     for name in ("kind", "class_names", "ids", "split", "split_hash"):
         assert getattr(back, name) == getattr(outputs, name)
     for name in ("scores", "labels", "features", "head_weight", "head_bias"):
@@ -130,7 +131,7 @@ def test_safetensors_round_trip(kind, tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["test.safetensors"]
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(LevelheadError, match="not a whole safetensors file"):
-        Outputs.load(path)
+        read_predictions(path)
 
 
 def test_take_keeps_what_belongs_to_a_row():
@@ -218,7 +219,7 @@ def test_bad_csv_is_refused_by_line(text, says, tmp_path):
 
 def test_a_table_without_its_kind_says_which_flag_to_add(tmp_path):
     """Logits and probabilities would be told apart by guessing."""
-    with pytest.raises(LevelheadError, match="add --logits or --probabilities"):
+    with pytest.raises(LevelheadError, match="add --logits, --probabilities or --confidence"):
         read_predictions(written(tmp_path, "p.csv", CSV))
 
 
