@@ -1,0 +1,78 @@
+"""Reports: what a run, a study or a judgement found, as one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from levelhead.report.page import metric_table, shown
+from levelhead.report.run import (
+    after_temperature,
+    command,
+    curve_panels,
+    pictures,
+    reliability_panels,
+    run_report,
+    run_words,
+)
+from levelhead.report.study import study_report
+from levelhead.runs import finished_run, read_json, write
+
+__all__ = [
+    "command",
+    "metric_table",
+    "pictures",
+    "run_report",
+    "run_words",
+    "shown",
+    "study_report",
+    "write_figures",
+    "write_report",
+]
+
+
+def write_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = None) -> Path:
+    """Write `report.html` into the folder of a finished run or study; returns its path.
+
+    `images` as for `run_report`; by default the pictures are read again from the run's data.
+    """
+    folder = Path(folder)
+    if _is_study(folder):
+        page = study_report(read_json(folder / "findings.json"))
+    else:
+        page = run_report(folder, pictures(folder) if images is None else images)
+    write(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def write_figures(folder: str | Path, into: str | Path) -> list[Path]:
+    """Write the figures of a run or study as PNG files into a folder; returns their paths."""
+    from levelhead.figures import FIGURES, comparison, confusion
+    from levelhead.figures.canvas import to_png
+
+    folder, into = Path(folder), Path(into)
+    panels: dict[str, tuple[Any, ...]]
+    if _is_study(folder):
+        panels = {"comparison": comparison.data(read_json(folder / "findings.json"))}
+    else:
+        run = finished_run(folder)
+        test = run.outputs("test")
+        panels = {
+            "reliability": reliability_panels(run.findings, test, after_temperature(run, test)),
+            "confusion": confusion.data(test),
+            "curves": curve_panels(run),
+        }
+    written = []
+    for name, several in panels.items():
+        for place, panel in enumerate(several, 1):
+            path = into / (f"{name}-{place}.png" if several[1:] else f"{name}.png")
+            write(path, to_png(panel, FIGURES[name].draw))
+            written.append(path)
+    return written
+
+
+def _is_study(folder: Path) -> bool:
+    return not (folder / "recipe.toml").exists() and (folder / "findings.json").exists()

@@ -1,0 +1,124 @@
+"""A page that needs nothing else, and numbers as a page or a terminal shows them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from levelhead.figures.canvas import number, percent, shorten
+from levelhead.text import columns, duration
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+_PERCENT = ("accuracy", "balanced_accuracy", "top5")
+
+
+def page(kind: str, **view: Any) -> str:
+    """The template `kind`.html.jinja, filled."""
+    import jinja2
+
+    here = resources.files("levelhead.report")
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: here.joinpath(name).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "shown": shown, "title": title, "duration": duration, "thumbnail": _thumbnail,
+        "value": _value, "percent": percent, "shorten": shorten,
+        "share": lambda x: "–" if x is None else f"{100 * x:.1f}\u00a0%",
+    }  # fmt: skip
+    return environment.get_template(f"{kind}.html.jinja").render(kind=kind, **view)
+
+
+def svgs(name: str, panels: Sequence[Any]) -> list[Markup]:
+    """The panels of a figure of FIGURES as drawings for a page."""
+    from markupsafe import Markup
+
+    from levelhead.figures import FIGURES
+    from levelhead.figures.canvas import to_svg
+
+    draw = FIGURES[name].draw
+    return [Markup(to_svg(panel, draw, f"{name}{i}")) for i, panel in enumerate(panels)]
+
+
+def metric_table(judgements: Mapping[str, Mapping[str, Any]]) -> str:
+    """Judgements side by side as plain text, a row a metric, `value [low, high]`."""
+    rows = [
+        [
+            title(name),
+            *(" ".join(shown(j["metrics"].get(name), name)) for j in judgements.values()),
+        ]
+        for name in next(iter(judgements.values()))["metrics"]
+    ]
+    header = ["95 % intervals", *(f"{name} (n = {j['n']:,})" for name, j in judgements.items())]
+    return columns(header, rows)
+
+
+def shown(
+    cell: Mapping[str, Any] | None, metric: str = "", change: bool = False
+) -> tuple[str, str]:
+    """A value and its interval as text, with the digits that the interval leaves standing.
+
+    A `change` of a metric carries its sign, and one of a share is in points.
+
+    >>> shown({"value": 0.93391, "low": 0.92886, "high": 0.93861}, "accuracy")
+    ('93.4 %', '[92.9, 93.9]')
+    >>> shown({"value": None, "low": None, "high": None, "reason": "K <= 5"})
+    ('–', '')
+    >>> shown({"value": 0.006, "low": -0.045, "high": 0.056}, "accuracy", change=True)
+    ('+0.6 points', '[−4.5, +5.6]')
+    """
+    value, low, high = (number((cell or {}).get(key)) for key in ("value", "low", "high"))
+    if not math.isfinite(value):
+        return "–", ""
+    scale, unit = (100, " points" if change else " %") if metric in _PERCENT else (1, "")
+    sign = "+" if change else ""
+    value, low, high = value * scale, low * scale, high * scale
+    if not math.isfinite(low + high):
+        ends = [f"{end:{sign}.4g}" if math.isfinite(end) else "∞" for end in (low, high)]
+        known = math.isfinite(low) or math.isfinite(high)
+        return f"{value:{sign}.4g}{unit}", f"[{', '.join(ends)}]" if known else ""
+    # One unit of the last digit is a thirtieth to a third of the interval's width.
+    width = max(high - low, 1e-6)
+    least = 1 if unit else 3 if metric else 0
+    digits = min(max(math.ceil(-math.log10(width / 3)), least), 6)
+    texts = [f"{x:{sign}.{digits}f}".replace("-", "−") for x in (value, low, high)]
+    return texts[0] + unit, f"[{texts[1]}, {texts[2]}]"
+
+
+def title(metric: str) -> str:
+    """A metric as a heading."""
+    from levelhead.metrics import METRICS
+
+    short = {"nll": "NLL", "ece": "ECE"}
+    return short.get(metric) or (METRICS[metric].title if metric in METRICS else metric)
+
+
+def _thumbnail(image: np.ndarray) -> str:
+    """A small PNG as a data URI."""
+    from PIL import Image
+
+    from levelhead.figures.samples import thumbnail
+
+    out = io.BytesIO()
+    Image.fromarray(thumbnail(image)).save(out, "png")
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def _value(value: Any) -> str:
+    """A recipe's value as a person writes it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_value, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
