@@ -244,6 +244,10 @@ class Outputs:
             },
         )
 
+    def with_people(self, counts: Any) -> Outputs:
+        """The same, with what people said: counts or shares [N, K], in the order of the rows."""
+        return dataclasses.replace(self, label_distribution=shares(counts))
+
     def look_like_probabilities(self) -> bool:
         """Whether these "logits" are all in [0, 1] and add up to 1 in every row."""
         return self.kind == "logits" and all(
@@ -415,14 +419,13 @@ def _judged(kind: Kind, scores: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
     prediction = scores.argmax(1)
     here = torch.arange(len(scores))
     own = scores[here, labels]
-    before = (scores > own[:, None]).sum(1, dtype=torch.int32)
-    # Of equal scores the first class counts: rare, so looked for only where there are any.
-    tied = ((scores == own[:, None]).sum(1, dtype=torch.int32) > 1).nonzero().squeeze(1)
-    if len(tied):
-        order = torch.arange(scores.shape[1])
-        equal = (scores[tied] == own[tied, None]) & (order < labels[tied, None])
-        before[tied] += equal.sum(1, dtype=torch.int32)
     right = prediction == labels
+    before = torch.zeros(len(scores), dtype=torch.int32)
+    wrong = (~right).nonzero().squeeze(1)
+    if len(wrong):  # of equal scores the first class counts
+        among, score, label = scores[wrong], own[wrong, None], labels[wrong, None]
+        first = (among == score) & (torch.arange(scores.shape[1]) < label)
+        before[wrong] = ((among > score) | first).sum(1, dtype=torch.int32)
     z = scores.double()
     if kind == "logits":
         z = z - z[here, prediction][:, None]
@@ -443,8 +446,8 @@ def _judged(kind: Kind, scores: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         total, log_rest, nll = torch.ones_like(rest), rest.log(), -e_own.log()
     # (1 − p_y)² + Σ_others p²: exact where p_y is near 1.
     part = e_own / total
-    wrong = (1 - part).square() + (sure.square() + squares / total.square() - part.square())
-    brier = torch.where(right, (rest.square() + squares) / total.square(), wrong)
+    missed = (1 - part).square() + (sure.square() + squares / total.square() - part.square())
+    brier = torch.where(right, (rest.square() + squares) / total.square(), missed)
     return prediction, before, sure, log_rest, nll, brier, entropy
 
 
