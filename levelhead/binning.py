@@ -49,6 +49,21 @@ def bin_index(confidence: Tensor, bins: int = BINS) -> Tensor:
     return torch.bucketize(confidence, bin_edges(bins)[1:-1].to(confidence.dtype))
 
 
+def sums(
+    index: Tensor, size: int, values: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
+    """Sums by index [N] of `values` [N] (default 1), float64 [size]; index from 0 to size − 1.
+
+    `weights` [N] multiply the values; weights [R, N], a bootstrap's, give [R, size].
+    """
+    each = values if weights is None else weights if values is None else weights * values
+    if each is None or each.ndim == 1:
+        return torch.bincount(index, each, minlength=size).double()
+    rows = torch.arange(len(each))[:, None] * size
+    flat = torch.bincount((index + rows).flatten(), each.flatten(), minlength=len(each) * size)
+    return flat.view(len(each), size)
+
+
 def bin_confidence(
     confidence: Tensor, correct: Tensor, weights: Tensor | None = None, bins: int = BINS
 ) -> Bins:

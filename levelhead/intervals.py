@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -13,11 +13,17 @@ import torch
 from torch import Tensor
 
 from levelhead.errors import LevelheadError
-from levelhead.metrics.ece import Binned
-from levelhead.metrics.metric import Metric
 
 ANALYTIC = 100_000
-"""Above so many examples a mean's interval is mean ± z · deviation/√n: a bootstrap agrees."""
+"""Above so many examples an interval is value ± z · deviation of the influence/√n: a bootstrap
+agrees."""
+CORRECTED = 20_000
+"""Up to so many examples a bootstrap's interval is corrected for bias and skewness (BCa)."""
+CHANCE = 0.8
+"""The power of `examples_needed`: how often so many examples would show what is there."""
+
+_DRAWS = 200_000  # cells × resamples of one simulation
+_FEW = 300  # with fewer resamples tails are a normal's
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def weights(n: int, resamples: int = 1000, seed: int = 0) -> Iterator[Tensor]:
     metric and model, which makes their differences paired.
     """
     draw = torch.Generator().manual_seed(seed)
-    block = max(1, (1 << 21) // n)
+    block = max(1, (1 << 18) // n)  # stays in the processor's cache
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
         drawn = torch.randint(n, (rows, n), generator=draw)
@@ -74,30 +80,37 @@ def weights(n: int, resamples: int = 1000, seed: int = 0) -> Iterator[Tensor]:
         yield torch.bincount(drawn.flatten(), minlength=rows * n).view(rows, n).double()
 
 
-def replicates(
-    metric: Metric, prepared: Sequence[Any], resamples: int = 1000, seed: int = 0
-) -> Tensor:
-    """Bootstrap values of one metric for several sources on the same N examples, [M, resamples].
+def bootstrap_interval(
+    drawn: Tensor, value: float, influence: Tensor, level: float = 0.95
+) -> Interval:
+    """The interval of `value` from its bootstrap values `drawn` [R] and influence values [N].
 
-    `prepared` holds what `metric.prepare` gave for each source (settings, seeds).
+    BCa (Efron 1987) up to 20,000 examples: percentiles moved by the bias z₀ = Φ⁻¹(share of drawn
+    values below `value`, half of those equal) and the acceleration a = Σ L³ / 6 (Σ L²)^1.5.
+    Percentiles above.
     """
-    means = [p for p in prepared if isinstance(p, Tensor)]
-    n = len(prepared[0] if means else prepared[0].index)
-    found = []
-    for block in weights(n, resamples, seed):
-        if means:
-            found.append((block @ torch.stack(means, 1) / n).T)
-        else:
-            values = [[metric.value(p, row)[metric.name] for row in block] for p in prepared]
-            found.append(torch.tensor(values, dtype=torch.float64))
-    return torch.cat(found, 1)
+    tail = (1 - level) / 2
+    if len(influence) > CORRECTED:
+        return Interval(*percentiles(drawn, level), "bootstrap percentile")
+    normal, near = NormalDist(), 1e-12 * max(1.0, abs(value))
+    below = float((drawn < value - near).double().mean() + (drawn <= value + near).double().mean())
+    edge = 0.5 / len(drawn)
+    bias = normal.inv_cdf(min(max(below / 2, edge), 1 - edge))
+    spread = float(influence.square().sum())
+    skew = float(influence.pow(3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
+    tails = []
+    for z in (normal.inv_cdf(tail), normal.inv_cdf(1 - tail)):
+        slope = 1 - skew * (bias + z)
+        moved = bias + (bias + z) / slope if slope > 0 else math.copysign(9, z)
+        tails.append(normal.cdf(moved))
+    low, high = torch.quantile(drawn, torch.tensor(tails, dtype=drawn.dtype)).tolist()
+    return Interval(low, high, "bootstrap BCa")
 
 
-def bootstrap(
-    prepared: Any, metric: Metric, resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile interval of `metric` over examples by re-weighting (Efron 1979)."""
-    return percentiles(replicates(metric, [prepared], resamples, seed)[0], level)
+def normal_interval(value: float, influence: Tensor, level: float = 0.95) -> Interval:
+    """`value` ± z · √(Σ L²)/N of its influence values L [N] (infinitesimal jackknife)."""
+    half = normal_quantile(level) * math.sqrt(example_variance(influence))
+    return Interval(value - half, value + half, "normal")
 
 
 def percentiles(values: Tensor, level: float = 0.95) -> tuple[float, float]:
@@ -111,111 +124,265 @@ def mean_interval(
     values: Tensor, level: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> Interval:
     """Interval of the mean of per-example values [N]: bootstrap, analytic above 100,000."""
-    n, values = len(values), values.double()
+    values = values.double()
+    mean, n = float(values.mean()), len(values)
     if n > ANALYTIC:
-        centre, half = (
-            float(values.mean()),
-            normal_quantile(level) * math.sqrt(example_variance(values)),
-        )
-        return Interval(centre - half, centre + half, "normal")
+        return normal_interval(mean, values - mean, level)
     drawn = torch.cat([block @ values / n for block in weights(n, resamples, seed)])
-    return Interval(*percentiles(drawn, level), "bootstrap percentile")
+    return bootstrap_interval(drawn, mean, values - mean, level)
 
 
-def interval(
-    metric: Metric, prepared: Any, level: float = 0.95, resamples: int = 1000, seed: int = 0
-) -> Interval:
-    """The interval that belongs to the metric (its field `interval`)."""
-    if metric.interval == "wilson":
-        return Interval(*wilson(float(prepared.sum()), len(prepared), level), "wilson")
-    if metric.interval == "ece":
-        found = ece_interval(prepared, level, resamples, seed)
-        return Interval(*found, "bias-corrected by simulation, cut at 0")
-    if isinstance(prepared, Tensor):
-        return mean_interval(prepared, level, resamples, seed)
-    found = bootstrap(prepared, metric, resamples, seed, level)
-    return Interval(*found, "bootstrap percentile")
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Examples in C cells that share a probability each, NumPy arrays [C].
+
+    A cell's accuracy strays from its confidence by what its `bin` strays. Outcomes are 0 or 1,
+    or have the given `variance` within a cell. `pattern` is a better guess than the residuals of
+    how the population strays, in their unit.
+    """
+
+    count: np.ndarray  # examples
+    confidence: np.ndarray  # their mean probability
+    hits: np.ndarray  # how many of them came true
+    bin: np.ndarray  # int, from 0
+    variance: np.ndarray | None = None
+    pattern: np.ndarray | None = None
+
+    @property
+    def residual(self) -> np.ndarray:
+        """count · confidence − hits, [C]."""
+        return np.asarray(self.count * self.confidence - self.hits)
 
 
-def ece_interval(
-    prepared: Binned, level: float = 0.95, resamples: int = 1000, seed: int = 0
+Error = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""A calibration error [..] of residuals and counts of cells, [.., C] each."""
+
+
+def absolute_error(residual: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Σ |residual| / Σ count: the expected calibration error of cells that are bins."""
+    return np.asarray(np.abs(residual).sum(-1) / count.sum(-1))
+
+
+class _World:
+    """Populations whose cells stray from calibration by given gaps, and samples of them.
+
+    Gaps, noise and sizes are in units of the error: share · (confidence − accuracy).
+    """
+
+    def __init__(self, cells: Cells, error: Error, resamples: int, seed: int, n: int | None = None):
+        self.cells, self.error, self.seed = cells, error, seed
+        total = float(cells.count.sum())
+        self.share = np.maximum(cells.count / total, 1e-300)
+        self.gap = (cells.residual if cells.pattern is None else cells.pattern) / total
+        self.resamples = min(resamples, max(64, _DRAWS // len(cells.count)))
+        draw = np.random.default_rng(seed)
+        self.moved = draw.multinomial(n or round(total), cells.count / total, size=self.resamples)
+        # Sparse cells would merge, and show less error, if their counts were drawn anew.
+        self.count = self.moved if n else np.round(cells.count).astype(np.int64)
+        self.noise = self._noise(cells.count, cells.hits, cells.variance) / total
+        count, hits = (np.bincount(cells.bin, values) for values in (cells.count, cells.hits))
+        noise = cells.variance
+        if noise is not None:
+            noise = np.bincount(cells.bin, noise * cells.count) / np.maximum(count, 1)
+        self.bin_noise = self._noise(count, hits, noise) / total
+        self.bin_gap = np.bincount(cells.bin, self.gap)
+        self.part = self.share / np.bincount(cells.bin, self.share)[cells.bin]
+        self.excess = self.gap - self.part * self.bin_gap[cells.bin]
+        self.rare = math.sqrt(2 * math.log(len(cells.count) + 1))  # noise's largest in C cells
+        ratios = np.abs(self.bin_gap) / self.bin_noise, np.abs(self.excess) / self.noise - self.rare
+        self.calm = max(0.0, *(float(r.max()) for r in ratios)) + 1e-9  # from here on, no gaps
+
+    @staticmethod
+    def _noise(count: np.ndarray, hits: np.ndarray, variance: np.ndarray | None) -> np.ndarray:
+        if variance is None:
+            rate = (hits + 2) / (count + 4)  # never 0 or 1, else no path could leave there
+            variance = rate * (1 - rate)
+        return np.asarray(np.sqrt(np.maximum(variance * count, 1e-12)))
+
+    def path(self, lam: float, side: int = 0, other: float = 0.0) -> np.ndarray:
+        """Gaps of the cells: the seen ones, λ noises smaller; see `calibration_interval`."""
+        gap, noise = self.bin_gap, self.bin_noise
+        if side:
+            toward = side * gap
+            kept = np.minimum(toward + other * noise, 0)
+            pooled = side * np.maximum(toward - lam * noise, kept)
+        else:
+            pooled = np.where(gap >= 0, 1.0, -1.0) * np.maximum(np.abs(gap) - lam * noise, 0)
+        own = np.abs(self.excess) - max(self.rare + lam, 0) * self.noise
+        own = np.sign(self.excess) * np.maximum(own, 0)
+        pooled = pooled - np.bincount(self.cells.bin, own)  # a bin's gap stays what it is
+        return np.asarray(self.part * pooled[self.cells.bin] + own)
+
+    def stray(self, gap: np.ndarray) -> np.ndarray:
+        """confidence − accuracy of the cells; an accuracy stays within 0 and 1."""
+        stray, sure = gap / self.share, self.cells.confidence
+        binary = self.cells.variance is None
+        return np.asarray(np.clip(stray, sure - 1, sure) if binary else stray)
+
+    def size(self, gap: np.ndarray) -> float:
+        """The error of that population."""
+        return float(self.error(self.stray(gap) * self.cells.count, self.cells.count))
+
+    def drawn(self, gap: np.ndarray) -> np.ndarray:
+        """The errors seen in samples of it, [resamples]; the draws are the same for every gap."""
+        draw, stray = np.random.default_rng(self.seed + 1), self.stray(gap)
+        shape = (self.resamples, len(stray))
+        sure, variance = self.cells.confidence, self.cells.variance
+        if variance is None:
+            hits = draw.binomial(self.count, np.clip(sure - stray, 0, 1), size=shape)
+            residual = self.count * sure - hits
+        else:
+            noise = np.sqrt(self.count * variance) * draw.standard_normal(shape)
+            residual = self.count * stray + noise
+        errors = self.error(residual, np.broadcast_to(self.count, shape))
+        if self.count is self.moved or not stray.any():
+            return np.asarray(errors)
+        # What other counts would change, without the noise.
+        return np.asarray(errors + self.error(stray * self.moved, self.moved) - self.size(gap))
+
+    def quantile(self, errors: np.ndarray, p: float) -> float:
+        """Of the errors, or where they are few (then of many cells) of their normal."""
+        if self.resamples >= _FEW or not 0 < p < 1:
+            return float(np.quantile(errors, p))
+        return float(errors.mean() + NormalDist().inv_cdf(p) * errors.std())
+
+
+def calibration_interval(
+    cells: Cells,
+    error: Error = absolute_error,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+    side: int = 0,
 ) -> tuple[float, float]:
-    """Interval for the population's binned calibration error, cut at 0.
+    """Interval for a calibration error of the population, cut at 0.
 
     The plug-in error of a finite sample lies above the population's, most where the model is well
     calibrated, so a percentile bootstrap never covers 0. Instead a hypothesis test is inverted:
     a true error t stays in the interval unless the plug-in error x that was seen is extreme among
     those of `resamples` simulated samples of a population whose error is t. That population has
-    the bins, their shares and mean confidences seen, and an accuracy in bin b of confidence − δ_b,
-    with δ on the path from none to beyond the gaps D_b seen (soft thresholding, s_b the standard
-    error of D_b): |δ_b| = max(0, |D_b| − λ s_b), so that gaps no larger than noise go first and
-    large ones keep their size. Counts are multinomial, successes binomial; at t = 0 this is the
-    consistency test of Bröcker and Smith (2007). Of the error probability, all goes against
-    t = 0 from above at t = 0 (0 is covered in 95 %, not 97.5 %), half to either side from two
-    standard deviations on, linear in between.
+    the cells, their counts and mean confidences seen, and in bin b a gap on the path from none to
+    beyond the gap D_b seen (soft thresholding, s_b its standard error): |δ_b| = max(0, |D_b| − λ
+    s_b), so that gaps no larger than noise go first and large ones keep their size. A bin's cells
+    share its gap; a cell that strays from its bin by more than √(2 log cells) of its standard
+    errors keeps the rest, less λ. For an error that counts gaps of one `side` alone (+1: confidence
+    above accuracy, −1), these are D_b − λ s_b, and those of the other side stay as seen (where t
+    may be too small, two standard errors nearer to 0).
 
-    Coverage seen at level 0.95 (ten simulated worlds, n = 200, 1,000 and 10,000, 400 data sets a
-    cell, so ± 1 point): 94–97 % where the model is calibrated, 92–98 % where it is over- or
-    underconfident, lowest where the error is slight (92 % at 10,000) or sits in one bin (93 %; 91 %
-    at n = 200 in a second run). Neglected: the spread of confidence within a bin, and any error
-    that the bins average out, which no binned figure can see.
+    Outcomes are binomial at the counts seen; other counts change an error by as much as they change
+    that without noise. At t = 0 this is the consistency test of Bröcker and Smith (2007). Of the
+    error probability, all goes against t = 0 from above at t = 0 (0 is covered in 95 %, not
+    97.5 %), half to either side from two standard deviations on, linear in between. Above 200 cells
+    the resamples are fewer (200,000 / cells, at least 64), and below 300 of them their quantiles a
+    normal's. Coverage: benchmarks/coverage.py. Neglected: any error that the bins average out,
+    which no binned figure can see.
     """
-    seen = prepared.bins.count.numpy() > 0
-    count = prepared.bins.count.numpy()[seen]
-    sure = prepared.bins.confidence.numpy()[seen]
-    n, share = float(count.sum()), count / count.sum()
-    right = prepared.bins.accuracy.numpy()[seen] * count
-    gap = sure * share - right / n  # D_b, in units of the error
-    shrunk = (right + 2) / (count + 4)  # never 0 or 1, else the path could not leave there
-    noise = np.sqrt(shrunk * (1 - shrunk) * count) / n
-    sign = np.where(gap >= 0, 1.0, -1.0)
-    room = np.where(sign > 0, sure, 1 - sure) * share  # an accuracy stays within [0, 1]
-    x, alpha = float(np.abs(gap).sum()), 1 - level
+    world, alpha = _World(cells, error, resamples, seed), 1 - level
+    x = float(error(cells.residual, cells.count))
 
-    def size(lam: float) -> float:
-        return float(np.minimum(np.maximum(np.abs(gap) - lam * noise, 0), room).sum())
+    def path(lam: float, tail: int) -> np.ndarray:
+        return world.path(lam, side, 2.0 if tail > 0 else 0.0)
 
-    def tails(lam: float) -> tuple[bool, bool]:
-        """Whether t(λ) survives: x not too large for it, x not too small for it."""
-        delta = sign * np.minimum(np.maximum(np.abs(gap) - lam * noise, 0), room)
-        t = float(np.abs(delta).sum())
-        draw = np.random.default_rng(seed)
-        counts = draw.multinomial(int(n), share, size=resamples)
-        hits = draw.binomial(counts, np.clip(sure - delta / share, 0, 1))
-        errors = np.abs(counts * sure - hits).sum(1) / n
-        upper = alpha * (1 - min(0.5, t / (4 * errors.std() + 1e-300)))
-        return (
-            float((errors >= x - 1e-12).mean()) > upper,
-            float((errors <= x + 1e-12).mean()) >= alpha - upper,
-        )
+    def margin(lam: float, tail: int) -> float:
+        """How far x is from being too large (tail +1) or too small (−1) for t(λ); < 0: it is."""
+        errors = world.drawn(path(lam, tail))
+        t, deviation = world.size(path(lam, tail)), float(errors.std())
+        upper = alpha * (1 - min(0.5, t / (4 * deviation + 1e-300)))
+        p = 1 - upper if tail > 0 else alpha - upper
+        return tail * (world.quantile(errors, p) - x) + 1e-12 * max(1.0, x)
 
-    calm = float((np.abs(gap) / noise).max())  # from this λ on, δ = 0
-    low, high = 0.0, 0.0
-    if not tails(calm)[0]:
-        inside, outside = 0.0, 1.0
-        while outside < calm and tails(outside)[0]:
-            inside, outside = outside, 2 * outside
-        low = size(_edge(lambda lam: tails(lam)[0], inside, min(outside, calm)))
-    # The largest λ that survives from below starts at 0 or, where the bias is large, above it.
-    inside, outside = 0.0, -1.0
-    if tails(0.0)[1]:
-        while outside > -1000 and tails(outside)[1]:
-            inside, outside = outside, 2 * outside
-    else:
-        inside, outside = 1.0, 0.0
-        while inside < calm and not tails(inside)[1]:
-            inside, outside = 2 * inside, inside
-        inside = min(inside, calm)
-    high = size(_edge(lambda lam: tails(lam)[1], inside, outside))
+    low = 0.0
+    if margin(world.calm, 1) < 0:
+        edge = _edge(lambda lam: margin(lam, 1), 0.0, 1.0, world.calm)
+        low = world.size(path(edge, 1))
+    # The largest t that survives: λ < 0 or, where the bias is large, above.
+    at_seen = margin(0.0, -1)
+    start, step, end = (0.0, -1.0, -1000.0) if at_seen >= 0 else (world.calm, 0.0, 0.0)
+    high = world.size(path(_edge(lambda lam: margin(lam, -1), start, step, end), -1))
     return low, max(low, high)
 
 
-def _edge(holds: Any, inside: float, outside: float) -> float:
-    """Bisect to where `holds` changes between a λ where it holds and one where it does not."""
-    for _ in range(10):
-        middle = (inside + outside) / 2
-        inside, outside = (middle, outside) if holds(middle) else (inside, middle)
+def _edge(margin: Callable[[float], float], inside: float, outside: float, end: float) -> float:
+    """Where `margin` changes its sign: step out until it is below 0, then four false positions.
+
+    `inside` has a margin of 0 or more; steps double from there over `outside` to `end` at most.
+    """
+    above = max(margin(inside), 0.0)
+    while (below := margin(outside)) >= 0 and abs(outside) < abs(end):
+        inside, above = outside, below
+        outside = min(2 * outside, end, key=abs)
+    if below >= 0:
+        return outside
+    for _ in range(4):
+        share = min(max(above / (above - below), 0.25), 0.75)
+        middle = inside + share * (outside - inside)
+        if (found := margin(middle)) >= 0:
+            inside, above, below = middle, found, below / 2  # Illinois: the kept end counts less
+        else:
+            outside, below, above = middle, found, above / 2
     return (inside + outside) / 2
+
+
+def consistency(
+    cells: Cells, error: Error = absolute_error, resamples: int = 1000, seed: int = 0
+) -> float:
+    """p-value of perfect calibration: consistency resampling (Bröcker & Smith 2007).
+
+    (1 + how many samples of a calibrated model show an error as large as was seen) / (1 +
+    resamples). A small p says that the model is not calibrated, a large one that these examples
+    cannot tell.
+    """
+    world = _World(cells, error, resamples, seed)
+    x = float(error(cells.residual, cells.count))
+    drawn = world.drawn(0 * world.gap)
+    return (1 + int((drawn >= x - 1e-12 * max(1.0, x)).sum())) / (1 + len(drawn))
+
+
+def examples_needed(mean: float, deviation: float, level: float = 0.95) -> int | None:
+    """How many examples show in 80 % of samples that a mean is not 0, at this level.
+
+    From the mean (say of paired differences of two models) and the standard deviation over
+    examples: ((z_level + z_0.8) deviation / mean)². None where the mean is 0.
+    """
+    if mean == 0:
+        return None
+    needed = ((normal_quantile(level) + NormalDist().inv_cdf(CHANCE)) * deviation / mean) ** 2
+    return max(2, math.ceil(needed))
+
+
+def examples_needed_for_calibration(
+    cells: Cells,
+    error: Error = absolute_error,
+    level: float = 0.95,
+    resamples: int = 300,
+    seed: int = 0,
+) -> int | None:
+    """How many examples show in 80 % of samples that a model is not calibrated, at this level.
+
+    If the population's gaps were those seen, shrunk by the share of Σ D² that noise explains
+    (positive-part James and Stein 1961): the smallest n, to 2 digits, at which `consistency`
+    would reject. None where noise explains all, or where a thousand million would not do.
+    """
+    world = _World(cells, error, 1, seed)
+    squares = float((world.bin_gap**2).sum())
+    if squares == 0 or (kept := 1 - float((world.bin_noise**2).sum()) / squares) <= 0:
+        return None
+    gap = kept * world.part * world.bin_gap[cells.bin]
+
+    def rejects(n: int) -> bool:
+        there = _World(cells, error, resamples, seed, n)
+        calm, strays = there.drawn(0 * gap), there.drawn(gap)
+        return float((strays > np.quantile(calm, level)).mean()) >= CHANCE
+
+    low, high = math.log(4.0), math.log(1e9)
+    if not rejects(round(math.exp(high))):
+        return None
+    while high - low > 0.01:
+        middle = (low + high) / 2
+        low, high = (low, middle) if rejects(round(math.exp(middle))) else (middle, high)
+    n = math.exp(high)
+    unit = int(10 ** max(0, math.floor(math.log10(n)) - 1))
+    return math.ceil(n / unit) * unit
 
 
 def example_variance(values: Tensor) -> float:

@@ -32,7 +32,7 @@ from levelhead.intervals import (
     weights,
     wilson,
 )
-from levelhead.metrics import METRICS
+from levelhead.metrics import METRICS as EVERY
 from levelhead.metrics.ece import Binned
 from levelhead.models import MODELS, Shape, build
 from levelhead.prepare import Data, prepare
@@ -55,6 +55,8 @@ METHOD = (
 STAGES = {"raw": "test", "calibrated": "test_calibrated"}
 MIXED = "raw against calibrated baseline"
 KINDS = {"raw": ("raw", "raw"), "calibrated": ("calibrated", "calibrated"), MIXED: tuple(STAGES)}
+# Few, so that a table of settings can be read: a run's own findings hold the others.
+METRICS = {name: EVERY[name] for name in ("accuracy", "top5", "nll", "brier", "ece")}
 # Fields that say which pictures are which, or that --seeds varies: one value a study.
 FIXED = ("data", "seed", "split_seed", "validation", "test")
 
@@ -338,9 +340,9 @@ def _findings(
 def _ece_bootstrap(binned: Sequence[Binned]) -> Tensor:
     """ECE of M sources under the same bootstrap weights, float64 [M, RESAMPLES].
 
-    What `intervals.replicates` gives, by one matrix product for all sources and bins.
+    What `metrics.replicates` gives, by one matrix product for all sources and bins.
     """
-    n, bins = len(binned[0].index), len(binned[0].bins.count)
+    n, bins = len(binned[0]), binned[0].size
     gaps = torch.zeros(n, len(binned) * bins, dtype=torch.float64)
     for m, one in enumerate(binned):
         gaps[torch.arange(n), one.index + m * bins] = one.gap

@@ -17,11 +17,10 @@ from scipy import stats
 
 from levelhead import datasets, study
 from levelhead.errors import LevelheadError
-from levelhead.intervals import replicates
-from levelhead.metrics import METRICS
+from levelhead.metrics import replicates
 from levelhead.recipe import Recipe
 from levelhead.runs import open_run
-from levelhead.study import cells, compare, open_study, table, verdict
+from levelhead.study import METRICS, cells, compare, open_study, table, verdict
 from levelhead.training import Epoch, Event, Note
 
 SMALL = Recipe("digits", model="linear", epochs=2)

@@ -1,11 +1,22 @@
-"""Metrics: one file each, and the table that feeds judgements, flags and docs."""
+"""Metrics: one idea a file, and the table that feeds judgements, flags and docs."""
 
-from levelhead.metrics.accuracy import accuracy, top5
-from levelhead.metrics.brier import brier
-from levelhead.metrics.ece import ece
-from levelhead.metrics.metric import Metric
-from levelhead.metrics.nll import nll
+from levelhead.metrics import accuracy, aurc, brier, classwise, ece, nll, sharpness, smece
+from levelhead.metrics.metric import Metric, interval_of, intervals_of, reason, replicates
 
-METRICS: dict[str, Metric] = {m.name: m for m in (accuracy, top5, nll, brier, ece)}
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        *(accuracy.accuracy, accuracy.balanced_accuracy, accuracy.top5),
+        *(nll.nll, nll.nll_refinement, nll.nll_calibration),
+        *(brier.brier, brier.brier_reliability, brier.brier_resolution, brier.brier_uncertainty),
+        *(ece.ece, ece.ece_mass, ece.mce, classwise.classwise_ece, ece.toplabel_ece),
+        *(ece.binary_ece, ece.ece_debiased, smece.smece, ece.overconfidence, ece.underconfidence),
+        *(sharpness.sharpness, sharpness.entropy, aurc.aurc, aurc.eaurc),
+        *(nll.soft_nll, classwise.human_calibration),
+    )
+}
 
-__all__ = ["METRICS", "Metric"]
+HEADLINE = ("accuracy", "top5", "nll", "brier", "ece", "smece", "aurc")
+"""The few that stand first; a table of settings has the first five."""
+
+__all__ = ["HEADLINE", "METRICS", "Metric", "interval_of", "intervals_of", "reason", "replicates"]

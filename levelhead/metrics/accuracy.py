@@ -1,24 +1,16 @@
-"""Accuracy, and accuracy among the top 5."""
+"""Accuracy, its mean over classes, and accuracy among the top k."""
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
+from typing import Any
+
 from torch import Tensor
 
-from levelhead.metrics.metric import Metric, mean
+from levelhead.binning import sums
+from levelhead.intervals import wilson
+from levelhead.metrics.metric import Metric, mean, number
 from levelhead.outputs import Outputs
-
-
-def _among_top(outputs: Outputs, k: int) -> Tensor:
-    """1.0 where fewer than k classes stand before the label, float64 [N]; ties: first class."""
-    found = []
-    order = torch.arange(outputs.classes)
-    for scores, labels in outputs.pieces():
-        own = scores.gather(1, labels[:, None])
-        before = (scores > own) | ((scores == own) & (order < labels[:, None]))
-        found.append(before.sum(1) < k)
-    return torch.cat(found).double()
-
 
 accuracy = Metric(
     name="accuracy",
@@ -30,17 +22,74 @@ accuracy = Metric(
     interval="wilson",
 )
 
+
+def top_k(outputs: Outputs, k: int) -> Tensor:
+    """1.0 where the label is among the k highest scores (ties: first classes), float64 [N]."""
+    return (outputs.rows.rank < k).double()
+
+
 top5 = Metric(
     name="top5",
     title="Top-5 accuracy",
     direction="up",
     source="share of examples whose label is among the five highest scores",
-    prepare=lambda outputs: _among_top(outputs, 5),
+    prepare=lambda outputs: top_k(outputs, 5),
     value=mean("top5"),
     interval="wilson",
+    needs="probabilities",
     undefined=lambda outputs: (
         f"any answer is among the top 5 of {outputs.classes} classes"
         if outputs.classes <= 5
         else None
     ),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _ByClass:
+    labels: Tensor  # int64 [N]
+    correct: Tensor  # float64 [N]
+    classes: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def recall(self, weights: Tensor | None = None) -> Tensor:
+        """Of each class, [..., K]; NaN without examples."""
+        hits = sums(self.labels, self.classes, self.correct, weights)
+        return hits / sums(self.labels, self.classes, None, weights)
+
+
+def _value(prepared: _ByClass, weights: Tensor | None = None) -> dict[str, Any]:
+    return {"balanced_accuracy": number(prepared.recall(weights).nanmean(-1))}
+
+
+def _influence(prepared: _ByClass) -> Tensor:
+    recall, count = prepared.recall(), sums(prepared.labels, prepared.classes)
+    scale = len(prepared) / (count * int((count > 0).sum()))
+    return (prepared.correct - recall[prepared.labels]) * scale[prepared.labels]
+
+
+def _ends(prepared: _ByClass, level: float) -> tuple[float, float] | None:
+    """Where all or none are right, Wilson's at the examples that equal classes would need."""
+    share = float(prepared.correct.mean())
+    if 0 < share < 1:
+        return None
+    count = sums(prepared.labels, prepared.classes)
+    count = count[count > 0]
+    n = len(count) ** 2 / float((1 / count).sum())
+    return wilson(share * n, n, level)
+
+
+balanced_accuracy = Metric(
+    name="balanced_accuracy",
+    title="Balanced accuracy",
+    direction="up",
+    source="mean over the classes that occur of the share of their examples that is found "
+    "(Brodersen et al. 2010)",
+    prepare=lambda outputs: _ByClass(outputs.labels, outputs.rows.correct, outputs.classes),
+    value=_value,
+    interval="bootstrap",
+    influence=_influence,
+    ends=_ends,
 )

@@ -1,14 +1,32 @@
-"""Metric: the contract of the table METRICS."""
+"""Metric: the contract of the table METRICS, and the intervals of metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import inspect
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
+import torch
 from torch import Tensor
 
+from levelhead.intervals import (
+    ANALYTIC,
+    Cells,
+    Error,
+    Interval,
+    bootstrap_interval,
+    calibration_interval,
+    normal_interval,
+    weights,
+    wilson,
+)
 from levelhead.outputs import Outputs
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -16,27 +34,144 @@ class Metric:
     """A number that judges Outputs.
 
     `prepare(outputs)` does the work on the scores once; `value(prepared, weights=None)` gives the
-    number by name, with examples weighted by `weights` [N], so that a bootstrap re-weights. A
-    metric that is a mean over examples prepares a tensor [N], which lets the bootstrap use one
-    matrix product. `undefined(outputs)` says why there is no number, or None.
+    number by name: a float, also with examples weighted by `weights` [N], or a tensor [R] under
+    weights [R, N], so that a bootstrap re-weights. What `prepare` gives has the length N; of a mean
+    over examples it is a tensor [N]. `undefined(outputs)` says why there is no number, or None; ask
+    `reason`, which looks at `needs` first.
     """
 
     name: str
     title: str
-    direction: Literal["up", "down"]  # what is better
+    direction: Literal["up", "down", "none"]  # what is better
     source: str
     prepare: Callable[[Outputs], Any]
-    value: Callable[..., dict[str, float]]
-    interval: Literal["wilson", "bootstrap", "ece"]
+    value: Callable[..., dict[str, Any]]
+    interval: Literal["wilson", "bootstrap", "calibration", "none"]
+    needs: Literal["confidence", "probabilities", "label_distribution"] = "confidence"
+    # Of the prepared: empirical influence values [N]; a mean needs none.
+    influence: Callable[[Any], Tensor] | None = None
+    # Of the prepared: what `calibration_interval` takes, and the side that the error counts.
+    cells: Callable[[Any], tuple[Cells, Error]] | None = None
+    side: int = 0
+    # Of the prepared and a level: an interval where the bootstrap cannot give one, else None.
+    ends: Callable[[Any, float], tuple[float, float] | None] = lambda prepared, level: None
     undefined: Callable[[Outputs], str | None] = lambda outputs: None
 
 
-def mean(name: str) -> Callable[..., dict[str, float]]:
+def mean(name: str) -> Callable[..., dict[str, Any]]:
     """The `value` of a metric that is the (weighted) mean of what `prepare` gave, [N]."""
 
-    def value(prepared: Tensor, weights: Tensor | None = None) -> dict[str, float]:
+    def value(prepared: Tensor, weights: Tensor | None = None) -> dict[str, Any]:
         if weights is None:
             return {name: float(prepared.mean())}
-        return {name: float(prepared @ weights.to(prepared.dtype) / weights.sum())}
+        return {name: number(weights.to(prepared.dtype) @ prepared / weights.sum(-1))}
 
     return value
+
+
+def number(values: Tensor) -> Any:
+    """A float of a single value, else the tensor [R]."""
+    return values if values.ndim else float(values)
+
+
+def once(
+    make: Callable[Concatenate[Outputs, P], T],
+) -> Callable[Concatenate[Outputs, P], T]:
+    """`make(outputs, …)`, kept by the outputs as long as they live: metrics share their work."""
+
+    signature = inspect.signature(make)
+
+    @functools.wraps(make)
+    def kept(outputs: Outputs, /, *args: P.args, **more: P.kwargs) -> T:
+        store: dict[Any, T] = outputs.__dict__.setdefault("_kept", {})
+        asked = signature.bind(None, *args, **more)
+        asked.apply_defaults()
+        key = (make, *asked.arguments.values())
+        if key not in store:
+            store[key] = make(outputs, *args, **more)
+        return store[key]
+
+    return kept
+
+
+def reason(metric: Metric, outputs: Outputs) -> str | None:
+    """Why the metric has no number for these Outputs, or None."""
+    if metric.needs != "confidence" and outputs.kind == "confidence":
+        return "needs the scores of all classes; only the prediction's confidence is known"
+    if metric.needs == "label_distribution" and outputs.label_distribution is None:
+        return "needs what several people said of each example (a label distribution)"
+    return metric.undefined(outputs)
+
+
+def replicates(
+    metric: Metric, prepared: Sequence[Any], resamples: int = 1000, seed: int = 0
+) -> Tensor:
+    """Bootstrap values of one metric for several sources on the same N examples, [M, resamples].
+
+    `prepared` holds what `metric.prepare` gave for each source (settings, seeds).
+    """
+    return _replicates([(metric, one) for one in prepared], resamples, seed)
+
+
+def _replicates(pairs: Sequence[tuple[Metric, Any]], resamples: int, seed: int) -> Tensor:
+    n, found = len(pairs[0][1]), []
+    means = [i for i, (_, prepared) in enumerate(pairs) if isinstance(prepared, Tensor)]
+    columns = torch.stack([pairs[i][1] for i in means], 1) if means else None
+    for block in weights(n, resamples, seed):
+        values = torch.empty(len(pairs), len(block), dtype=torch.float64)
+        if columns is not None:
+            values[means] = (block @ columns / n).T  # one matrix product for all means
+        for i in set(range(len(pairs))) - set(means):
+            metric, prepared = pairs[i]
+            values[i] = metric.value(prepared, block)[metric.name]
+        found.append(values)
+    return torch.cat(found, 1)
+
+
+def interval_of(
+    metric: Metric, prepared: Any, level: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> Interval:
+    """The interval that belongs to the metric (its field `interval`)."""
+    return intervals_of([(metric, prepared)], level, resamples, seed)[0]
+
+
+def intervals_of(
+    pairs: Sequence[tuple[Metric, Any]], level: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> list[Interval]:
+    """The intervals of several metrics, each with what it prepared of the same Outputs.
+
+    Wilson's for shares; test inversion for calibration errors (`calibration_interval`); for the
+    rest one bootstrap that they share, analytic above 100,000 examples. NaN where `interval` is
+    "none".
+    """
+    found: dict[int, Interval] = {}
+    drawn = []
+    for i, (metric, prepared) in enumerate(pairs):
+        if metric.interval == "none":
+            found[i] = Interval(math.nan, math.nan, "none")
+        elif metric.interval == "wilson":
+            found[i] = Interval(*wilson(float(prepared.sum()), len(prepared), level), "wilson")
+        elif metric.cells is not None:
+            ends = calibration_interval(
+                *metric.cells(prepared), level, resamples, seed, metric.side
+            )
+            found[i] = Interval(*ends, "bias-corrected by simulation, cut at 0")
+        elif (own := metric.ends(prepared, level)) is not None:
+            found[i] = Interval(*own, "analytic")
+        elif len(prepared) > ANALYTIC:
+            found[i] = normal_interval(*_influence(metric, prepared), level)
+        else:
+            drawn.append(i)
+    if drawn:
+        values = _replicates([pairs[i] for i in drawn], resamples, seed)
+        for i, row in zip(drawn, values, strict=True):
+            found[i] = bootstrap_interval(row, *_influence(*pairs[i]), level)
+    return [found[i] for i in range(len(pairs))]
+
+
+def _influence(metric: Metric, prepared: Any) -> tuple[float, Tensor]:
+    value = float(metric.value(prepared)[metric.name])
+    if isinstance(prepared, Tensor):
+        return value, prepared - value
+    assert metric.influence is not None, f"{metric.name} has no influence values"
+    return value, metric.influence(prepared)

@@ -1,9 +1,20 @@
-"""Negative log-likelihood."""
+"""Negative log-likelihood, its split into refinement and calibration, and that of soft labels."""
 
 from __future__ import annotations
 
-from levelhead.metrics.metric import Metric, mean
-from levelhead.outputs import Outputs
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from levelhead.calibrators.temperature import Temperature
+from levelhead.intervals import example_variance, normal_quantile
+from levelhead.metrics.metric import Metric, mean, number, once
+from levelhead.outputs import Outputs, log_probabilities
+
+_ROWS, _SCORES = 2_000, 1_000_000  # for a temperature that Newton steps on all make exact
 
 
 def _undefined(outputs: Outputs) -> str | None:
@@ -24,5 +35,161 @@ nll = Metric(
     prepare=lambda outputs: outputs.rows.nll,
     value=mean("nll"),
     interval="bootstrap",
+    needs="probabilities",
     undefined=_undefined,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Tempered:
+    """The NLL of each example as given and near the best temperature, float64 [N].
+
+    With u = −log T: `loss` at a temperature next to the best, `slope` and `bend` its first two
+    derivatives by u.
+    """
+
+    nll: Tensor
+    loss: Tensor
+    slope: Tensor
+    bend: Tensor
+    limit: str | None  # why there is no best temperature
+
+    def __len__(self) -> int:
+        return len(self.nll)
+
+    def refinement(self, weights: Tensor | None = None) -> Tensor:
+        """The lowest (weighted) mean loss, one Newton step from `loss`, [...]."""
+        means = [
+            (weights @ x / weights.sum(-1)) if weights is not None else x.mean()
+            for x in (self.loss, self.slope, self.bend)
+        ]
+        return means[0] - torch.where(means[2] > 0, means[1].square() / means[2] / 2, 0)
+
+
+@once
+def tempered(outputs: Outputs) -> Tempered:
+    """Fit a temperature to some examples, then take Newton steps on all until they are small."""
+    step = max(1, min(len(outputs) // _ROWS, outputs.scores.numel() // _SCORES))
+    few = Outputs(outputs.kind, outputs.scores[::step], outputs.labels[::step], outputs.class_names)
+    fitted = Temperature.fit_outputs(few)
+    if fitted.limit and step > 1:
+        fitted = Temperature.fit_outputs(outputs)
+    found = _derivatives(outputs, 1 / fitted.temperature)
+    if fitted.limit:
+        found[1:] = 0  # the loss stays at the end of the bracket
+    elif abs(move := float(found[1].mean() / found[2].mean())) > 3e-3:
+        found = _derivatives(outputs, math.exp(-move) / fitted.temperature)
+    return Tempered(outputs.rows.nll, found[0], found[1], found[2], fitted.limit)
+
+
+def _derivatives(outputs: Outputs, beta: float) -> Tensor:
+    """The NLL of logits times β, and its first two derivatives by log β, float64 [3, N]."""
+    found, start = torch.empty(3, len(outputs), dtype=torch.float64), 0
+    one = torch.ones(outputs.classes, dtype=torch.float64)
+    for scores, labels in outputs.pieces():
+        z = scores.double() if outputs.kind == "logits" else scores.double().log().clamp(min=-1e30)
+        z = (z - z.amax(1, keepdim=True)).mul_(beta)
+        own = z.gather(1, labels[:, None]).squeeze(1)
+        e = z.exp()
+        total = e @ one
+        mean = e.mul_(z) @ one / total
+        square = e.mul_(z) @ one / total
+        here = found[:, start : start + len(labels)]
+        here[0], here[1] = total.log() - own, mean - own
+        here[2] = square - mean.square() + here[1]
+        start += len(labels)
+    return found
+
+
+def _no_temperature(outputs: Outputs) -> str | None:
+    if (why := _undefined(outputs)) is not None:
+        return why
+    if tempered(outputs).limit == "T -> 0":
+        return "no example is wrong, or as good as none: the best temperature has no lower limit"
+    return None
+
+
+def _refinement(prepared: Tempered, weights: Tensor | None = None) -> dict[str, Any]:
+    return {"nll_refinement": number(prepared.refinement(weights))}
+
+
+def _calibration(prepared: Tempered, weights: Tensor | None = None) -> dict[str, Any]:
+    given = mean("nll")(prepared.nll, weights)["nll"]
+    gain = given - prepared.refinement(weights)
+    return {"nll_calibration": number(gain.clamp(min=0))}
+
+
+def _root_ends(prepared: Tempered, level: float) -> tuple[float, float] | None:
+    """The calibration part D is like a square of (T − 1), so its root has the normal interval.
+
+    √D ± z · deviation/(2√D √n), cut at 0; its limit where D is 0 has the slope's deviation.
+    """
+    if len(prepared) < 2:
+        return None
+    part = float(_calibration(prepared)["nll_calibration"])
+    if part > 1e-9:
+        half = math.sqrt(example_variance(prepared.nll - prepared.loss) / part) / 2
+    else:
+        bend = max(float(prepared.bend.mean()), 1e-300)
+        half = math.sqrt(example_variance(prepared.slope) / 2 / bend)
+    half *= normal_quantile(level)
+    return max(0.0, math.sqrt(part) - half) ** 2, (math.sqrt(part) + half) ** 2
+
+
+nll_refinement = Metric(
+    name="nll_refinement",
+    title="NLL, refinement",
+    direction="down",
+    source="NLL after the temperature that is best for these examples: what no temperature can "
+    "mend (Berta et al. 2025)",
+    prepare=tempered,
+    value=_refinement,
+    interval="bootstrap",
+    needs="probabilities",
+    influence=lambda prepared: prepared.loss - prepared.loss.mean(),
+    undefined=_no_temperature,
+)
+
+nll_calibration = Metric(
+    name="nll_calibration",
+    title="NLL, calibration",
+    direction="down",
+    source="NLL − its refinement: what the best temperature mends (Berta et al. 2025)",
+    prepare=tempered,
+    value=_calibration,
+    interval="bootstrap",
+    needs="probabilities",
+    influence=lambda prepared: (d := prepared.nll - prepared.loss) - d.mean(),
+    ends=_root_ends,
+    undefined=_no_temperature,
+)
+
+
+@once
+def _soft(outputs: Outputs) -> Tensor:
+    assert outputs.label_distribution is not None
+    found, start = [], 0
+    for scores, labels in outputs.pieces():
+        said = outputs.label_distribution[start : start + len(labels)]
+        start += len(labels)
+        logs = log_probabilities(outputs.kind, scores)
+        found.append(-torch.where(said > 0, said * logs, 0).sum(1))
+    return torch.cat(found)
+
+
+soft_nll = Metric(
+    name="soft_nll",
+    title="NLL of what people said",
+    direction="down",
+    source="mean cross-entropy from the shares of people to the probabilities, nats "
+    "(Peterson et al. 2019)",
+    prepare=_soft,
+    value=mean("soft_nll"),
+    interval="bootstrap",
+    needs="label_distribution",
+    undefined=lambda outputs: (
+        "infinite: people gave a label whose probability is exactly 0"
+        if bool(_soft(outputs).isinf().any())
+        else None
+    ),
 )

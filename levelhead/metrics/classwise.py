@@ -1,0 +1,133 @@
+"""Calibration of every class's probability, not of the prediction's alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from levelhead.binning import BINS, bin_edges, bin_index, sums
+from levelhead.intervals import Cells, Error, absolute_error
+from levelhead.metrics.metric import Metric, number, once
+from levelhead.outputs import Outputs
+
+
+@dataclass(frozen=True, eq=False)
+class Classwise:
+    """Each class's probabilities in bins, and what came true of them."""
+
+    outputs: Outputs
+    bins: int
+    soft: bool  # whether outcomes are what people said, not the label
+    sums: Tensor  # what `tables` gave, [4, K, bins]
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+    def errors(self, weights: Tensor | None = None) -> Tensor:
+        """The calibration error of each class, [..., K]: Σ over bins |Σ p − Σ outcome| / N."""
+        if weights is None:
+            table, total = self.sums, torch.tensor(float(len(self)))
+        else:
+            table = tables(self.outputs, self.bins, self.soft, weights)
+            total = weights.sum(-1, keepdim=True)
+        return (table[1] - table[2]).abs().sum(-1) / total
+
+
+def tables(
+    outputs: Outputs, bins: int = BINS, soft: bool = False, weights: Tensor | None = None
+) -> Tensor:
+    """What lies in each class's bins of its probability p, float64 [4, ..., K, bins].
+
+    (Weighted) count, Σ p, Σ outcome and Σ (p − outcome)². The outcome of class k is 1 for the label
+    k, or where `soft` the share of people who said k. A row has few probabilities above the first
+    bin, and only these are sorted: the first bin holds the rest of a column's sums.
+    """
+    k, n, start = outputs.classes, len(outputs), 0
+    given = torch.ones(1, n, dtype=torch.float64) if weights is None else weights.view(-1, n)
+    found = torch.zeros(4, len(given), k, bins, dtype=torch.float64)
+    column = torch.zeros(4, len(given), k, dtype=torch.float64)
+    column[0] = given.sum(1, keepdim=True)
+    for scores, labels in outputs.pieces():
+        here = slice(start, start + len(labels))
+        weight, start = given[:, here], here.stop
+        p = scores.double()
+        if outputs.kind == "logits":  # log Σ exp = the label's logit + its NLL
+            p = (p - (p.gather(1, labels[:, None]) + outputs.rows.nll[here, None])).exp_()
+        else:
+            p = p / p.sum(1, keepdim=True)
+        column[1] += weight @ p
+        row, klass = (p > bin_edges(bins)[1]).nonzero(as_tuple=True)
+        sure = p[row, klass].clamp_(max=1)
+        if soft:
+            assert outputs.label_distribution is not None
+            said = outputs.label_distribution[here]
+            outcome = said[row, klass]
+            column[2] += weight @ said
+            column[3] += weight @ (p - said).square_()
+        else:
+            outcome = (labels[row] == klass).double()
+            column[2] += sums(labels, k, None, weight)
+        index = klass * bins + bin_index(sure, bins)
+        for i, values in enumerate((None, sure, outcome, (sure - outcome).square())):
+            if i < 3 or soft:
+                found[i] += sums(index, k * bins, values, weight[:, row]).view(-1, k, bins)
+    found[..., 0] = column - found[..., 1:].sum(-1)
+    return found[:, 0] if weights is None or weights.ndim == 1 else found
+
+
+@once
+def prepare(outputs: Outputs, bins: int = BINS, soft: bool = False) -> Classwise:
+    """Sort the probabilities of every class of `outputs` into bins of equal width."""
+    return Classwise(outputs, bins, soft, tables(outputs, bins, soft))
+
+
+def cells(prepared: Classwise) -> tuple[Cells, Error]:
+    """The bins that hold examples; they pool over classes, and their errors are independent.
+
+    Of two classes the second alone: the first is its mirror image.
+    """
+    table = prepared.sums[:, 1:] if prepared.sums.shape[1] == 2 else prepared.sums
+    there = table[0] > 0.5
+    pool = torch.arange(prepared.bins).expand_as(there)[there].numpy()
+    count, sure, hits, squares = table[:, there].numpy()
+    sure = np.clip(sure / count, 0, 1)
+    variance = None
+    if prepared.soft:
+        variance = np.maximum(squares / count - (sure - hits / count) ** 2, 0)
+    return Cells(count, sure, hits, pool, variance), absolute_error
+
+
+def _value(name: str, prepared: Classwise, weights: Tensor | None = None) -> dict[str, Any]:
+    return {name: number(prepared.errors(weights).mean(-1))}
+
+
+classwise_ece = Metric(
+    name="classwise_ece",
+    title="Classwise ECE",
+    direction="down",
+    source="mean over classes of the ECE of their probability against whether they are the label, "
+    "15 equal-width bins (Kull et al. 2019)",
+    prepare=prepare,
+    value=partial(_value, "classwise_ece"),
+    interval="calibration",
+    needs="probabilities",
+    cells=cells,
+)
+
+human_calibration = Metric(
+    name="human_calibration",
+    title="Calibration to people",
+    direction="down",
+    source="mean over classes of Σ share |mean probability − mean share of people| over 15 "
+    "equal-width bins: classwise ECE with what people said as outcomes (Baan et al. 2022 on why)",
+    prepare=partial(prepare, soft=True),
+    value=partial(_value, "human_calibration"),
+    interval="calibration",
+    needs="label_distribution",
+    cells=cells,
+)
