@@ -17,7 +17,7 @@ from levelhead.recipe import Recipe
 if TYPE_CHECKING:
     import torch
 
-    from levelhead.calibrators import Temperature
+    from levelhead.calibrators import Calibrator
     from levelhead.models import Network
     from levelhead.outputs import Outputs
     from levelhead.splits import Splits
@@ -66,12 +66,11 @@ class Run:
         return read_predictions(self.folder / "outputs" / f"{split}.safetensors")
 
     @property
-    def calibration(self) -> Temperature:
+    def calibration(self) -> Calibrator:
         """The calibrator fitted on validation."""
-        from levelhead.calibrators import CALIBRATORS
+        from levelhead.calibrators import calibrator_of
 
-        stored = read_json(self.folder / "calibration.json")
-        return CALIBRATORS[stored["method"]].from_json(stored)
+        return calibrator_of(read_json(self.folder / "calibration.json"))
 
     def network(self, device: str | torch.device = "cpu") -> Network:
         """The trained network, ready to predict."""

@@ -1,27 +1,101 @@
-"""Calibrator: the contract of the table CALIBRATORS."""
+"""Calibrator: the contract of the table CALIBRATORS, and what all its entries share."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import math
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Self
 
 from levelhead.errors import LevelheadError
 from levelhead.outputs import Outputs
 
+LOG_ZERO = -1e30  # stands for log 0: its probability is exactly 0, and 0 · 1e30 is no NaN
 
-class Calibrator(Protocol):
-    """What a calibrator does once its class has fitted it: `fit_on(outputs)`, `from_json(…)`."""
 
+class Calibrator(ABC):
+    """Fitted on validation by `fit_on`; then Outputs in, calibrated Outputs out; saved as JSON.
+
+    Entries are frozen dataclasses of plain numbers and strings.
+    """
+
+    method: ClassVar[str]  # its key in CALIBRATORS
+    title: ClassVar[str]
+    size: ClassVar[Any]  # K -> number of free parameters, None where the examples decide
+    only: ClassVar[int | None] = None  # the number of classes, where it must be one
+    n: int  # examples it was fitted on
+    fitted_on: str
+    limit: Any  # None, or what the examples could not tell
+
+    @classmethod
+    @abstractmethod
+    def fit_outputs(cls, outputs: Outputs, *, fitted_on: str = "") -> Self:
+        """Fitted to Outputs of any split, in float64. Raises LevelheadError where it cannot be."""
+
+    @classmethod
+    def fit_on(cls, outputs: Outputs) -> Self:
+        """`fit_outputs` on validation. Raises LevelheadError for the splits train and test."""
+        return cls.fit_outputs(outputs, fitted_on=fitting_split(outputs))
+
+    @classmethod
+    def parameters(cls, classes: int) -> int | None:
+        """Free parameters for so many classes; None where the examples decide how many."""
+        found: int | None = cls.size(classes)
+        return found
+
+    @classmethod
+    def least(cls, classes: int) -> int:
+        """Examples from which `choose` considers it: 10 a parameter."""
+        return 10 * (cls.parameters(classes) or 0)
+
+    @abstractmethod
     def apply(self, outputs: Outputs) -> Outputs:
-        """Calibrated Outputs."""
+        """Calibrated Outputs, in float64. Raises LevelheadError for other classes."""
+
+    @property
+    def reversible(self) -> bool:
+        """Whether `invert` can undo it."""
+        return False
+
+    def invert(self, outputs: Outputs) -> Outputs:
+        """What `apply` was given, from what it gave; logits but for a constant per example.
+
+        Raises LevelheadError where it is not `reversible`.
+        """
+        raise LevelheadError(f"{self.method}: cannot be undone; keep the uncalibrated outputs")
 
     def summary(self) -> dict[str, Any]:
         """Its block in a judgement: what was applied, and what it was fitted on."""
+        found = {"method": self.method, "fitted_on": self.fitted_on, "n": self.n}
+        return found | ({"limit": self.limit} if self.limit else {})
 
     def sentence(self) -> str:
         """What was found, for people."""
+        on = f"fitted on {self.n:,} examples" + (f" ({self.fitted_on})" if self.fitted_on else "")
+        return f"{self.title}, {on}." + (f" But {self.limit}." if self.limit else "")
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object with the key `method`."""
+        """A JSON object of its fields, all plain and finite, with the key `method`."""
+        return {"method": self.method, **vars(self)}
+
+    @classmethod
+    def from_json(cls, stored: Any) -> Self:
+        """What `to_json` gave, exactly. Raises LevelheadError if it is not that."""
+        try:
+            fields = dict(stored)
+            if fields.pop("method") != cls.method:
+                raise KeyError("method")
+            return cls(**{name: frozen(value) for name, value in fields.items()})
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise LevelheadError(
+                f"calibration: not a saved {cls.method} ({error}); fit it anew"
+            ) from None
+
+
+def frozen(value: Any) -> Any:
+    """Lists as tuples, at any depth. Raises ValueError for a number that is not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"the number {value}")
+    return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def fitting_split(outputs: Outputs) -> str:
@@ -33,3 +107,22 @@ def fitting_split(outputs: Outputs) -> str:
             "examples that neither trained nor judge the model"
         )
     return outputs.split or "outputs of no named split"
+
+
+def check_classes(outputs: Outputs, method: str, names: tuple[str, ...] | None = None) -> None:
+    """Raise LevelheadError for Outputs of the confidence alone, or with other classes' names."""
+    if outputs.kind == "confidence":
+        raise LevelheadError(
+            f"{method}: the outputs hold the confidence alone; give the scores of all classes"
+        )
+    if names is None or outputs.class_names == names:
+        return
+    if len(names) != outputs.classes:
+        raise LevelheadError(
+            f"{method}: fitted for {len(names)} classes; these outputs have {outputs.classes}"
+        )
+    i = next(i for i, name in enumerate(names) if name != outputs.class_names[i])
+    raise LevelheadError(
+        f"{method}: class {i} was {names[i]!r} where it was fitted and is "
+        f"{outputs.class_names[i]!r} here; bring the columns into the same order"
+    )

@@ -6,23 +6,25 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from levelhead.calibrators.calibrator import fitting_split
+from levelhead.calibrators.calibrator import LOG_ZERO, Calibrator, check_classes
 from levelhead.errors import LevelheadError
 from levelhead.intervals import normal_quantile
-from levelhead.outputs import Outputs
+from levelhead.outputs import Outputs, first
 
-_BRACKET = (1e-12, 1e3)  # of T, in units of the largest spread of a row of logits
+WIDEST = 1e3
+"""The largest temperature, in units of the largest difference of two logits of one row."""
+_SMALLEST = 1e-12  # in the same units
 _PIECE = 1 << 18  # scores at a time: a float64 copy that stays in the cache
 _START = 20_000  # rows that give the first guess
 
 
 @dataclass(frozen=True)
-class Temperature:
+class Temperature(Calibrator):
     """Logits divided by `temperature` (Guo et al. 2017); the prediction never changes.
 
     `low` and `high` are its interval. `limit` is None, or why there is no best temperature:
@@ -30,12 +32,20 @@ class Temperature:
     "T -> infinity" (the scores point away from the labels), "flat" (all scores of a row are equal).
     """
 
+    method: ClassVar[str] = "temperature"
+    title: ClassVar[str] = "Temperature scaling"
+    size = staticmethod(lambda k: 1)
+
     temperature: float
     low: float
     high: float
     n: int
     fitted_on: str = ""
     limit: Literal["T -> 0", "T -> infinity", "flat"] | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"temperature {self.temperature}")
 
     @classmethod
     def fit(
@@ -62,11 +72,6 @@ class Temperature:
         )
 
     @classmethod
-    def fit_on(cls, outputs: Outputs) -> Temperature:
-        """`fit_outputs` on validation. Raises LevelheadError for the splits train and test."""
-        return cls.fit_outputs(outputs, fitted_on=fitting_split(outputs))
-
-    @classmethod
     def fit_outputs(
         cls, outputs: Outputs, *, fitted_on: str = "", level: float = 0.95
     ) -> Temperature:
@@ -75,26 +80,27 @@ class Temperature:
         Raises LevelheadError where a label's probability is exactly 0: no temperature mends that.
         """
         scores, labels, n = outputs.scores, outputs.labels, len(outputs)
+        check_classes(outputs, cls.method)
         if outputs.kind == "probabilities":
-            zero = (scores.gather(1, labels[:, None]) == 0).squeeze(1)
-            if bool(zero.any()):
+            if (i := first(scores.gather(1, labels[:, None])[:, 0] == 0)) is not None:
                 raise LevelheadError(
-                    f"row {int(zero.nonzero()[0])}: the label's probability is exactly 0, which no "
-                    "temperature mends; give logits, or probabilities with more digits"
+                    f"row {i}: the label's probability is exactly 0, which no temperature mends; "
+                    "give logits, or probabilities with more digits"
                 )
+            scores = scores.double().log().clamp_(min=LOG_ZERO)
 
         def sums(log_beta: float, step: int = 1) -> tuple[float, float, float, float]:
-            return _sums(outputs.kind, scores[::step], labels[::step], math.exp(log_beta))
+            return _sums(scores[::step], labels[::step], math.exp(log_beta))
 
-        spread = _spread(outputs)
+        spread = _spread(scores)
         if spread == 0:
             return cls(1.0, 0.0, math.inf, n, fitted_on, "flat")
-        ends = (-math.log(_BRACKET[1] * spread), -math.log(_BRACKET[0] * spread))
+        ends = (-math.log(WIDEST * spread), -math.log(_SMALLEST * spread))
         step = n // _START
-        first = min(max(0.0, ends[0]), ends[1])
+        guess = min(max(0.0, ends[0]), ends[1])
         if step > 1:
-            first = _root(lambda u: sums(u, step), ends, first, 1e-3)[0]
-        log_beta, (nll, _, curve, squares) = _root(sums, ends, first, 1e-5)
+            guess = _root(lambda u: sums(u, step), ends, guess, 1e-3)[0]
+        log_beta, (nll, _, curve, squares) = _root(sums, ends, guess, 1e-5)
         z = normal_quantile(level)
         if log_beta in ends:
             return cls._at_limit(log_beta, nll, sums, ends, z, n, fitted_on)
@@ -130,11 +136,21 @@ class Temperature:
 
         Scores become float64: in float32 two logits that differ could become equal.
         """
+        check_classes(outputs, self.method)
         if outputs.kind == "logits":
             scores = outputs.scores.double() / self.temperature
         else:
             scores = torch.softmax(outputs.log_probabilities() / self.temperature, 1)
         return dataclasses.replace(outputs, scores=scores)
+
+    @property
+    def reversible(self) -> bool:
+        """True."""
+        return True
+
+    def invert(self, outputs: Outputs) -> Outputs:
+        """Logits · T, or probabilities p^T renormalised."""
+        return dataclasses.replace(self, temperature=1 / self.temperature).apply(outputs)
 
     def summary(self) -> dict[str, Any]:
         """The block `temperature` of a judgement: value, low, high, fitted_on, n (and limit)."""
@@ -170,54 +186,36 @@ class Temperature:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with its `method`; an infinite `high` is None."""
-        fields = dataclasses.asdict(self)
-        fields["high"] = self.high if math.isfinite(self.high) else None
-        return {"method": "temperature", **fields}
+        return super().to_json() | {"high": self.high if math.isfinite(self.high) else None}
 
     @classmethod
     def from_json(cls, stored: Any) -> Temperature:
         """What `to_json` gave. Raises LevelheadError if it is not that."""
-        try:
-            fields = dict(stored)
-            if fields.pop("method") != "temperature":
-                raise KeyError("method")
-            fields["high"] = math.inf if fields["high"] is None else float(fields["high"])
-            found = cls(**fields)
-            if not (math.isfinite(found.temperature) and found.temperature > 0):
-                raise ValueError(f"temperature {found.temperature}")
-        except (ValueError, KeyError, TypeError) as error:
-            raise LevelheadError(
-                f"calibration: not a saved temperature ({error}); fit it anew"
-            ) from None
-        return found
+        found = super().from_json(stored)
+        return found if found.high is not None else dataclasses.replace(found, high=math.inf)
 
 
-def _pieces(kind: str, scores: Tensor) -> Any:
-    step = max(1, _PIECE // scores.shape[1])
-    for start in range(0, len(scores), step):
-        piece = scores[start : start + step].double()
-        # −1e30 stands for log 0: its weight is exactly 0, and 0 · 1e30 is no NaN.
-        yield start, piece if kind == "logits" else piece.log().clamp(min=-1e30)
-
-
-def _spread(outputs: Outputs) -> float:
+def _spread(logits: Tensor) -> float:
     """The largest difference of two logits of one row; of log 0 nothing is counted."""
-    largest = 0.0
-    for _, z in _pieces(outputs.kind, outputs.scores):
-        least = z.masked_fill(z < -1e29, math.inf).amin(1)
-        largest = max(largest, float((z.amax(1) - least).max()))
-    return largest if largest > 1e-12 * float(outputs.scores.abs().max()) else 0.0
+    largest = size = 0.0
+    for z in logits.split(max(1, _PIECE // logits.shape[1])):
+        top, least = z.amax(1), z.amin(1)
+        if float(least.min()) <= LOG_ZERO:
+            least = z.masked_fill(z <= LOG_ZERO, math.inf).amin(1)
+        largest = max(largest, float((top.double() - least.double()).max()))
+        size = max(size, float(top.abs().max()))
+    return largest if largest > 1e-12 * size else 0.0
 
 
-def _sums(
-    kind: str, scores: Tensor, labels: Tensor, beta: float
-) -> tuple[float, float, float, float]:
+def _sums(logits: Tensor, labels: Tensor, beta: float) -> tuple[float, float, float, float]:
     """Over rows, with z the logits and u = log β: Σ NLL, dΣ/du, β² Σ Var z, β² Σ ψ²."""
     nll = slope = curve = squares = 0.0
-    one = torch.ones(scores.shape[1], dtype=torch.float64)
-    for start, z in _pieces(kind, scores):
+    one = torch.ones(logits.shape[1], dtype=torch.float64)
+    step = max(1, _PIECE // logits.shape[1])
+    for piece, label in zip(logits.split(step), labels.split(step), strict=True):
+        z = piece.double()
         d = z - z.amax(1, keepdim=True)
-        own = d.gather(1, labels[start : start + len(d), None]).squeeze(1)
+        own = d.gather(1, label[:, None]).squeeze(1)
         e = (beta * d).exp_()
         s0 = e @ one
         s1 = e.mul_(d) @ one
