@@ -1,0 +1,40 @@
+"""Plain values of results, for JSON: numbers with their intervals, no NaN, no arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from levelhead.intervals import mean_interval, wilson
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses as dicts, arrays and tensors as lists, numbers that are not finite as None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (np.ndarray, np.generic, Tensor)):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def share(k: int, n: int, level: float) -> dict[str, float]:
+    """A share k of n with Wilson's interval: value, low, high."""
+    low, high = wilson(k, n, level)
+    return {"value": k / n, "low": low, "high": high}
+
+
+def mean(values: Tensor, level: float) -> dict[str, float]:
+    """The mean of values [N] with its interval: value, low, high."""
+    found = mean_interval(values, level)
+    return {"value": float(values.double().mean()), "low": found.low, "high": found.high}
+
+
+def missing(reason: str) -> dict[str, Any]:
+    """No number, and why."""
+    return {"value": None, "low": None, "high": None, "reason": reason}
