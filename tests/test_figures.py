@@ -14,8 +14,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from levelhead.figures import FIGURES, comparison, confusion, curves, reliability, samples
-from levelhead.figures.canvas import _painted, shorten, to_png, to_svg
+from levelhead.decisions import risk_coverage as curve_of
+from levelhead.figures import (
+    FIGURES,
+    classwise,
+    comparison,
+    confidence,
+    confusion,
+    coverage,
+    cumulative,
+    curves,
+    heatmap,
+    reliability,
+    risk_coverage,
+    samples,
+)
+from levelhead.figures.canvas import _painted, shorten, tip, to_png, to_svg
+from levelhead.metrics import METRICS
 from levelhead.outputs import Outputs
 
 NASTY = ("<script>alert(1)</script>", "\"q\" & 'r'", "חתול", "猫 $x_1$", "two\nlines", "")
@@ -67,11 +82,21 @@ def study(count: int = 3, *, temperature_changes: bool = True) -> dict[str, Any]
     }
 
 
+def certain(made: Outputs) -> dict[str, Any]:
+    """Risk–coverage curves of two scores."""
+    errors = 1 - made.rows.correct
+    scores = {"msp": -made.rows.log_rest, "a score with a long name": -made.rows.entropy}
+    return {name: curve_of(score, errors) for name, score in scores.items()}
+
+
 def panels() -> list[tuple[str, Any]]:
     """Every figure with common and extreme sources."""
     picture = np.arange(300, dtype=np.uint8).reshape(10, 10, 3)
     some = outputs()
     perfect = outputs(5, 2, gain=50.0)
+    eye = 9 * np.eye(3)[np.arange(30) % 3]
+    right, wrong = (Outputs.from_logits(eye, (np.arange(30) + shift) % 3) for shift in (0, 1))
+    long = outputs(2000, 60, gain=4.0, names=[f"a long name of the class {k}" for k in range(60)])
     sources: list[tuple[str, tuple[Any, ...]]] = [
         ("reliability", reliability.data(some, outputs(gain=0.3))),
         ("reliability", reliability.data(perfect)),
@@ -101,7 +126,18 @@ def panels() -> list[tuple[str, Any]]:
         ("comparison", comparison.data(study())),
         ("comparison", comparison.data(study(1, temperature_changes=False))),
         ("comparison", comparison.data(study(9))),
+        ("confusion", confusion.data(long, ordered=True)),
+        ("heatmap", heatmap.data(long)),
+        ("classwise", classwise.data(long, 1)),
+        ("classwise", classwise.data(outputs(names=NASTY), 1)),
+        ("risk_coverage", risk_coverage.data(certain(long), {"a": 0.2, "99 % precision": 0.4})),
+        ("risk_coverage", risk_coverage.data({"msp": certain(right)["msp"]})),
+        ("coverage", coverage.data(long.class_names, [20] * 60, [30] * 60, 0.9)),
+        ("coverage", coverage.data(NASTY, [3, 0, 5, 1, 0, 0], [3, 1, 9, 1, 0, 0], 0.9)),
     ]
+    for made in (some, outputs(3, 4), right, wrong):
+        for name in ("confidence", "cumulative", "heatmap"):
+            sources.append((name, FIGURES[name].data(made)))
     return [(name, panel) for name, made in sources for panel in made]
 
 
@@ -141,6 +177,8 @@ def test_svg_is_wellformed_unique_and_reproducible(name: str, panel: Any) -> Non
     assert "<script" not in first
     assert not re.search(r"\d{4}-\d\d-\d\dT", first)
     assert root.attrib["aria-label"] == panel.label
+    # A report has dozens of drawings, and is sent by mail.
+    assert len(first) < 150_000 or name == "samples"
 
 
 def test_text_stays_text_in_any_script() -> None:
@@ -390,3 +428,228 @@ def test_comparison_leaves_out_what_has_no_number() -> None:
 def test_shortened_names_fit(name: str, limit: int) -> None:
     """A long name would push the drawing off its page."""
     assert len(shorten(name, limit)) <= limit
+
+
+def titles(svg: str) -> list[str]:
+    """What the parts of a drawing show under the pointer."""
+    parts = ElementTree.fromstring(svg).iter()
+    return [part.text or "" for part in parts if part.tag.endswith("}title")]
+
+
+def test_numbers_show_under_the_pointer() -> None:
+    """A reader would have to guess numbers from bars, or a class name would break the page."""
+    (matrix,) = confusion.data(outputs(names=NASTY))
+    svg = to_svg(matrix, confusion.draw, "a")
+    assert "tip|" not in svg
+    found = titles(svg)
+    assert len(found) == (matrix.counts > 0).sum()
+    assert any(text.startswith(f"{NASTY[0]} taken for {NASTY[1]}: ") for text in found)
+    (panel,) = reliability.data(outputs(), smooth=False)
+    wanted = [n for n in panel.counts.tolist() if n]
+    texts = titles(to_svg(panel, reliability.draw, "a"))
+    said = [int(re.findall(r"n = (\d+)", text)[0]) for text in texts]
+    assert said == wanted
+    (curve,) = cumulative.data(outputs(5000))
+    assert len(titles(to_svg(curve, cumulative.draw, "a"))) == 30
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=30))
+def test_a_tip_says_what_it_was_given(text: str) -> None:
+    """A name with signs of HTML would be cut short, or run as code."""
+    (panel,) = confidence.data(outputs(20))
+
+    def draw(panel: Any, axes: Any) -> None:
+        tip(axes.axvline(0.5), text)
+
+    assert titles(to_svg(panel, draw, "a")) == [text]
+
+
+def test_a_tip_leaves_the_png_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures for documents would change with what only a page can show."""
+    (panel,) = confidence.data(outputs())
+    first = to_png(panel, confidence.draw)
+    monkeypatch.setattr(confidence, "tip", lambda artist, text: None)
+    assert to_png(panel, confidence.draw) == first
+
+
+def test_the_smooth_curve_is_a_kernel_mean() -> None:
+    """The curve or its band would not be what the literal formula says."""
+    made = outputs(2000, 6, gain=1.5)
+    (panel,) = reliability.data(made, ece=[{}])
+    curve = panel.smooth
+    assert curve is not None
+    value = METRICS["smece"].value(METRICS["smece"].prepare(made))["smece"]
+    sigma = min(max(value, 0.02), 0.1)
+    sure, right = made.rows.confidence.numpy(), made.rows.correct.numpy()
+
+    def smooth(rows: np.ndarray) -> np.ndarray:
+        images = [sign * sure[rows] + shift for sign in (1, -1) for shift in (-2, 0, 2)]
+        kernel = sum(np.exp(-(((curve.at[:, None] - x) / sigma) ** 2) / 2) for x in images)
+        return np.asarray(kernel @ right[rows] / kernel.sum(1))
+
+    known = np.isfinite(curve.accuracy)
+    assert known.any()
+    assert not known[curve.at < sure.min() - 0.01].any()
+    literal = smooth(np.arange(2000))
+    assert curve.accuracy[known] == pytest.approx(literal[known], abs=2e-3)
+    draw = np.random.default_rng(5)
+    drawn = np.stack([smooth(draw.integers(0, 2000, 2000)) for _ in range(150)])
+    low, high = np.quantile(drawn[:, known], [0.025, 0.975], axis=0)
+    width = (curve.high - curve.low)[known]
+    assert np.mean(width / (high - low)) == pytest.approx(1, abs=0.1)
+    assert (curve.low[known] <= curve.accuracy[known]).all()
+    assert (curve.accuracy[known] <= curve.high[known]).all()
+
+
+def test_few_examples_have_no_smooth_curve_and_titles_are_free() -> None:
+    """A line through three points would look like knowledge."""
+    (panel,) = reliability.data(outputs(3), titles=("Mine", "unused"))
+    assert panel.smooth is not None
+    assert np.isnan(panel.smooth.accuracy).all()
+    assert panel.title == "Mine"
+    both = reliability.data(outputs(), outputs(), ("Before", "After isotonic"), smooth=False)
+    assert [p.title for p in both] == ["Before", "After isotonic"]
+    assert both[0].smooth is None
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+def test_classwise_agrees_with_plain_numpy(kind: str) -> None:
+    """Small panels and heat map would show other gaps than the classwise ECE is the mean of."""
+    made = outputs(700, 4)
+    p, labels = made.probabilities().numpy(), made.labels.numpy()
+    if kind == "probabilities":
+        made = Outputs.from_probabilities(p, labels)
+    found = classwise.data(made)
+    errors = [panel.ece[0] for panel in found]
+    assert errors == sorted(errors, reverse=True)
+    metric = METRICS["classwise_ece"]
+    assert np.mean(errors) == pytest.approx(metric.value(metric.prepare(made))["classwise_ece"])
+    (heat,) = heatmap.data(made)
+    assert list(heat.class_names) == [panel.title for panel in found]
+    for row, panel in enumerate(found):
+        k = int(panel.title)
+        index = np.digitize(p[:, k], np.arange(1, 15) / 15, right=True)
+        for b in range(15):
+            mine = index == b
+            assert panel.counts[b] == heat.counts[row, b] == mine.sum()
+            if mine.any():
+                share = (labels[mine] == k).mean()
+                assert panel.accuracy[b] == pytest.approx(share)
+                assert panel.confidence[b] == pytest.approx(p[mine, k].mean())
+                assert heat.gap[row, b] == pytest.approx(p[mine, k].mean() - share)
+            else:
+                assert np.isnan(heat.gap[row, b])
+    assert len(classwise.data(outputs(200, 30))) == 12
+    only = Outputs.from_confidence([0.9, 0.4], [0, 1], [0, 0])
+    assert classwise.data(only) == heatmap.data(only) == ()
+
+
+def test_heatmap_numbers_stand_where_the_gap_is_beyond_chance() -> None:
+    """Noise would be read as a finding."""
+    (panel,) = heatmap.data(outputs(3000, 4, gain=6.0))
+    with _painted(panel, heatmap.draw) as figure:
+        texts = [t.get_text() for t in figure.axes[0].texts]
+    some = panel.sure & (panel.counts >= 5) & (np.abs(panel.gap) >= 0.01)
+    assert texts == [f"{100 * g:+.0f}".replace("-", "−") for g in panel.gap[some]]
+    assert some.any()
+    assert not some.all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 200), st.integers(0, 100))
+def test_confidence_counts_every_example_once(n: int, seed: int) -> None:
+    """The two histograms would not add up to the predictions."""
+    made = outputs(n, 5, seed)
+    (panel,) = confidence.data(made)
+    sure, right = made.rows.confidence.numpy(), made.rows.correct.numpy() > 0
+    index = np.digitize(sure, np.arange(1, 20) / 20, right=True)
+    assert panel.right.tolist() == np.bincount(index[right], minlength=20).tolist()
+    assert panel.wrong.tolist() == np.bincount(index[~right], minlength=20).tolist()
+    assert (panel.accuracy, panel.mean) == pytest.approx((right.mean(), sure.mean()))
+
+
+def test_a_count_of_one_can_be_seen_on_a_logarithmic_axis() -> None:
+    """The one sure mistake among thousands would vanish."""
+    panel = confidence.Confidence(np.array([0, 0.5, 1]), np.array([0, 9000]), np.array([1, 0]), 0.9)
+    with _painted(panel, confidence.draw) as figure:
+        axes = figure.axes[0]
+        assert axes.get_yscale() == "log"
+        assert axes.get_ylim()[0] < 1
+        assert axes.get_ylim()[1] > 9000
+
+
+def test_risk_coverage_marks_and_bounds() -> None:
+    """The mark would stand beside its curve, or the first few examples stretch the axis."""
+    made = outputs(3000, 10, gain=1.0)
+    curves_ = certain(made)
+    (panel,) = risk_coverage.data(curves_, {"90 % precision": 0.5})
+    msp = curves_["msp"]
+    ((text, at, risk),) = panel.marks
+    assert (text, at) == ("90 % precision", 0.5)
+    assert risk == pytest.approx(msp.risk[1499], abs=5e-3)
+    assert panel.areas[0] == msp.aurc
+    errors = np.sort(1 - made.rows.correct.numpy())
+    best = np.cumsum(errors) / np.arange(1, 3001)
+    at_ = np.round(panel.curves[0][0] * 3000).astype(int) - 1
+    assert panel.ideal == pytest.approx(best[at_])
+    assert (panel.band[0] <= panel.curves[0][1] + 1e-12).all()
+    assert (panel.band[1] >= panel.curves[0][1] - 1e-12).all()
+    with _painted(panel, risk_coverage.draw) as figure:
+        assert figure.axes[0].get_ylim()[1] <= 2 * errors.mean()
+        first, second = figure.axes[0].lines[:2]
+        assert first.get_color() != second.get_color()
+        assert first.get_linestyle() != second.get_linestyle()
+
+
+def test_cumulative_agrees_with_plain_numpy_in_any_order() -> None:
+    """Slope and height would not be the miscalibration, or depend on the order of equal rows."""
+    made = outputs(1500, 3, gain=4.0)
+    (panel,) = cumulative.data(made)
+    sure, right = made.rows.confidence.numpy(), made.rows.correct.numpy()
+    order = np.argsort(sure, kind="stable")
+    path = np.cumsum((sure - right)[order]) / 1500
+    assert len(panel.share) <= 1000
+    at = np.round(panel.share[1:] * 1500).astype(int) - 1
+    assert panel.difference[1:] == pytest.approx(path[at], abs=1e-12)
+    assert (panel.share[-1], panel.difference[-1]) == pytest.approx((1, np.mean(sure - right)))
+    assert panel.mad == pytest.approx(np.abs(path).max())
+    tied = Outputs.from_confidence([0.8] * 6, [0] * 6, [0, 0, 0, 1, 1, 0])
+    again = tied.take([4, 3, 0, 1, 2, 5])
+    (one,), (other,) = cumulative.data(tied), cumulative.data(again)
+    assert one.difference == pytest.approx(other.difference)
+
+
+def test_ordered_confusion_puts_the_confused_side_by_side() -> None:
+    """Pairs that are taken for each other would be scattered, or counts leave their class."""
+    shuffled = np.random.default_rng(3).permutation(12)
+    labels, draw = np.repeat(np.arange(12), 40), np.random.default_rng(4)
+    partner = np.argsort(shuffled)[(shuffled ^ 1)]  # twins: shuffled names 2j and 2j + 1
+    predicted = np.where(draw.random(480) < 0.3, partner[labels], labels)
+    made = Outputs.from_logits(5.0 * np.eye(12)[predicted], labels)
+    (plain,), (panel,) = confusion.data(made), confusion.data(made, ordered=True)
+    assert plain.class_names == made.class_names
+    names = [int(name) for name in panel.class_names]
+    assert sorted(names) == list(range(12))
+    assert (panel.counts == plain.counts[np.ix_(names, names)]).all()
+    place = np.argsort(names)
+    assert all(abs(place[k] - place[partner[k]]) == 1 for k in range(12))
+    assert confusion.data(outputs(50, 2), ordered=True)[0].class_names == ("0", "1")
+
+
+def test_coverage_shows_the_least_covered_first() -> None:
+    """The class whose promise is broken would be left out, or not stand out."""
+    from scipy.stats import binomtest
+
+    (panel,) = coverage.data(["a", "b", "c", "d"], [95, 0, 40, 5], [100, 0, 80, 5], 0.9)
+    assert panel.class_names == ("c", "a", "d")
+    assert panel.total == (3, 185, 140)
+    for row, (hits, n) in enumerate([(40, 80), (95, 100), (5, 5)]):
+        ci = binomtest(hits, n).proportion_ci(method="wilson")
+        assert (panel.low[row], panel.high[row]) == pytest.approx((ci.low, ci.high))
+    with _painted(panel, coverage.draw) as figure:
+        seen = [line for line in figure.axes[0].lines if line.get_alpha() != 0]
+    shown = [line.get_markerfacecolor() for line in seen]
+    assert shown[:3].count("none") == 1
+    assert shown[0] == "none"
+    assert len(coverage.data(range(90), [1] * 90, [2] * 90, 0.9)[0].class_names) == 40

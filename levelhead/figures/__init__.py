@@ -5,8 +5,8 @@ arrays), and `draw(panel, axes)`, which only draws. `canvas.to_svg(panel, figure
 `canvas.to_png(panel, figure.draw)` make pictures. A new figure is a file and a line here.
 
 >>> from levelhead.figures import FIGURES
->>> sorted(FIGURES)
-['comparison', 'confusion', 'curves', 'reliability', 'samples']
+>>> len(FIGURES), "risk_coverage" in FIGURES
+(11, True)
 """
 
 from __future__ import annotations
@@ -15,7 +15,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from levelhead.figures import comparison, confusion, curves, reliability, samples
+from levelhead.figures import (
+    classwise,
+    comparison,
+    confidence,
+    confusion,
+    coverage,
+    cumulative,
+    curves,
+    heatmap,
+    reliability,
+    risk_coverage,
+    samples,
+)
 
 
 @dataclass(frozen=True)
@@ -27,9 +39,9 @@ class Figure:
 
 
 FIGURES: dict[str, Figure] = {
-    "reliability": Figure(reliability.data, reliability.draw),
-    "confusion": Figure(confusion.data, confusion.draw),
-    "curves": Figure(curves.data, curves.draw),
-    "samples": Figure(samples.data, samples.draw),
-    "comparison": Figure(comparison.data, comparison.draw),
+    figure.__name__.rpartition(".")[2]: Figure(figure.data, figure.draw)
+    for figure in (
+        *(reliability, classwise, heatmap, confidence, cumulative, risk_coverage, coverage),
+        *(confusion, curves, samples, comparison),
+    )
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from levelhead.figures.canvas import BLUE, GRID, INK, VERMILLION, shorten
+from levelhead.figures.canvas import BLUE, GRID, INK, VERMILLION, percent, shorten, tip
 from levelhead.findings import confusion
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 NUMBERED = 20
 """Up to this many classes a cell carries its count."""
+TOLD = 300
+"""So many of the commonest mistakes show their numbers under the pointer."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +47,47 @@ class Confusion:
 
     def pairs(self, limit: int = 20) -> list[tuple[str, str, int, float]]:
         """The commonest mistakes: (true, predicted, count, share of the true class)."""
-        wrong, shares = self.counts.copy(), self.shares
+        names, shares = self.class_names, self.shares
+        return [
+            (names[t], names[p], int(self.counts[t, p]), float(shares[t, p]))
+            for t, p in self.mistakes(limit)
+        ]
+
+    def mistakes(self, limit: int) -> list[tuple[int, int]]:
+        """The cells (true, predicted) of the commonest mistakes."""
+        wrong = self.counts.copy()
         np.fill_diagonal(wrong, 0)
         order = np.argsort(-wrong, axis=None, kind="stable")[:limit]
         cells = [divmod(int(cell), len(self.class_names)) for cell in order]
-        names = self.class_names
-        return [
-            (names[t], names[p], int(wrong[t, p]), float(shares[t, p]))
-            for t, p in cells
-            if wrong[t, p]
-        ]
+        return [(t, p) for t, p in cells if wrong[t, p]]
 
 
-def data(outputs: Outputs) -> tuple[Confusion]:
-    """Count `outputs` by true class and prediction."""
-    return (Confusion(confusion(outputs).numpy(), outputs.class_names),)
+def data(outputs: Outputs, ordered: bool = False) -> tuple[Confusion]:
+    """Count `outputs` by true class and prediction.
+
+    `ordered` puts classes that are taken for each other side by side.
+    """
+    counts, names = confusion(outputs).numpy(), outputs.class_names
+    if ordered and len(names) > 2:
+        order = neighbours(counts)
+        counts, names = counts[np.ix_(order, order)], tuple(names[k] for k in order)
+    return (Confusion(counts, names),)
+
+
+def neighbours(counts: np.ndarray) -> np.ndarray:
+    """An order of the classes, int64 [K], in which those often confused [K,K] are close.
+
+    The leaves of average-linkage clustering, up to 100 classes in the best order that its tree
+    allows (Bar-Joseph et al. 2001).
+    """
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    near = (shares + shares.T)[np.triu_indices(len(counts), 1)]
+    # Roots, so that the few commonest mistakes do not leave all other pairs equally far.
+    far = 1 - np.sqrt(near / max(near.max(), 1e-300))
+    tree = linkage(far, "average", optimal_ordering=len(counts) <= 100)
+    return np.asarray(leaves_list(tree), dtype=np.int64)
 
 
 def draw(panel: Confusion, axes: Axes) -> None:
@@ -72,9 +100,8 @@ def draw(panel: Confusion, axes: Axes) -> None:
     if k <= NUMBERED:
         for t, p in np.argwhere(counts > 0):
             colour, depth = (BLUE if t == p else VERMILLION), float(np.sqrt(shares[t, p]))
-            axes.add_patch(
-                Rectangle((p - 0.5, t - 0.5), 1, 1, facecolor=colour, alpha=depth, linewidth=0)
-            )
+            corner = (p - 0.5, t - 0.5)
+            axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, alpha=depth, linewidth=0))
             ink, text = ("white" if depth > 0.6 else INK), str(counts[t, p])
             size = 8.5 if len(text) < 5 else 7
             axes.text(p, t, text, ha="center", va="center", color=ink, fontsize=size)
@@ -99,6 +126,14 @@ def draw(panel: Confusion, axes: Axes) -> None:
             extent=(-0.5, tiles * step - 0.5, tiles * step - 0.5, -0.5),
             interpolation="none",
         )
+    told = np.argwhere(counts > 0).tolist() if k <= NUMBERED else panel.mistakes(TOLD)
+    # A cell smaller than 3 points cannot be pointed at.
+    for t, p in told if k <= 150 else ():
+        cell = Rectangle((p - 0.5, t - 0.5), 1, 1, color=INK, alpha=0, linewidth=0, zorder=9)
+        axes.add_patch(cell)
+        true, predicted = panel.class_names[t], panel.class_names[p]
+        what = f"{true}, right" if t == p else f"{true} taken for {predicted}"
+        tip(cell, f"{what}: {counts[t, p]:,}, {percent(shares[t, p])} of the class")
     ticks = np.arange(0, k, math.ceil(k / (40 if k <= 40 else 25)))
     names = [shorten(panel.class_names[tick]) for tick in ticks]
     flat = k <= NUMBERED and max(map(len, names)) <= 3

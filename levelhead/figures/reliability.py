@@ -1,6 +1,8 @@
 """Reliability diagram: of the predictions made with confidence c, how many were right?
 
-Bins: `levelhead.binning` (15, right-closed); DeGroot and Fienberg 1983, Guo et al. 2017.
+Bins: `levelhead.binning` (15, right-closed); DeGroot and Fienberg 1983, Guo et al. 2017. The curve
+needs none: kernel smoothing at the bandwidth of the smooth ECE (Błasiok and Nakkiran 2023), where
+that can be read.
 """
 
 from __future__ import annotations
@@ -13,14 +15,33 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from levelhead.binning import bin_confidence
-from levelhead.figures.canvas import BLUE, GREEN, INK, MUTED, VERMILLION, number
-from levelhead.intervals import interval, wilson
+from levelhead.figures.canvas import BLUE, GREEN, INK, MUTED, VERMILLION, number, tip, tips
+from levelhead.intervals import wilson
 from levelhead.metrics import METRICS
+from levelhead.metrics.metric import interval_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from levelhead.outputs import Outputs
+
+CELLS = 1000
+"""Cells of confidence that the curve and its bootstrap are made from."""
+WIDTHS = 0.02, 0.1
+"""Ends of the curve's bandwidth: with less, a calibrated model's would show noise; with more, a
+very badly calibrated one's would be flat."""
+ENOUGH = 10
+"""The curve is drawn where the kernel's weights amount to so many examples."""
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """Accuracy by confidence without bins, float64 [points]; NaN where there is too little data."""
+
+    at: np.ndarray
+    accuracy: np.ndarray
+    low: np.ndarray  # 95 % of bootstrap curves, point by point
+    high: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -35,6 +56,7 @@ class Reliability:
     low: np.ndarray  # float64 [bins], Wilson's 95 % interval of the accuracy
     high: np.ndarray
     ece: tuple[float, float, float]  # value, low, high; NaN where unknown
+    smooth: Smooth | None = None
 
     @property
     def size(self) -> tuple[float, float]:
@@ -55,34 +77,65 @@ class Reliability:
 def data(
     before: Outputs,
     after: Outputs | None = None,
+    titles: Sequence[str] = (),
     *,
     ece: Sequence[Mapping[str, float | None]] = (),
+    smooth: bool = True,
 ) -> tuple[Reliability, ...]:
-    """Bins of `before` and, where given, of `after`: the same outputs with a temperature.
+    """Bins of `before` and, where given, of `after`: the same outputs, calibrated.
 
-    `ece` are the `metrics.ece` of their judgements; without them the intervals are made here.
+    `titles` name the calibration, by default a temperature. `ece` are the `metrics.ece` of their
+    judgements; without them the intervals are made here. Without `smooth` there are bars alone.
     """
     panels = []
-    titles = ["Reliability"] if after is None else ["Before temperature", "After temperature"]
-    for place, (title, outputs) in enumerate(zip(titles, [before, after], strict=False)):
-        assert outputs is not None
+    usual = ["Reliability"] if after is None else ["Before temperature", "After temperature"]
+    sources = [before] if after is None else [before, after]
+    for place, (title, outputs) in enumerate(zip(titles or usual, sources, strict=False)):
         bins = bin_confidence(outputs.rows.confidence, outputs.rows.correct)
         counts, accuracy = bins.count.numpy().astype(np.int64), bins.accuracy.numpy()
-        ends = np.array(
-            [
-                wilson(round(share * n), n) if n else (math.nan, math.nan)
-                for share, n in zip(accuracy.tolist(), counts.tolist(), strict=True)
-            ]
-        )
         if place < len(ece):
             low, high = number(ece[place].get("low")), number(ece[place].get("high"))
         else:
-            found = interval(METRICS["ece"], METRICS["ece"].prepare(outputs))
+            found = interval_of(METRICS["ece"], METRICS["ece"].prepare(outputs))
             low, high = found.low, found.high
         ece_ = (bins.error(), low, high)
         made = (bins.edges.numpy(), counts, accuracy, bins.confidence.numpy())
-        panels.append(Reliability(title, *made, ends[:, 0], ends[:, 1], ece_))
+        curve = smoothed(outputs) if smooth else None
+        panels.append(Reliability(title, *made, *uprights(accuracy, counts), ece_, curve))
     return tuple(panels)
+
+
+def uprights(share: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's 95 % intervals of shares of counts [bins]; NaN where the count is 0."""
+    pairs = zip(share.tolist(), counts.tolist(), strict=True)
+    ends = [wilson(round(s * n), n) if n else (math.nan, math.nan) for s, n in pairs]
+    return np.array(ends)[:, 0], np.array(ends)[:, 1]
+
+
+def smoothed(outputs: Outputs, points: int = 201, resamples: int = 300, seed: int = 0) -> Smooth:
+    """The smooth curve of `outputs`, its band from a bootstrap over cells of confidence.
+
+    Cells make it as quick for a million examples as for a thousand.
+    """
+    import torch
+
+    from levelhead.metrics import smece
+
+    rows, bandwidth = outputs.rows, float(np.clip(smece.bandwidth(outputs), *WIDTHS))
+    cell = (rows.confidence * CELLS).long().clamp(max=CELLS - 1) + CELLS * (rows.rank == 0)
+    count = torch.bincount(cell, minlength=2 * CELLS)
+    seen = count.nonzero().squeeze(1)
+    n, sure, right = len(outputs), (seen % CELLS).double().add(0.5) / CELLS, seen >= CELLS
+    draw = np.random.default_rng(seed)
+    weights = draw.multinomial(n, count[seen].numpy() / n, size=resamples).astype(np.float64)
+    at = torch.linspace(0, 1, points, dtype=torch.float64)
+    accuracy, density = smece.curve(sure, right, at, bandwidth, count[seen].double())
+    drawn, _ = smece.curve(sure, right, at, bandwidth, torch.from_numpy(weights))
+    low, high = drawn.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), 0).numpy()
+    outside = (at < sure.min() - 1 / CELLS) | (at > sure.max() + 1 / CELLS)
+    # A Gaussian's weights on a density f are worth n f 2√π σ equal ones (Kish 1965).
+    few = (outside | (n * density * 2 * math.sqrt(math.pi) * bandwidth < ENOUGH)).numpy()
+    return Smooth(at.numpy(), *(np.where(few, np.nan, y) for y in (accuracy.numpy(), low, high)))
 
 
 def draw(panel: Reliability, axes: Axes) -> None:
@@ -90,28 +143,15 @@ def draw(panel: Reliability, axes: Axes) -> None:
     many examples each bin holds. A thin upright is the 95 % interval of the bar."""
     width = np.diff(panel.edges)
     centre = panel.edges[:-1] + width / 2
-    there = panel.counts > 0
-    accuracy, confidence = panel.accuracy[there], panel.confidence[there]
-    x, w = centre[there], width[there] * 0.92
-    axes.bar(x, accuracy, w, color=BLUE, alpha=0.85, linewidth=0, label="accuracy of the bin")
-    for over, colour, name in (
-        (True, VERMILLION, "gap: too confident"),
-        (False, GREEN, "gap: not confident enough"),
-    ):
-        some = (confidence > accuracy) == over
-        if some.any():
-            gap = (
-                np.abs(confidence - accuracy)[some],
-                w[some],
-                np.minimum(confidence, accuracy)[some],
-            )
-            if over:
-                axes.bar(x[some], *gap, color=colour, alpha=0.3, linewidth=0)
-            axes.bar(
-                x[some], *gap, fill=False, edgecolor=colour, hatch="///", linewidth=0.8, label=name
-            )
-    axes.vlines(x, panel.low[there], panel.high[there], color=INK, linewidth=1)
-    axes.plot([0, 1], [0, 1], "--", color=INK, linewidth=1.1, label="perfect calibration")
+    bars(panel, axes)
+    if panel.smooth is not None:
+        curve = panel.smooth
+        axes.fill_between(curve.at, curve.low, curve.high, color=INK, alpha=0.2, linewidth=0)
+        axes.plot(curve.at, curve.accuracy, color=INK, label="smooth curve, 95 % band")
+        points = np.stack([curve.at, curve.accuracy, curve.low, curve.high])
+        points = points[:, np.isfinite(points[1])]
+        texts = [f"confidence {x:.3f}: {y:.3f} [{a:.3f}, {b:.3f}] right" for x, y, a, b in points.T]
+        tips(axes, points[0], points[1], texts)
     axes.set(xlim=(0, 1), ylim=(0, 1.32), xlabel="confidence", ylabel="accuracy")
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.set_yticks(np.linspace(0, 1, 6))
@@ -130,6 +170,38 @@ def draw(panel: Reliability, axes: Axes) -> None:
             place = {"y": 1.06 + bar, "va": "bottom"} if above else {"y": 1.04 + bar, "va": "top"}
             axes.text(at, s=_compact(count), ha="center", rotation=90, fontsize=7.5, **place)
     axes.set_title(panel.heading, linespacing=1.4)
+
+
+def bars(panel: Reliability, axes: Axes) -> None:
+    """The bars, gaps, uprights and diagonal of a diagram."""
+    there = panel.counts > 0
+    width = np.diff(panel.edges)[there]
+    accuracy, confidence = panel.accuracy[there], panel.confidence[there]
+    x, w = panel.edges[:-1][there] + width / 2, width * 0.92
+    axes.bar(x, accuracy, w, color=BLUE, alpha=0.85, linewidth=0, label="accuracy of the bin")
+    gaps = np.stack([x, w, np.abs(confidence - accuracy), np.minimum(confidence, accuracy)])
+    # Out of sight, for the legend: panels side by side have the same one, and so the same height.
+    unseen = (-1, 0.1, 1, 0)
+    for over, colour, name in (
+        (True, VERMILLION, "gap: too confident"),
+        (False, GREEN, "gap: not confident enough"),
+    ):
+        at, wide, tall, low = np.column_stack([gaps[:, (confidence > accuracy) == over], unseen])
+        if over:
+            axes.bar(at, tall, wide, low, color=colour, alpha=0.3, linewidth=0)
+        look = {"edgecolor": colour, "hatch": "///", "linewidth": 0.8, "label": name}
+        axes.bar(at, tall, wide, low, fill=False, **look)  # type: ignore[arg-type]
+    axes.vlines(x, panel.low[there], panel.high[there], color=INK, linewidth=1)
+    axes.plot([0, 1], [0, 1], "--", color=INK, linewidth=1.1, label="perfect calibration")
+    # The whole column of a bin answers the pointer, not the bar alone, which may be low.
+    columns = axes.bar(x, 1, width, color=INK, alpha=0, linewidth=0, zorder=9)
+    for column, b in zip(columns, np.flatnonzero(there), strict=True):
+        tip(
+            column,
+            f"{panel.edges[b]:.2f} to {panel.edges[b + 1]:.2f}: n = {panel.counts[b]:,}, "
+            f"{panel.accuracy[b]:.3f} [{panel.low[b]:.3f}, {panel.high[b]:.3f}] right, "
+            f"mean confidence {panel.confidence[b]:.3f}",
+        )
 
 
 def _compact(count: int) -> str:
