@@ -2,7 +2,7 @@
 
 1. A `Recipe` says everything about a training; `train(recipe)` makes a `Run`, a folder.
 2. `Outputs` (logits or probabilities, with labels) is what everything after training consumes.
-3. `audit(outputs)` judges anyone's predictions: metrics with intervals, and words.
+3. `audit(outputs)` judges anyone's predictions; `calibrate` and `decide` act on validation.
 4. `compare(recipe, grid)` trains settings over seeds and says which to use.
 5. `levelhead.targets`, `losses`, `models`, `calibrators`, `metrics`, `figures` are the rooms.
 6. Bad input raises `LevelheadError`: one line that names the value and the mend.
@@ -16,7 +16,7 @@ from levelhead.errors import LevelheadError
 from levelhead.recipe import Recipe
 
 if TYPE_CHECKING:
-    from levelhead.findings import audit, judge
+    from levelhead.findings import audit, calibrate, decide, judge
     from levelhead.outputs import Outputs
     from levelhead.reading import read_predictions
     from levelhead.runs import Run, open_run
@@ -31,7 +31,9 @@ __all__ = [
     "Recipe",
     "Run",
     "audit",
+    "calibrate",
     "compare",
+    "decide",
     "fit",
     "judge",
     "open_run",
@@ -44,6 +46,8 @@ _ROOMS = {
     "Outputs": "outputs",
     "read_predictions": "reading",
     "audit": "findings",
+    "calibrate": "findings",
+    "decide": "findings",
     "judge": "findings",
     "Run": "runs",
     "open_run": "runs",

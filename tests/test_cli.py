@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from levelhead.cli import COMMANDS, run
+from levelhead.metrics import METRICS
 from levelhead.recipe import Recipe
 
 QUICK = ["--model", "linear", "--epochs", "2"]
@@ -68,7 +69,7 @@ def test_train_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     for split in ("validation", "test", "test_calibrated"):
         metrics = found[split]["metrics"]
-        assert set(metrics) == {"accuracy", "top5", "nll", "brier", "ece"}
+        assert set(metrics) == set(METRICS)
         assert all(set(m) >= {"value", "low", "high"} for m in metrics.values())
         assert found[split]["interval"]["level"] == 0.95
     assert found["seconds"] > 0
@@ -121,7 +122,7 @@ def test_predict_and_audit_round_trip(
     found = json.loads(capsys.readouterr().out)
     assert found["class_names"] == ["dark", "light <b>"]
     assert found["n"] == 2
-    assert "--logits or --probabilities" in fails(capsys, "audit", str(table))
+    assert "add --logits, --probabilities or --confidence" in fails(capsys, "audit", str(table))
 
 
 def test_predict_agrees_with_evaluation(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "levelhead"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-PURE = ("metrics", "calibrators", "losses", "models", "figures")
+PURE = ("metrics", "calibrators", "decisions", "losses", "models", "figures")
 ABOVE = {"recipe", "runs", "training", "cli", "study", "report", "prepare", "resolve", "terminal"}
 
 

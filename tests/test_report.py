@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import html.parser
 import json
@@ -21,12 +22,14 @@ from hypothesis import strategies as st
 
 from levelhead.calibrators import Temperature
 from levelhead.errors import LevelheadError
-from levelhead.findings import run_findings
+from levelhead.findings import audited, run_findings
 from levelhead.flags import Parser, add_recipe, recipe_of
+from levelhead.metrics import HEADLINE, METRICS
 from levelhead.outputs import Outputs
 from levelhead.recipe import Recipe
 from levelhead.report import (
     command,
+    judgement,
     metric_table,
     pictures,
     run_report,
@@ -270,7 +273,8 @@ def test_a_run_shows_what_it_found_in_order(run: Path) -> None:
     for stage in ("validation", "test", "test_calibrated"):
         for metric, cell in found[stage]["metrics"].items():
             value, ends = shown(cell, metric)
-            assert f"<span>{value}</span> <small>{ends}</small>" in page
+            if metric in HEADLINE or stage == "test_calibrated":
+                assert f"<span>{value}</span>{f' <small>{ends}</small>' if ends else ''}" in page
     test = Run(run).outputs("test")
     for row in found["report"]["classes"]:
         assert f"{100 * row['recall']:.1f}\u00a0%" in page
@@ -438,10 +442,16 @@ def test_words_end_in_the_next_command(run: Path) -> None:
     assert f"Note: {NASTY[1]}" in lines
     assert set(Run(run).findings["words"]) <= set(lines)
     assert lines[-1] == f"Next: levelhead predict {run} IMAGE..."
-    table = metric_table({"test": Run(run).findings["test"]}).splitlines()
+    found = Run(run).findings["test"]
+    table = metric_table({"test": found}).splitlines()
     assert len({len(line) for line in table}) <= 2
     assert "test (n = 250)" in table[0]
-    assert len(table) == 2 + 5
+    assert len(table) == 2 + sum(m["value"] is not None for m in found["metrics"].values())
+    assert "Calibration to people" not in "".join(table)  # without a value, left out
+    assert len(metric_table({"test": found}, HEADLINE).splitlines()) == 2 + len(HEADLINE)
+    said = "\n".join(lines)
+    assert all(METRICS[name].title in said for name in ("smece", "aurc"))
+    assert METRICS["sharpness"].title not in said
 
 
 @settings(max_examples=200, deadline=None)
@@ -501,7 +511,9 @@ addEventListener("load", () => {
     title: document.title, width: innerWidth, needs: document.documentElement.scrollWidth,
     loaded: performance.getEntriesByType("resource").map(entry => entry.name),
     broken: [...document.images].filter(image => !image.naturalWidth).length,
-    drawings: document.querySelectorAll("svg").length, support: heads.length ? cells(4) : [],
+    drawings: document.querySelectorAll("svg").length,
+    titles: [...document.querySelectorAll("svg title")].map(title => title.textContent),
+    support: heads.length ? cells(4) : [],
     outside: [...document.querySelectorAll(".panels svg")].filter(
       svg => svg.getBoundingClientRect().right > innerWidth).length,
     background: style.backgroundColor }), "*");
@@ -561,6 +573,30 @@ def test_a_browser_shows_a_run(run: Path, tmp_path: Path, width: int) -> None:
     support = [int(cell) for cell in seen["support"]]
     assert support == sorted(support, reverse=True)  # the click on the heading sorted it
     assert len(support) == 6
+
+
+def test_a_browser_shows_an_audit(tmp_path: Path) -> None:
+    """On a phone the page would scroll sideways, ask the network, or have no numbers to hover."""
+    outputs = scores(300, 6, 0, "test", names=NASTY)
+    outputs = dataclasses.replace(outputs, groups=(NASTY[0], "") * 150)
+    done = audited(outputs, methods=["temperature"], resamples=50)
+    panels = judgement.audit_panels(outputs, done)
+    told = "levelhead audit '<b>x</b>' --logits"
+    page = judgement.audit_report(outputs, done.findings, panels, NASTY[0], told)
+    parsed = Page(page)
+    assert parsed.scripts == 1
+    assert all(name in parsed.words for name in NASTY[:5])
+    again = judgement.audit_panels(outputs, done)
+    assert page == judgement.audit_report(outputs, done.findings, again, NASTY[0], told)
+    seen = in_browser(page, tmp_path, 400, "--blink-settings=preferredColorScheme=0")
+    assert seen["title"] == f"{NASTY[0]} – levelhead"
+    assert seen["width"] == 400
+    assert seen["needs"] <= 400
+    assert seen["outside"] == 0
+    assert seen["loaded"] == []
+    assert seen["drawings"] == sum(map(len, panels.values()))
+    assert sum(bool(re.search(r"\d", title)) for title in seen["titles"]) > 100
+    assert seen["background"] == "rgb(21, 24, 28)"
 
 
 def test_a_browser_shows_a_study_in_the_dark(tmp_path: Path) -> None:

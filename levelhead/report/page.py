@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from levelhead.figures.canvas import number, percent, shorten
+from levelhead.findings.words import sharp
 from levelhead.text import columns, duration
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def page(kind: str, **view: Any) -> str:
     )
     environment.filters |= {
         "shown": shown, "title": title, "duration": duration, "thumbnail": _thumbnail,
-        "value": _value, "percent": percent, "shorten": shorten,
+        "value": _value, "percent": percent, "shorten": shorten, "sharp": sharp,
         "share": lambda x: "–" if x is None else f"{100 * x:.1f}\u00a0%",
     }  # fmt: skip
     return environment.get_template(f"{kind}.html.jinja").render(kind=kind, **view)
@@ -51,14 +52,17 @@ def svgs(name: str, panels: Sequence[Any]) -> list[Markup]:
     return [Markup(to_svg(panel, draw, f"{name}{i}")) for i, panel in enumerate(panels)]
 
 
-def metric_table(judgements: Mapping[str, Mapping[str, Any]]) -> str:
-    """Judgements side by side as plain text, a row a metric, `value [low, high]`."""
+def metric_table(
+    judgements: Mapping[str, Mapping[str, Any]], metrics: Sequence[str] | None = None
+) -> str:
+    """Judgements side by side as plain text, a row a metric (or those named) that has a value."""
     rows = [
         [
             title(name),
             *(" ".join(shown(j["metrics"].get(name), name)) for j in judgements.values()),
         ]
-        for name in next(iter(judgements.values()))["metrics"]
+        for name in metrics or next(iter(judgements.values()))["metrics"]
+        if any(j["metrics"].get(name, {}).get("value") is not None for j in judgements.values())
     ]
     header = ["95 % intervals", *(f"{name} (n = {j['n']:,})" for name, j in judgements.items())]
     return columns(header, rows)
@@ -88,6 +92,9 @@ def shown(
         ends = [f"{end:{sign}.4g}" if math.isfinite(end) else "∞" for end in (low, high)]
         known = math.isfinite(low) or math.isfinite(high)
         return f"{value:{sign}.4g}{unit}", f"[{', '.join(ends)}]" if known else ""
+    if max(abs(value), abs(low), abs(high)) >= 1e6:
+        texts = [f"{x:{sign}.4g}".replace("-", "−") for x in (value, low, high)]
+        return texts[0] + unit, f"[{texts[1]}, {texts[2]}]"
     # One unit of the last digit is a thirtieth to a third of the interval's width.
     width = max(high - low, 1e-6)
     least = 1 if unit else 3 if metric else 0

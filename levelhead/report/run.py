@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from levelhead.errors import LevelheadError
+from levelhead.metrics import HEADLINE, METRICS
 from levelhead.recipe import Recipe
 from levelhead.report.page import metric_table, page, svgs
 from levelhead.runs import Run, finished_run, read_json
@@ -49,6 +50,8 @@ def run_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = Non
         galleries=samples.data(after or test, images or {}),
         matrix=svgs("confusion", (matrix,))[0],
         weakest=WEAKEST,
+        headline=HEADLINE,
+        metrics=METRICS,
         least=round(min(96 * matrix.size[0], 460)),  # px; narrower, its numbers are too small
         pairs=matrix.pairs(WEAKEST if test.classes > WEAKEST else 10),
         classes=weakest_first(found["report"]["classes"], matrix),
@@ -136,7 +139,7 @@ def run_words(run: Run) -> list[str]:
         *lines,
         *found["words"],
         "",
-        *metric_table(stages).splitlines(),
+        *metric_table(stages, HEADLINE).splitlines(),
         "",
         f"Report: {run.folder / 'report.html'}",
         f"Next: levelhead predict {folder} IMAGE...",
@@ -159,14 +162,17 @@ def command(recipe: Recipe) -> str:
 
 
 def weakest_first(report: Sequence[Mapping[str, Any]], matrix: Confusion) -> list[dict[str, Any]]:
-    """The rows of a classification report by F1, each with what the class is taken for."""
+    """The rows of a classification report by F1, each with what the class is taken for.
+
+    Classes without examples come last: nothing of theirs was missed.
+    """
     wrong = matrix.counts - np.diag(np.diag(matrix.counts))
     rows: list[dict[str, Any]] = []
     for k, row in enumerate(report):
         other = int(wrong[k].argmax())
         taken = matrix.class_names[other] if wrong[k, other] else None
         rows.append({**row, "taken_for": taken, "times": int(wrong[k, other])})
-    return sorted(rows, key=lambda row: (row["f1"] is None, row["f1"] or 0.0))
+    return sorted(rows, key=lambda row: (row["support"] == 0, row["f1"] is None, row["f1"] or 0.0))
 
 
 def _environment(run: Run) -> dict[str, str]:

@@ -1,0 +1,284 @@
+"""The commands that judge anyone's predictions: audit, calibrate, decide."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from levelhead.cli.common import add_json, add_out, print_json
+from levelhead.errors import LevelheadError
+from levelhead.flags import Parser
+
+if TYPE_CHECKING:
+    from levelhead.outputs import Outputs
+
+_PREDICTIONS = "npz, safetensors, csv, parquet, or a run folder (its test outputs)"
+
+
+def audit(words: list[str]) -> int:
+    """`levelhead audit`."""
+    parser = Parser(
+        prog="levelhead audit",
+        description="Judge predictions: npz or safetensors (logits or probabilities, labels; "
+        "optional features, ids, groups, classes), CSV or parquet with a column a class and "
+        "`label`, or a run. Writes a report and advises; nothing is applied.",
+    )
+    parser.add_argument("predictions", metavar="PREDICTIONS", help=_PREDICTIONS)
+    _add_kind(parser)
+    parser.add_argument("--people", metavar="FILE", help="what people said: counts [N, K], npy/csv")
+    parser.add_argument("--group-column", default="group", metavar="NAME", help="column of groups")
+    parser.add_argument("--bins", type=int, default=15, metavar="N", help="bins (default: 15)")
+    _add_risk(parser)
+    _add_outside(parser)
+    _add_methods(parser)
+    _add_figures(parser)
+    add_out(parser, "folder for report.html and findings.json (default: the next runs/NAME-N)")
+    add_json(parser)
+    found = parser.parse(words)
+
+    from levelhead.findings import audited
+    from levelhead.reading import read_people
+    from levelhead.report import judgement, metric_table
+
+    outputs = _read(found, found.predictions, group_column=found.group_column)
+    if found.people is not None:
+        outputs = outputs.with_people(read_people(found.people, outputs))
+    outside = _outside(found)
+    with _folder(found, found.predictions, "audit") as folder:
+        done = audited(
+            outputs, risk=found.risk, methods=_methods(found), outside=outside, bins=found.bins
+        )
+        findings = done.findings
+        if folder is not None:
+            panels = judgement.audit_panels(outputs, done)
+            view = (_name(found.predictions), _command("audit", words))
+            page = judgement.audit_report(outputs, findings, panels, *view)
+            _write(found, folder, findings, panels, page)
+    if found.json:
+        print_json(findings)
+        return 0
+    print("\n".join(findings["words"]))
+    print()
+    print(metric_table({"as given": findings}))
+    print(f"Report: {folder}/report.html")
+    return 0
+
+
+def calibrate(words: list[str]) -> int:
+    """`levelhead calibrate`."""
+    parser = Parser(
+        prog="levelhead calibrate",
+        description="Rank calibrators on validation predictions by cross-validation, fit the best "
+        "there, apply it to test predictions and judge both.",
+    )
+    _add_both(parser)
+    _add_methods(parser)
+    _add_figures(parser)
+    add_out(parser, "folder for calibration.json, calibrated.safetensors and the report")
+    add_json(parser)
+    found = parser.parse(words)
+
+    from levelhead.findings import calibrate
+    from levelhead.metrics import HEADLINE
+    from levelhead.report import judgement, metric_table
+    from levelhead.runs import write_json
+
+    validation, test = _both(found)
+    with _folder(found, found.validation, "calibration") as folder:
+        done = calibrate(validation, test, _methods(found))
+        findings = done.findings
+        if folder is not None:
+            if done.calibrator is not None:
+                write_json(folder / "calibration.json", done.calibrator.to_json())
+            done.outputs.save(folder / "calibrated.safetensors")
+            panels = judgement.calibration_panels(test, done.outputs, findings)
+            view = (_name(found.apply or found.validation), _command("calibrate", words))
+            page = judgement.calibration_report(findings, panels, *view)
+            _write(found, folder, findings, panels, page)
+    if found.json:
+        print_json(findings)
+        return 0
+    print("\n".join(findings["words"]))
+    print()
+    print(judgement.ranking_table(findings["ranking"]))
+    print()
+    print(metric_table({"before": findings["before"], "after": findings["after"]}, HEADLINE))
+    print(f"Report: {folder}/report.html")
+    return 0
+
+
+def decide(words: list[str]) -> int:
+    """`levelhead decide`."""
+    parser = Parser(
+        prog="levelhead decide",
+        description="Thresholds with a guarantee, conformal sets, cheapest choices: set on halves "
+        "of the validation predictions, tried on test predictions.",
+    )
+    _add_both(parser)
+    _add_risk(parser)
+    parser.add_argument(
+        "--alpha",
+        type=float,
+        default=0.1,
+        metavar="A",
+        help="how often sets may miss (0.1)",
+    )
+    parser.add_argument("--costs", metavar="CSV", help="costs: rows true, columns answers")
+    parser.add_argument("--abstain-price", type=float, metavar="P", help="price of no answer")
+    _add_outside(parser)
+    _add_methods(parser)
+    _add_figures(parser)
+    add_out(parser, "folder for report.html and findings.json (default: the next runs/NAME-N)")
+    add_json(parser)
+    found = parser.parse(words)
+
+    from levelhead.decisions.costs import of_errors, read_costs
+    from levelhead.findings import decide
+    from levelhead.report import judgement
+
+    validation, test = _both(found)
+    costs = None if found.costs is None else read_costs(found.costs, test.class_names)
+    if costs is None and found.abstain_price is not None:
+        costs = of_errors(test.class_names)
+    outside = _outside(found)
+    with _folder(found, found.validation, "decision") as folder:
+        decided = decide(
+            validation,
+            test,
+            risk=found.risk,
+            alpha=found.alpha,
+            methods=_methods(found),
+            costs=costs,
+            abstain_price=found.abstain_price,
+            outside=outside,
+        )
+        findings = decided.findings
+        if folder is not None:
+            panels = judgement.decision_panels(decided)
+            view = (_name(found.apply or found.validation), _command("decide", words))
+            page = judgement.decision_report(findings, panels, *view)
+            _write(found, folder, findings, panels, page)
+    if found.json:
+        print_json(findings)
+        return 0
+    print("\n".join(findings["words"]))
+    print(f"Report: {folder}/report.html")
+    return 0
+
+
+def _add_kind(parser: Parser) -> None:
+    kind = parser.add_mutually_exclusive_group()
+    for name, told in (
+        ("logits", "the scores are logits"),
+        ("probabilities", "the scores are probabilities"),
+        ("confidence", "only the columns prediction, confidence and label are to be used"),
+    ):
+        kind.add_argument(f"--{name}", dest="kind", action="store_const", const=name, help=told)
+
+
+def _add_both(parser: Parser) -> None:
+    parser.add_argument(
+        "validation", metavar="VALIDATION", help="predictions to fit on, or a run (both its splits)"
+    )
+    parser.add_argument("--apply", metavar="TEST", help="predictions to apply it to and judge")
+    _add_kind(parser)
+
+
+def _add_risk(parser: Parser) -> None:
+    parser.add_argument(
+        "--risk", type=float, default=0.01, metavar="R",
+        help="share of answers that may be wrong (default: 0.01, a precision of 99 %%)",
+    )  # fmt: skip
+
+
+def _add_outside(parser: Parser) -> None:
+    parser.add_argument(
+        "--outside",
+        metavar="FILE",
+        help="predictions of examples from elsewhere, no labels",
+    )
+
+
+def _add_methods(parser: Parser) -> None:
+    parser.add_argument(
+        "--methods", nargs="+", metavar="NAME", help="calibrators to rank, or all (default: all)"
+    )
+
+
+def _methods(found: Any) -> list[str] | None:
+    return None if found.methods == ["all"] else found.methods
+
+
+def _add_figures(parser: Parser) -> None:
+    parser.add_argument("--figures", action="store_true", help="write figures (PNG, SVG), too")
+
+
+def _read(found: Any, path: str, **more: Any) -> Outputs:
+    """Predictions of a file, or of a run's test split."""
+    from levelhead.reading import read_predictions
+    from levelhead.runs import finished_run
+
+    if Path(path).is_dir():
+        return finished_run(path).outputs("test")
+    return read_predictions(path, found.kind, **more)
+
+
+def _both(found: Any) -> tuple[Outputs, Outputs]:
+    """Validation and test predictions: two files, or a run alone."""
+    from levelhead.runs import finished_run
+
+    if Path(found.validation).is_dir():
+        run = finished_run(found.validation)
+        test = run.outputs("test") if found.apply is None else _read(found, found.apply)
+        return run.outputs("validation"), test
+    if found.apply is None:
+        raise LevelheadError(
+            f"--apply TEST is missing: {found.validation} fits, other examples have to judge"
+        )
+    return _read(found, found.validation), _read(found, found.apply)
+
+
+def _outside(found: Any) -> Outputs | None:
+    return None if found.outside is None else _read(found, found.outside, labelled=False)
+
+
+@contextmanager
+def _folder(found: Any, path: str, what: str) -> Iterator[Path | None]:
+    """A new folder, made first: a place that cannot be is said before the work, not after.
+
+    None for `--json` without `--out`, which only prints.
+    """
+    from levelhead.runs import new_folder
+
+    if found.json and found.out is None:
+        yield None
+        return
+    folder = new_folder(found.out, f"{Path(_name(path)).stem}-{what}")
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            folder.rmdir()  # only where nothing was written
+
+
+def _write(found: Any, folder: Path, findings: dict[str, Any], panels: Any, page: str) -> None:
+    """Write findings, report and, where asked for, the figures."""
+    from levelhead.report.judgement import write_panels
+    from levelhead.runs import write, write_json
+
+    write_json(folder / "findings.json", findings)
+    write(folder / "report.html", page)
+    if found.figures:
+        write_panels(panels, folder / "figures")
+
+
+def _name(path: str) -> str:
+    """The last part of a path, also of `.`."""
+    return Path(path).absolute().name
+
+
+def _command(name: str, words: list[str]) -> str:
+    return shlex.join(["levelhead", name, *words])

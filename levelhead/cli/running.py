@@ -1,0 +1,194 @@
+"""The commands that make runs and use them: check, train, resume, compare, predict, report."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from levelhead.cli.common import add_json, add_out, print_json
+from levelhead.flags import Parser, add_recipe, grid_of, recipe_of
+
+if TYPE_CHECKING:
+    from levelhead.runs import Run
+
+
+def train(words: list[str]) -> int:
+    """`levelhead train`."""
+    parser = Parser(
+        prog="levelhead train", description="Train, calibrate, judge, report: DATA becomes a run."
+    )
+    add_recipe(parser)
+    add_out(parser, "run folder to make (default: the next runs/NAME-N)")
+    add_json(parser)
+    found = parser.parse(words)
+    recipe = recipe_of(found)
+
+    from levelhead.terminal import watcher
+    from levelhead.training import train
+
+    _show_run(train(recipe, found.out, watch=watcher()), found.json)
+    return 0
+
+
+def resume(words: list[str]) -> int:
+    """`levelhead resume`."""
+    parser = Parser(
+        prog="levelhead resume",
+        description="Go on with a run that was stopped; it ends as if it never had been.",
+    )
+    parser.add_argument("run", metavar="RUN", help="run folder")
+    add_json(parser)
+    found = parser.parse(words)
+
+    from levelhead.terminal import watcher
+    from levelhead.training import resume
+
+    _show_run(resume(found.run, watch=watcher()), found.json)
+    return 0
+
+
+def _show_run(run: Run, as_json: bool) -> None:
+    if as_json:
+        print_json(run.findings | {"run": str(run.folder)})
+        return
+    from levelhead.report import run_words
+
+    print("\n".join(run_words(run)))
+
+
+def compare(words: list[str]) -> int:
+    """`levelhead compare`."""
+    parser = Parser(
+        prog="levelhead compare",
+        description="Train every combination of the values given, over seeds, and say which to "
+        "use. Any flag takes several values. The same command again goes on where it stopped.",
+    )
+    add_recipe(parser, many=True)
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds (default: 3)")
+    add_out(parser, "study folder (default: the next runs/NAME-study-N)")
+    add_json(parser)
+    found = parser.parse(words)
+    recipe, grid = grid_of(found)
+
+    from levelhead.study import compare, table
+    from levelhead.terminal import watcher
+    from levelhead.text import columns
+
+    watch = watcher(epochs=False)
+    study = compare(recipe, grid, seeds=found.seeds, out=found.out, watch=watch)
+    if found.json:
+        print_json(study.findings | {"study": str(study.folder)})
+        return 0
+    print(columns(*table(study.findings)))
+    print()
+    print("\n".join(study.findings["recommendation"]))
+    print(f"Report: {study.folder / 'report.html'}")
+    return 0
+
+
+def predict(words: list[str]) -> int:
+    """`levelhead predict`."""
+    parser = Parser(
+        prog="levelhead predict", description="Calibrated predictions of pictures or folders."
+    )
+    parser.add_argument("run", metavar="RUN", help="a finished run")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="pictures, or folders (searched through)"
+    )
+    parser.add_argument(
+        "--abstain-below",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="decide `abstain` where the confidence is lower (default: 0, never)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    add_out(parser, "CSV file to write: path, prediction, confidence, decision, a column a class")
+    add_json(parser)
+    found = parser.parse(words)
+
+    from levelhead.predict import predict_files, write_csv
+    from levelhead.runs import finished_run
+
+    predicted = predict_files(
+        finished_run(found.run),
+        found.images,
+        abstain_below=found.abstain_below,
+        device=found.device,
+    )
+    for path, why in predicted.broken:
+        print(f"levelhead: {path}: {why}; left out", file=sys.stderr)
+    if found.out is not None:
+        write_csv(Path(found.out), predicted)
+    if found.json:
+        print_json(predicted.as_json())
+    elif found.out is not None:
+        print(f"{len(predicted.paths)} predictions written to {found.out}")
+    else:
+        width = max((len(path) for path in predicted.paths), default=0)
+        for path, decision, sure in zip(
+            predicted.paths, predicted.decisions, predicted.confidence, strict=True
+        ):
+            print(f"{path:<{width}}  {decision}  {sure:.3f}")
+    return 2 if not predicted.paths else 0
+
+
+def report(words: list[str]) -> int:
+    """`levelhead report`."""
+    parser = Parser(
+        prog="levelhead report", description="Write report.html of a run or study anew."
+    )
+    parser.add_argument("run", metavar="RUN", help="run or study folder")
+    parser.add_argument("--figures", metavar="FOLDER", help="write the figures as PNG there, too")
+    add_json(parser)
+    found = parser.parse(words)
+
+    from levelhead.report import write_figures, write_report
+
+    path = write_report(found.run)
+    figures = [] if found.figures is None else write_figures(found.run, found.figures)
+    if found.json:
+        print_json({"report": str(path), "figures": [str(figure) for figure in figures]})
+    else:
+        print(*[path, *figures], sep="\n")
+    return 0
+
+
+def check(words: list[str]) -> int:
+    """`levelhead check`."""
+    parser = Parser(
+        prog="levelhead check", description="What is in a data set, and what is wrong with it."
+    )
+    parser.add_argument("data", metavar="DATA", help="the data, as for levelhead train")
+    add_json(parser)
+    found = parser.parse(words)
+
+    from levelhead.datasets.check import check
+    from levelhead.datasets.check import words as sentences
+    from levelhead.terminal import counter
+
+    findings = check(found.data, progress=counter("reading pictures"))
+    if found.json:
+        print_json(findings)
+    else:
+        print("\n".join(sentences(findings)))
+    return 0
+
+
+def models(words: list[str]) -> int:
+    """`levelhead models`."""
+    parser = Parser(prog="levelhead models", description="The networks that --model knows.")
+    add_json(parser)
+    found = parser.parse(words)
+
+    from levelhead.models import MODELS
+
+    if found.json:
+        print_json({"models": list(MODELS)})
+        return 0
+    for name, make in MODELS.items():
+        words_ = (getattr(make, "func", make).__doc__ or "").splitlines()[0]
+        print(f"{name:<10} {words_}")
+    print("timm:NAME, torchvision:NAME: any network of those libraries")
+    return 0
