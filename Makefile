@@ -24,7 +24,8 @@ help:
 	@echo "make check      what CI runs: lint, formatting, types, docs, tests"
 	@echo "make format     let ruff mend what it can"
 	@echo "make docs       write docs/reference.md anew from the code"
-	@echo "make benchmark  time CIFAR-10 against a plain notebook loop (needs LEVELHEAD_DATA)"
+	@echo "make benchmark  time CIFAR-10 against a plain notebook loop (needs LEVELHEAD_DATA);"
+	@echo "                benchmarks/README.md names the others"
 	@echo "make clean      remove the environment and caches (runs/ stays)"
 
 # `compare` resumes a stopped study, and only reports a finished one.

@@ -16,6 +16,7 @@ from typing import Any
 
 from levelhead.calibrators import CALIBRATORS
 from levelhead.datasets import DATASETS
+from levelhead.decisions import SCORES
 from levelhead.figures import FIGURES
 from levelhead.flags import explanations
 from levelhead.losses import LOSSES
@@ -70,6 +71,10 @@ def reference() -> str:
             "",
             *table("name | what it does", ((f"`{n}`", summary(c)) for n, c in CALIBRATORS.items())),
             "",
+            "## Scores of certainty",
+            "",
+            *table("name | title | needs | definition", scores()),
+            "",
             "## Figures",
             "",
             *table(
@@ -122,8 +127,14 @@ def choices() -> Iterable[tuple[str, ...]]:
 def metrics() -> Iterable[tuple[str, ...]]:
     """A row for each metric."""
     for name, metric in METRICS.items():
-        better = {"up": "higher", "down": "lower"}[metric.direction]
+        better = {"up": "higher", "down": "lower", "none": "–"}[metric.direction]
         yield f"`{name}`", metric.title, better, metric.interval, metric.source
+
+
+def scores() -> Iterable[tuple[str, ...]]:
+    """A row for each score of certainty."""
+    for name, score in SCORES.items():
+        yield f"`{name}`", score.title, score.needs, score.source
 
 
 def summary(thing: Any) -> str:
