@@ -7,7 +7,9 @@ are mapped where they lie: what is larger than memory can be judged, too.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,12 +92,18 @@ def read_people(path: str | Path, outputs: Outputs) -> Tensor:
         if path.suffix == ".npy":
             table = np.load(path, allow_pickle=False)
         else:
-            table = np.loadtxt(path, delimiter=",", ndmin=2)
+            with warnings.catch_warnings(action="ignore"):  # of an empty file; its shape tells
+                table = np.loadtxt(path, delimiter=",", ndmin=2)
         found = shares(table)
     except OSError as error:
-        raise LevelheadError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except ValueError as error:  # LevelheadError is one, too
-        raise LevelheadError(f"{path}: no table of counts ({error})") from None
+        why = error.strerror or error
+        raise LevelheadError(f"{path}: cannot be read ({why}); check the path") from None
+    except LevelheadError as error:
+        raise LevelheadError(f"{path}: {error}") from None
+    except (ValueError, EOFError) as error:
+        raise LevelheadError(
+            f"{path}: no table of counts ({error}); give numbers alone, without a header"
+        ) from None
     if found.shape != (len(outputs), outputs.classes):
         raise LevelheadError(
             f"{path}: shape {tuple(found.shape)} for {len(outputs)} predictions of "
@@ -168,8 +176,11 @@ def _from_arrays(
         found = ["confidence"]
     found = [name for name in found if name != "confidence"] or found
     if len(found) != 1:
-        holds = "both logits and probabilities" if found else "neither logits nor probabilities"
-        raise LevelheadError(f"holds {holds}; keep exactly one array of that name")
+        if found:
+            raise LevelheadError("holds both logits and probabilities; keep exactly one of them")
+        raise LevelheadError(
+            "holds neither logits nor probabilities; add an array of one of these names"
+        )
     kind = found[0]
     if asked.kind is not None and asked.kind != kind:
         raise LevelheadError(f"holds {kind}, not {asked.kind}; leave out --{asked.kind}")
@@ -203,6 +214,12 @@ def _csv(path: Path, asked: _Asked) -> Outputs:
             return _table(reader, layout, asked, lambda i: f"line {_line(path, i)}")
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else "no rows"
+        if found := re.match(r"In CSV column #(\d+): (.*)", reason):
+            name = reader.schema.names[int(found[1])]
+            raise LevelheadError(
+                f"the column {name!r} is no numbers ({found[2]}); mend that row, or call a column "
+                f"that is no class one of {', '.join(RESERVED)}"
+            ) from None
         raise LevelheadError(f"not a table of numbers ({reason}); mend that line") from None
 
 

@@ -253,6 +253,8 @@ def test_right_on_average_is_not_calibrated() -> None:
     found = audit(outputs, **QUICK)
     assert found["words"][0].startswith("Right on average but not calibrated: it claims")
     assert found["calibrated"]["p_value"] < 0.05
+    few = audit(world(10, 2, 2.5, 3), **QUICK)  # +20 points, which may be 0: not "right"
+    assert few["words"][0].startswith("Not calibrated: it claims 89.7 % on average")
 
 
 def test_few_examples_decide_nothing() -> None:
@@ -479,11 +481,12 @@ def test_a_run_instead_of_files(
     trained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run would have to be exported before its own judge reads it."""
-    assert json.loads(told(capsys, "audit", trained, "--json"))["n"] > 300
-    made = json.loads(told(capsys, "calibrate", trained, "--json", "--methods", "temperature"))
+    few = ("--methods", "temperature")
+    assert json.loads(told(capsys, "audit", trained, "--json", *few))["n"] > 300
+    made = json.loads(told(capsys, "calibrate", trained, "--json", *few))
     assert made["calibration"] is None or made["calibration"]["fitted_on"] == "validation"
     out = str(tmp_path / "d")
-    told(capsys, "decide", trained, "--out", out)
+    told(capsys, "decide", trained, *few, "--out", out)
     assert "levelhead decision" in (tmp_path / "d" / "report.html").read_text(encoding="utf-8")
     test = f"{trained}/outputs/test.safetensors"
     assert "the split 'test'" in fails(capsys, "calibrate", test, "--apply", test)
@@ -500,7 +503,15 @@ def test_groups_and_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     table = tmp_path / "grouped.csv"
     table.write_text("\n".join(lines) + "\n")
     np.save(tmp_path / "people.npy", np.random.default_rng(0).integers(0, 9, (90, 3)) + 1)
-    words = ("audit", str(table), "--logits", "--group-column", "camera")
+    words = (
+        "audit",
+        str(table),
+        "--methods",
+        "temperature",
+        "--logits",
+        "--group-column",
+        "camera",
+    )
     out = tmp_path / "g"
     told(capsys, *words, "--people", str(tmp_path / "people.npy"), "--out", str(out))
     found = json.loads((out / "findings.json").read_text())

@@ -93,6 +93,7 @@ def _could_be_calibrated(
     return {
         "test": "consistency resampling of the ECE (Bröcker & Smith 2007)",
         "resamples": resamples,
+        "ece": float(error(cells.residual, cells.count)),
         "p_value": consistency(cells, error, resamples, seed),
         "needed": examples_needed_for_calibration(cells, error, level, seed=seed),
     }

@@ -64,7 +64,7 @@ def verdict(
 ) -> str:
     """Over- or underconfident, by how much, and whether the data can tell.
 
-    `calibrated` holds `p_value`, of the test that the model is calibrated, and `needed`.
+    `calibrated` holds the `ece`, the `p_value` of the test that the model is calibrated, `needed`.
     """
     gap, found = confidence_gap(outputs, level=level, resamples=resamples, seed=seed)
     sure, right = _sure_and_right(outputs)
@@ -79,10 +79,15 @@ def verdict(
         way = "Overconfident" if gap > 0 else "Underconfident"
         much = f"{abs(gap) * 100:.1f} points too {'sure' if gap > 0 else 'unsure'} ({ends})"
         return f"{way}: {claim} of {of}, {much}; {test}."
+    if p < alpha and abs(gap) < calibrated["ece"] / 2:
+        return (
+            f"Right on average but not calibrated: {claim} of {of} ({ends} points), yet too sure "
+            f"at some confidences and not sure enough at others; {test}."
+        )
     if p < alpha:
         return (
-            f"Right on average but not calibrated: {claim} ({ends} points), yet too sure at some "
-            f"confidences and not sure enough at others; {test}."
+            f"Not calibrated: {claim} of {of} ({ends} points: they cannot tell whether it is too "
+            f"sure or too unsure on average); {test}."
         )
     needed = calibrated["needed"]
     more = f" Were the error seen real, about {needed:,} examples would show it." if needed else ""
