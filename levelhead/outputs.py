@@ -31,6 +31,9 @@ TENSORS = ("features", "head_weight", "head_bias", "predicted", "label_distribut
 STRINGS = ("ids", "groups", "split", "split_hash")
 """The optional fields of Outputs, by how a file keeps them."""
 
+LARGEST = 1e30
+"""Logits beyond this are no result of a model, and overflow when they are squared."""
+
 _PIECE = 1 << 17  # scores worked on at once: float64 copies that stay in the processor's cache
 
 
@@ -150,6 +153,9 @@ class Outputs:
             )
         check_rows(self.kind, self.scores, self.labels, k, lambda i: f"row {i}")
         n = len(self.scores)
+        if len(set(self.class_names)) < k:
+            twice = next(c for i, c in enumerate(self.class_names) if c in self.class_names[:i])
+            raise LevelheadError(f"class names: {twice!r} stands twice; rename one")
         if (self.kind == "confidence") != (self.predicted is not None):
             raise LevelheadError(
                 "predicted: belongs to Outputs of kind 'confidence', and only there"
@@ -325,6 +331,11 @@ def check_rows(
             raise LevelheadError(
                 f"{where(start + i)}: {shown} (or a gap) among the {kind}; leave the row out or "
                 "mend the model"
+            )
+        if kind == "logits" and (i := first((piece.abs() > LARGEST).any(1))) is not None:
+            raise LevelheadError(
+                f"{where(start + i)}: a logit of {float(piece[i].abs().max()):g}; must be at most "
+                f"{LARGEST:g} in size: mend the model"
             )
         if kind == "confidence" and (i := first(((piece < 0) | (piece > 1)).any(1))) is not None:
             raise LevelheadError(

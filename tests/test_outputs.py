@@ -77,7 +77,10 @@ def test_tiny_float64_probabilities_survive():
         ({"labels": [0, 1, 3, 2]}, "row 2: the label 3 is out of range; labels run from 0 to 2"),
         ({"labels": [0, -1, 1, 2]}, "row 1: the label -1 is out of range"),
         ({"labels": [0, 1.5, 1, 2]}, "row 1: the label 1.5 is no whole number"),
-        ({"labels": ["a", "b", "c", "d"]}, "row 0: the label 'a' is no class; give one of the names 0, 1"),
+        (
+            {"labels": ["a", "b", "c", "d"]},
+            "row 0: the label 'a' is no class; give one of the names 0, 1",
+        ),
         ({"labels": [0, 1]}, r"labels: shape \(2,\) for 4 rows"),
         ({"scores": LOGITS[0]}, r"logits: shape \(3,\); must be \[N, K\]"),
         ({"scores": LOGITS[:, :1]}, "1 class; a classifier has at least 2"),
@@ -199,7 +202,7 @@ def test_csv_labels_names_win_over_positions(tmp_path):
         (CSV.replace(",dog\n", ",1\n"), "line 3: the label '1' is no class"),
         (CSV.replace("0.8", "1.8"), "line 3: the probabilities add up to 2, not 1"),
         (CSV.replace("0.8", ""), "line 3: NaN"),
-        (CSV.replace("0.8", "x"), "not a table of numbers .*'x'"),
+        (CSV.replace("0.8", "x"), "the column 'dog' is no numbers .*'x'"),
         (CSV.replace("0.8,dog", "0.8"), "not a table of numbers .*Expected 3 columns"),
         (CSV.replace("label", "truth"), "no column 'label' among cat, dog, truth"),
         (CSV.replace("dog,label", "cat,label"), "the column 'cat' stands twice"),
@@ -287,3 +290,11 @@ def test_header_is_plain_json(tmp_path):
     with safe_open(tmp_path / "o.safetensors", framework="np") as file:
         assert json.loads(file.metadata()["levelhead"])["classes"] == ["a", "b", "c"]
         assert set(file.keys()) == {"logits", "labels"}
+
+
+def test_what_no_model_says_is_refused():
+    """Absurd logits would end in an overflow far from their cause; two classes share one name."""
+    with pytest.raises(LevelheadError, match=r"row 1: a logit of 1e\+31; must be at most 1e\+30"):
+        Outputs.from_logits([[0.0, 1.0], [1e31, 0.0]], [0, 1])
+    with pytest.raises(LevelheadError, match="class names: 'a' stands twice"):
+        Outputs.from_logits(LOGITS, LABELS, ["a", "b", "a"])

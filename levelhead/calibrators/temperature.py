@@ -204,7 +204,7 @@ def _spread(logits: Tensor) -> float:
             least = z.masked_fill(z <= LOG_ZERO, math.inf).amin(1)
         largest = max(largest, float((top.double() - least.double()).max()))
         size = max(size, float(top.abs().max()))
-    return largest if largest > 1e-12 * size else 0.0
+    return largest if largest > max(1e-12 * size, 1e-30) else 0.0
 
 
 def _sums(logits: Tensor, labels: Tensor, beta: float) -> tuple[float, float, float, float]:

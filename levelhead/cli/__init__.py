@@ -57,7 +57,7 @@ def run(words: list[str]) -> int:
         # torch says "out of memory" or "can't allocate memory", both as a RuntimeError.
         if isinstance(error, RuntimeError) and " memory" not in str(error):
             raise
-        return _fail("out of memory; give a smaller --batch-size or --image-size")
+        return _fail("out of memory; give a smaller --batch-size or --image-size, or fewer rows")
     except OSError as error:
         return _fail(f"{error.filename or 'file'}: {error.strerror}; see that it can be used")
 

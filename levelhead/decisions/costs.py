@@ -58,7 +58,9 @@ def read_costs(path: str | Path, class_names: tuple[str, ...]) -> Costs:
             file.seek(0)
             lines = csv.reader(file, delimiter="," if comma else ";")
             table = [(lines.line_num, [c.strip() for c in line]) for line in lines if any(line)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise LevelheadError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except (UnicodeDecodeError, csv.Error) as error:
         raise LevelheadError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from None
     answers = table[0][1][1:] if table else []
     priced = ABSTAIN in answers and ABSTAIN not in class_names

@@ -33,7 +33,7 @@ def separate(
     if isinstance(outside, Tensor):
         nothing = torch.zeros(len(outside), dtype=torch.int64)
         outside = Outputs(inside.kind, outside, nothing, inside.class_names)
-    if outside.classes != inside.classes:
+    if outside.classes != inside.classes and "confidence" not in (inside.kind, outside.kind):
         raise LevelheadError(
             f"{inside.classes} classes inside, {outside.classes} outside; give one network's scores"
         )

@@ -191,7 +191,7 @@ def _why(errors_to: Any, cuts: Any, risk: float, level: float) -> tuple[str, int
     n, fewest, wanted = len(errors_to) - 1, _fewest(risk, level), f"{risk * 100:.4g} %"
     if n < fewest:
         return (
-            f"{n:,} examples are too few: even without an error, {fewest:,} are needed to show a "
+            f"{n:,} are too few examples: even without an error, {fewest:,} are needed to show a "
             f"risk of at most {wanted}; add {fewest - n:,}"
         ), fewest
     bounds = upper_bound(errors_to[cuts], cuts, level)

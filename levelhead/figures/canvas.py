@@ -137,7 +137,7 @@ def _painted(panel: Panel, draw: Callable[[Any, Axes], None]) -> Iterator[Figure
 
 
 def _tag(tag: str, key: str) -> str:
-    if tag.startswith(f'<g id="{_TIP}'):
+    if tag.startswith((f'<g id="{_TIP}', f"<g id='{_TIP}")):  # ' where the text holds "
         return f"<g><title>{tag[len(_TIP) + 7 : -2]}</title>"
     # Finer than a hundredth of a point is seen nowhere, and what nobody asks for is half the file.
     tag = re.sub(r"(\.\d\d)\d+", r"\1", tag)

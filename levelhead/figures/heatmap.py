@@ -78,7 +78,7 @@ def draw(panel: Heatmap, axes: Axes) -> None:
             ink, text = ("white" if depth > 0.7 else INK), f"{100 * gap:+.0f}".replace("-", "−")
             axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=7)
     names = zip(panel.class_names, panel.error, strict=True)
-    axes.set_yticks(range(k), [f"{shorten(name)}  {error:.3f}" for name, error in names])
+    axes.set_yticks(range(k), [f"{shorten(name)} (ECE {error:.3f})" for name, error in names])
     ticks = np.arange(0, bins + 1, 3)
     axes.set_xticks(ticks - 0.5, [f"{panel.edges[tick]:.1f}" for tick in ticks])
     axes.spines[:].set_visible(False)
