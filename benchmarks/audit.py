@@ -57,7 +57,7 @@ def tasks(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, Task]:
     """What is timed: by task, the one side and the others. The first is levelhead's."""
     k = logits.shape[1]
     p, y = torch.softmax(logits, 1), labels
-    p_array, y_array = p.numpy(), y.numpy()
+    p_array, p_double, y_array = p.numpy(), p.double().numpy(), y.numpy()
     top, right = p.amax(1).numpy(), (p.argmax(1) == y).numpy().astype(float)
 
     def ours(names: list[str]) -> dict[str, object]:
@@ -109,7 +109,8 @@ def tasks(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, Task]:
         "temperature": {
             "levelhead": lambda: Temperature.fit(logits, labels),
             "probmetrics ts-mix": ts_mix,
-            "netcal": lambda: netcal.scaling.TemperatureScaling().fit(p_array, y_array),
+            # On float32 netcal 1.4 stays at T = 1.
+            "netcal, float64": lambda: netcal.scaling.TemperatureScaling().fit(p_double, y_array),
             "torch L-BFGS, 50 steps": classic,
         },
         "all metrics with intervals, 1,000 resamples": {

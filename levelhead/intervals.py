@@ -274,8 +274,8 @@ def calibration_interval(
     error probability, all goes against t = 0 from above at t = 0 (0 is covered in 95 %, not
     97.5 %), half to either side from two standard deviations on, linear in between. Above 200 cells
     the resamples are fewer (200,000 / cells, at least 64), and below 300 of them their quantiles a
-    normal's. Coverage: benchmarks/coverage.py. Neglected: any error that the bins average out,
-    which no binned figure can see.
+    normal's. Coverage: benchmarks/interval_coverage.py. Neglected: any error that the bins average
+    out, which no binned figure can see.
     """
     world, alpha = _World(cells, error, resamples, seed), 1 - level
     x = float(error(cells.residual, cells.count))

@@ -14,7 +14,7 @@ from torch import Tensor
 from levelhead.binning import BINS
 from levelhead.calibrators import Calibrator, Temperature
 from levelhead.errors import LevelheadError
-from levelhead.intervals import Interval, mean_interval, normal_quantile, wilson
+from levelhead.intervals import ANALYTIC, Interval, mean_interval, normal_quantile, wilson
 from levelhead.metrics import METRICS, intervals_of, reason
 from levelhead.outputs import Outputs
 
@@ -69,16 +69,28 @@ def _metrics(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Values with intervals, nulls beside a reason; and how each interval was found."""
     found: dict[str, Any] = {}
+    methods: dict[str, str] = {}
     ready: dict[str, Any] = {}
     for name in names:
         metric = METRICS[name]
         found[name] = {"value": None, "low": None, "high": None}
         if (why := reason(metric, outputs)) is not None:
             found[name]["reason"] = why
-        else:
-            binned = "bins" in inspect.signature(metric.prepare).parameters
-            more: dict[str, Any] = {"bins": bins} if binned else {}
-            ready[name] = metric.prepare(outputs, **more)
+            continue
+        binned = "bins" in inspect.signature(metric.prepare).parameters
+        more: dict[str, Any] = {"bins": bins} if binned else {}
+        ready[name] = metric.prepare(outputs, **more)
+        if len(outputs) > ANALYTIC:  # no bootstrap to share: one at a time, for the memory
+            methods |= _fill(found, ready, outputs, choices)
+            ready = {}
+    methods |= _fill(found, ready, outputs, choices)
+    return found, methods
+
+
+def _fill(
+    found: dict[str, Any], ready: dict[str, Any], outputs: Outputs, choices: dict[str, Any]
+) -> dict[str, str]:
+    """Put values and intervals of what is prepared into `found`; returns how each was made."""
     ends = intervals_of([(METRICS[n], prepared) for n, prepared in ready.items()], **choices)
     for (name, prepared), end in zip(ready.items(), ends, strict=True):
         value = number(METRICS[name].value(prepared)[name])
@@ -87,7 +99,7 @@ def _metrics(
         found[name] = {"value": value, "low": low, "high": high}
         if value is None:
             found[name] |= {"low": None, "high": None, "reason": "the scores are too large for it"}
-    return found, {name: end.method for name, end in zip(ready, ends, strict=True)}
+    return {name: end.method for name, end in zip(ready, ends, strict=True)}
 
 
 def confusion(outputs: Outputs) -> Tensor:

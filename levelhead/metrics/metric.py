@@ -77,7 +77,10 @@ def number(values: Tensor) -> Any:
 def once(
     make: Callable[Concatenate[Outputs, P], T],
 ) -> Callable[Concatenate[Outputs, P], T]:
-    """`make(outputs, …)`, kept by the outputs as long as they live: metrics share their work."""
+    """`make(outputs, …)`, kept by the outputs as long as they live: metrics share their work.
+
+    Of many examples only the last two are kept, which is what neighbours in METRICS share.
+    """
 
     signature = inspect.signature(make)
 
@@ -87,9 +90,11 @@ def once(
         asked = signature.bind(None, *args, **more)
         asked.apply_defaults()
         key = (make, *asked.arguments.values())
-        if key not in store:
-            store[key] = make(outputs, *args, **more)
-        return store[key]
+        found = store.pop(key) if key in store else make(outputs, *args, **more)
+        while len(outputs) > ANALYTIC and len(store) > 1:
+            store.pop(next(iter(store)))
+        store[key] = found
+        return found
 
     return kept
 

@@ -131,9 +131,15 @@ def _cells_of(prepared: Smoothed) -> tuple[Cells, Error]:
     hits = sums(index, _COARSE, prepared.correct).numpy()
     place = (count.cumsum() - count / 2) / count.sum()  # bins of about equal mass
     residual = count * sure - hits
-    sigma = max(4 * float(_coarse(residual, count)), 1 / _COARSE)
-    near = [_smooth(_dct(values), np.array(math.log(sigma))) for values in (residual, count)]
-    pattern = count * near[0] / np.maximum(near[1], 1e-12)  # noise changes its sign less often
+    seen = max(float(_coarse(residual, count)), 1 / _COARSE)
+    noise = math.sqrt(float((count * sure * (1 - sure)).sum())) / count.sum()
+    # The smoothest pattern that loses no more than noise: one that has more changes of sign than
+    # the population has would need a larger noise to show the error seen.
+    for width in (4, 2, 1):
+        near = [_smooth(_dct(v), np.array(math.log(width * seen))) for v in (residual, count)]
+        pattern = count * near[0] / np.maximum(near[1], 1e-12)
+        if float(np.abs(pattern).sum()) / count.sum() >= seen - noise:
+            break
     bins = (place * BINS).astype(np.int64)
     return Cells(count, sure, hits, bins, None, pattern), _coarse
 

@@ -1,0 +1,28 @@
+"""Focal loss: the surer the network is of a class, the less that class's term counts."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from levelhead.losses.knobs import Options, settle
+from levelhead.losses.terms import expectation, log_softmax
+from levelhead.targets import Targets
+
+
+def focal(logits: Tensor, targets: Targets, **options: Unpack[Options]) -> Tensor:
+    """Σ_k w_k q_k (1 − p_k)^γ (−log p_k), q the smoothed or soft target; γ = strength (3) -> [B].
+
+    With a hard label it is the paper's (1 − p_y)^γ (−log p_y), a class weight its α_t; over soft
+    and smoothed targets the sum is the expectation of that. γ = 0 is cross-entropy. Not a proper
+    score. Raises LevelheadError for an ε or γ out of range.
+    Source: Lin et al. 2017, "Focal loss for dense object detection" (γ = 2); Mukhoti et al. 2020,
+    "Calibrating deep neural networks using focal loss" (γ = 3).
+    """
+    told = settle("focal", targets, **options)
+    log_p = log_softmax(logits)
+    # Clamped: at p = 1 and γ < 1 the slope of (1 − p)^γ is infinite, and times log p = 0, nan.
+    rest = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
+    return -expectation(rest.pow(told.strength) * log_p, targets, told)
