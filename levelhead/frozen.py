@@ -187,6 +187,8 @@ def _solve(
             smoothing=smoothing,
             convention=recipe.convention,
             class_weights=class_weights,
+            strength=recipe.strength,
+            margin=recipe.margin,
         )
         value = losses.mean() + penalty / 2 * solution[:, :-1].square().sum()
         value.backward()

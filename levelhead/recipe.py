@@ -51,13 +51,21 @@ class Recipe:
     """Use no published weights: auto then takes resnet18 for photos."""
 
     loss: str = "cross_entropy"
-    """Training loss."""
+    """Training loss: cross_entropy, or a relative of smoothing."""
+    strength: float | None = None
+    """Strength of the loss's own term, for example focal's gamma (default: its paper's)."""
+    margin: float | None = None
+    """Margin of the loss mbls, in logits (default: 10)."""
     smoothing: float = 0.0
     """Label smoothing epsilon, in [0, 1)."""
     convention: Literal["uniform", "others"] = "uniform"
     """Spread epsilon over all K classes (uniform) or over the K-1 wrong ones (others)."""
-    targets: Literal["loss", "explicit"] = "loss"
-    """Smooth inside the loss, or make explicit soft targets (same numbers)."""
+    targets: Literal["loss", "explicit", "online"] = "loss"
+    """Smooth inside the loss, by explicit soft targets (same numbers), or online (learnt)."""
+    noise: Literal["none", "symmetric", "asymmetric"] = "none"
+    """Falsify labels of train and validation (test stays clean): any wrong class, or its double."""
+    noise_rate: float = 0.2
+    """Share of the labels that --noise falsifies."""
     class_weights: Literal["none", "balanced"] = "none"
     """Weigh classes by the inverse of their frequency in the training split."""
 
@@ -99,6 +107,8 @@ class Recipe:
     tta: Literal["none", "flip"] = "none"
     """Average the logits of these views when judging and predicting."""
 
+    save_every: int | None = None
+    """Keep the weights in snapshots/ at first and every so many steps (default: only the last)."""
     precision: Literal["float32", "bfloat16"] | None = None
     """Arithmetic of training (default: bfloat16 where the machine gains); judging is float32."""
     device: str = "auto"
@@ -122,13 +132,14 @@ class Recipe:
         must("smoothing", 0 <= self.smoothing < 1, "in [0, 1), for example 0.1")
         must("validation", 0 < self.validation < 1, "between 0 and 1, for example 0.1")
         must("test", 0 < self.test < 1, "between 0 and 1, for example 0.2")
+        must("noise_rate", 0 <= self.noise_rate <= 1, "between 0 and 1, for example 0.2")
         must("power", self.power > 0, "above 0")
         must("step_factor", 0 < self.step_factor <= 1, "in (0, 1]")
         finite = ("lr", "weight_decay", "penalty", "power", "clip_norm")
         for name in finite:
             must(name, getattr(self, name) is None or math.isfinite(getattr(self, name)), "finite")
         must("step_at", all(0 < s < 1 for s in self.step_at), "shares between 0 and 1")
-        for name in ("lr", "epochs", "batch_size", "clip_norm", "image_size"):
+        for name in ("lr", "epochs", "batch_size", "clip_norm", "image_size", "save_every"):
             optional(name, 0, "above 0")
         for name in ("weight_decay", "penalty", "crop", "cutout", "window"):
             optional(name, 0, "0 or more", strict=False)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from levelhead.errors import LevelheadError, nearest
+from levelhead.errors import LevelheadError
 from levelhead.recipe import Recipe
 
 # Where --epochs is not given, small data is trained for at least this many steps.
@@ -130,13 +130,31 @@ def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Rec
     low_precision: whether the machine gains from bfloat16. A frozen body needs no optimiser, so
     those fields stay unset. Raises LevelheadError for an unknown loss or contradicting flags.
     """
-    from levelhead.losses import LOSSES
+    from levelhead.losses import settle
 
-    if recipe.loss not in LOSSES:
-        raise LevelheadError(f"--loss {recipe.loss}: unknown; {nearest(recipe.loss, list(LOSSES))}")
+    settle(recipe.loss, smoothing=recipe.smoothing, strength=recipe.strength, margin=recipe.margin)
+    if recipe.targets != "loss" and recipe.loss == "label_relaxation":
+        raise LevelheadError(
+            f"--targets {recipe.targets}: --loss label_relaxation relaxes one label, not soft "
+            "targets; leave it out"
+        )
+    if recipe.targets == "online" and recipe.smoothing:
+        raise LevelheadError(
+            f"--smoothing {recipe.smoothing}: --targets online learns its own; leave it out"
+        )
     recipe = choose_model(recipe, facts)
     size = recipe.image_size or facts.size
     if frozen(recipe):
+        for flag, wrong in (
+            ("--targets online", recipe.targets == "online"),
+            ("--save-every", recipe.save_every is not None),
+            ("--loss logit_norm", recipe.loss == "logit_norm"),  # L2 alone would set its scale
+        ):
+            if wrong:
+                raise LevelheadError(
+                    f"{flag}: needs a network trained step by step; add --finetune or another "
+                    "--model"
+                )
         return recipe.replace(precision=recipe.precision or "float32")
     key = "finetune" if recipe.finetune else recipe.model
     chosen = dict(DEFAULTS.get(key, DEFAULTS["borrowed"]))

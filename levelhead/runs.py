@@ -72,8 +72,18 @@ class Run:
 
         return calibrator_of(read_json(self.folder / "calibration.json"))
 
-    def network(self, device: str | torch.device = "cpu") -> Network:
-        """The trained network, ready to predict."""
+    def snapshot(self, step: int) -> Path:
+        """Where the weights after `step` steps are kept."""
+        return self.folder / "snapshots" / f"step-{step:07}.safetensors"
+
+    @property
+    def snapshots(self) -> list[int]:
+        """The steps whose weights were kept (`save_every`), in order."""
+        found = (self.folder / "snapshots").glob("step-*.safetensors")
+        return sorted(int(path.stem.removeprefix("step-")) for path in found)
+
+    def network(self, device: str | torch.device = "cpu", step: int | None = None) -> Network:
+        """The trained network, ready to predict; with `step` as it stood in that snapshot."""
         import torch
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -85,7 +95,10 @@ class Run:
         network = build(
             recipe.model, shape, mean=torch.tensor(data["mean"]), std=torch.tensor(data["std"])
         )
-        path = self.folder / "model.safetensors"
+        path = self.folder / "model.safetensors" if step is None else self.snapshot(step)
+        if step is not None and step not in self.snapshots:
+            kept = ", ".join(map(str, self.snapshots)) or "none; train with --save-every"
+            raise LevelheadError(f"{path}: no such snapshot; there are {kept}")
         try:
             network.load_state_dict(load_file(path))
         except FileNotFoundError:

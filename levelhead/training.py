@@ -31,7 +31,7 @@ from levelhead.prepare import Data, prepare
 from levelhead.recipe import Recipe
 from levelhead.resolve import choices, frozen
 from levelhead.runs import Run, new_folder, open_run, write, write_json, write_rows, write_splits
-from levelhead.targets import Targets
+from levelhead.targets import OnlineTable, Targets
 
 JUDGING_BATCH = 1000
 
@@ -84,7 +84,14 @@ class Epoch:
     images_per_second: float
 
 
-Event = Note | Progress | Step | Epoch
+@dataclass(frozen=True)
+class Snapshot:
+    """The network stands as it is after `step` steps, for whoever keeps it (`save_every`)."""
+
+    step: int
+
+
+Event = Note | Progress | Step | Snapshot | Epoch
 
 
 @dataclass
@@ -93,6 +100,7 @@ class State:
 
     network: Network
     optimisers: list[torch.optim.Optimizer]
+    online: OnlineTable | None = None
     epoch: int = 0
     seconds: float = 0.0
     step_seconds: float = 0.0
@@ -107,7 +115,10 @@ def start(network: Network, train: Store, recipe: Recipe) -> State:
         order = torch.randperm(len(train), generator=seeded(recipe.seed, -2))[:5000]
         images = train.images[order.to(train.images.device)].permute(0, 3, 1, 2).to(train.device)
         whiten((images.float() - network.mean) / network.std)
-    return State(network, optim.optimisers(network, recipe))
+    online = None
+    if recipe.targets == "online":
+        online = OnlineTable.start(network.head.out_features, train.device)
+    return State(network, optim.optimisers(network, recipe), online)
 
 
 def fit(
@@ -117,8 +128,10 @@ def fit(
     recipe: Recipe,
     *,
     class_weights: Tensor | None = None,
-) -> Iterator[Step | Epoch]:
+) -> Iterator[Step | Snapshot | Epoch]:
     """Train in place, from `state.epoch` on; yields a Step now and then, and every Epoch.
+
+    With `save_every` also a Snapshot before the first step and after every so many.
 
     recipe must be resolved. Everything random is a function of (seed, epoch), so that a state
     loaded from a checkpoint goes on as if it had never stopped. Raises LevelheadError, naming the
@@ -136,11 +149,15 @@ def fit(
     steps_per_epoch = count(len(train), batch_size)
     steps = epochs * steps_per_epoch
     parameters = [p for o in state.optimisers for g in o.param_groups for p in g["params"]]
+    if recipe.save_every is not None and state.epoch == 0:
+        yield Snapshot(0)
 
     while state.epoch < epochs:
         began = time.perf_counter()
         network.train()
         step = state.epoch * steps_per_epoch
+        # Online smoothing: half the label, half what the last epoch thought of its class.
+        rows = None if state.online is None else targets.target_table(state.online.table, 0.5)
         totals = torch.zeros(3, dtype=torch.float64, device=train.device)
         rate = 0.0
         said = began
@@ -154,12 +171,16 @@ def fit(
             if explicit:
                 soft = targets.smooth(batch.labels, classes, smoothing, convention)
                 wanted = Targets(batch.labels, soft)
+            elif rows is not None:
+                wanted = Targets(batch.labels, rows[batch.labels])
             losses = loss_function(
                 logits,
                 wanted,
                 smoothing=0.0 if explicit else smoothing,
                 convention=convention,
                 class_weights=class_weights,
+                strength=recipe.strength,
+                margin=recipe.margin,
             )
             loss = losses.mean()
             loss.backward()
@@ -169,6 +190,8 @@ def fit(
                 nll = torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
                 hits = (logits.argmax(1) == batch.labels).sum()
                 totals += torch.stack([losses.sum(), nll, hits]).double()
+                if state.online is not None:
+                    state.online.update(logits, batch.labels)
             step += 1
             # Reading the loss waits for the device: on CUDA only now and then.
             if train.device.type == "cpu" or step % 20 == 0 or step % steps_per_epoch == 0:
@@ -185,6 +208,10 @@ def fit(
             for optimiser in state.optimisers:
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
+            if recipe.save_every is not None and step % recipe.save_every == 0:
+                yield Snapshot(step)
+        if state.online is not None:
+            state.online.next()
         spent = time.perf_counter() - began
         logits, labels = logits_of(network, validation)
         validation_nll = float(torch.nn.functional.cross_entropy(logits, labels))
@@ -323,6 +350,7 @@ def _carry_out(
 ) -> Run:
     """Train (from the checkpoint, if any), then write everything else of the run folder."""
     device = pick_device(recipe.device)
+    data = falsified(recipe, data)
     splits, folder = data.splits, run.folder
     for note in (*splits.notes, choices(recipe, len(splits.train))):
         watch(Note(note))
@@ -416,7 +444,9 @@ def _train_whole(
         watch(Note(f"Going on after epoch {state.epoch} of {recipe.epochs}."))
     weights = None if weights is None else weights.to(device)
     for event in fit(state, split, held, recipe, class_weights=weights):
-        if isinstance(event, Epoch):
+        if isinstance(event, Snapshot):
+            write(run.snapshot(event.step), save(_state(network)))
+        elif isinstance(event, Epoch):
             history.append(event)
             save_checkpoint(run.folder, state, history)
             write_rows(run.folder / "history.csv", history)
@@ -466,6 +496,27 @@ def _train_head(
     return time.perf_counter() - began, rate, known
 
 
+def falsified(recipe: Recipe, data: Data) -> Data:
+    """The data with the recipe's label noise in train and validation; test stays as it is."""
+    if recipe.noise == "none":
+        return data
+    splits, names = data.splits, data.splits.class_names
+    pairs = targets.confused_pairs(names) if recipe.noise == "asymmetric" else None
+    changed: dict[str, Any] = {}
+    for place, name in enumerate(("train", "validation")):
+        part = getattr(splits, name)
+        seed = seeded(recipe.split_seed, -4, place).initial_seed()
+        labels = torch.from_numpy(part.labels)
+        false = targets.noisy(labels, len(names), recipe.noise, recipe.noise_rate, seed, pairs)
+        changed[name] = dataclasses.replace(part, labels=false.numpy())
+    note = (
+        f"Label noise, {recipe.noise}: {recipe.noise_rate * 100:g} % of the labels of train and "
+        "validation are falsified; test is as it was."
+    )
+    changed["notes"] = (*splits.notes, note)
+    return dataclasses.replace(data, splits=dataclasses.replace(splits, **changed))
+
+
 def class_weights(recipe: Recipe, labels: Tensor, classes: int) -> Tensor | None:
     """`balanced`: N / (K · N_k), float32 [K], so that the mean weight of the examples is one."""
     if recipe.class_weights == "none":
@@ -480,6 +531,8 @@ def save_checkpoint(folder: Path, state: State, history: list[Epoch]) -> None:
     tensors |= {
         name: tensor.contiguous() for name, tensor in optim.state_tensors(state.optimisers).items()
     }
+    if state.online is not None:
+        tensors |= {"online.sums": state.online.sums, "online.table": state.online.table}
     told = {
         "epoch": state.epoch,
         "seconds": state.seconds,
@@ -506,6 +559,9 @@ def load_checkpoint(folder: Path, state: State) -> list[Epoch]:
         }
         state.network.load_state_dict(model)
         optim.load_state_tensors(state.optimisers, tensors)
+        if state.online is not None:
+            state.online.sums.copy_(tensors["online.sums"])
+            state.online.table.copy_(tensors["online.table"])
         state.epoch = told["epoch"]
         state.seconds, state.step_seconds = told["seconds"], told["step_seconds"]
         return [Epoch(**row) for row in told["history"]]
