@@ -7,7 +7,7 @@ import sys
 import warnings
 from typing import Any
 
-from levelhead.cli import judging, running
+from levelhead.cli import judging, running, understanding
 from levelhead.errors import LevelheadError, nearest
 
 HELP = """levelhead: image classifiers whose confidence can be believed
@@ -23,6 +23,8 @@ HELP = """levelhead: image classifiers whose confidence can be believed
                                         choose and fit a calibrator, judge it on others
   levelhead decide VALIDATION --apply TEST
                                         thresholds, sets and choices with a guarantee
+  levelhead penultimate RUN...          its last layer: how tight the clusters are
+  levelhead information RUN...          what its logits tell about a training example
   levelhead report RUN                  write the report of a run or study anew
   levelhead models                      the networks that --model knows
 
@@ -80,6 +82,8 @@ COMMANDS = {
     "audit": judging.audit,
     "calibrate": judging.calibrate,
     "decide": judging.decide,
+    "penultimate": understanding.penultimate,
+    "information": understanding.information,
     "report": running.report,
     "check": running.check,
     "models": running.models,

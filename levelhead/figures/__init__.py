@@ -6,7 +6,7 @@ arrays), and `draw(panel, axes)`, which only draws. `canvas.to_svg(panel, figure
 
 >>> from levelhead.figures import FIGURES
 >>> len(FIGURES), "risk_coverage" in FIGURES
-(11, True)
+(13, True)
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from levelhead.figures import (
     cumulative,
     curves,
     heatmap,
+    information,
+    penultimate,
     reliability,
     risk_coverage,
     samples,
@@ -42,6 +44,6 @@ FIGURES: dict[str, Figure] = {
     figure.__name__.rpartition(".")[2]: Figure(figure.data, figure.draw)
     for figure in (
         *(reliability, classwise, heatmap, confidence, cumulative, risk_coverage, coverage),
-        *(confusion, curves, samples, comparison),
+        *(confusion, curves, samples, comparison, penultimate, information),
     )
 }
