@@ -299,7 +299,7 @@ def test_odd_predictions_are_judged_all_the_same() -> None:
     for odd in (
         Outputs.from_probabilities(certain, y),
         Outputs.from_logits(np.zeros((200, 4)), y),
-        Outputs.from_logits(outputs.scores.double() * 1e30, y),
+        Outputs.from_logits(outputs.scores.double() * 1e28, y),
         Outputs.from_logits(outputs.scores, outputs.scores.argmin(1)),
         Outputs.from_logits(outputs.scores, guess),
     ):

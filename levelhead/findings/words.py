@@ -167,7 +167,7 @@ def sharp(certainty: float) -> str:
     """The confidence 1 − e^(−certainty) with as many digits as tell it from 1.
 
     >>> sharp(2.0), sharp(14.0)
-    ('0.8647', '0.999999168')
+    ('0.8647', '0.9999991685')
     """
     digits = 3 + max(1, math.ceil(certainty / math.log(10)))
     return f"{-math.expm1(-certainty):.{min(digits, 17)}f}"
