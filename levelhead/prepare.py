@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from levelhead import datasets
+from levelhead import datasets, targets
+from levelhead.batches import seeded
 from levelhead.datasets.entries import Examples
 from levelhead.machine import gains_from_bfloat16, pick_device
 from levelhead.recipe import Recipe
@@ -81,6 +83,27 @@ def prepare(
     )
     chosen = chosen.replace(data=listing.source)
     return resolve(chosen, facts, low_precision=gains_from_bfloat16(device)), data
+
+
+def falsified(recipe: Recipe, data: Data) -> Data:
+    """The data with the recipe's label noise in train and validation; test stays as it is."""
+    if recipe.noise == "none":
+        return data
+    splits, names = data.splits, data.splits.class_names
+    pairs = targets.confused_pairs(names) if recipe.noise == "asymmetric" else None
+    changed: dict[str, Any] = {}
+    for place, name in enumerate(("train", "validation")):
+        part = getattr(splits, name)
+        seed = seeded(recipe.split_seed, -4, place).initial_seed()
+        labels = torch.from_numpy(part.labels)
+        false = targets.noisy(labels, len(names), recipe.noise, recipe.noise_rate, seed, pairs)
+        changed[name] = dataclasses.replace(part, labels=false.numpy())
+    note = (
+        f"Label noise, {recipe.noise}: {recipe.noise_rate * 100:g} % of the labels of train and "
+        "validation are falsified; test is as it was."
+    )
+    changed["notes"] = (*splits.notes, note)
+    return dataclasses.replace(data, splits=dataclasses.replace(splits, **changed))
 
 
 def statistics(examples: Examples) -> tuple[Tensor, Tensor]:

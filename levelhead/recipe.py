@@ -62,6 +62,14 @@ class Recipe:
     """Spread epsilon over all K classes (uniform) or over the K-1 wrong ones (others)."""
     targets: Literal["loss", "explicit", "online"] = "loss"
     """Smooth inside the loss, by explicit soft targets (same numbers), or online (learnt)."""
+    teacher: str | None = None
+    """Learn from this finished run, or from a file of its predictions for the training pictures."""
+    temperature: float = 1.0
+    """Temperature of the teacher's probabilities."""
+    student_temperature: float = 1.0
+    """Temperature of the student's where they meet the teacher's (1: Mueller; as above: Hinton)."""
+    beta: float = 1.0
+    """Share of the teacher in the loss; the rest are the labels."""
     noise: Literal["none", "symmetric", "asymmetric"] = "none"
     """Falsify labels of train and validation (test stays clean): any wrong class, or its double."""
     noise_rate: float = 0.2
@@ -133,6 +141,9 @@ class Recipe:
         must("validation", 0 < self.validation < 1, "between 0 and 1, for example 0.1")
         must("test", 0 < self.test < 1, "between 0 and 1, for example 0.2")
         must("noise_rate", 0 <= self.noise_rate <= 1, "between 0 and 1, for example 0.2")
+        for name in ("temperature", "student_temperature"):
+            must(name, 0 < getattr(self, name) < math.inf, "above 0")
+        must("beta", 0 <= self.beta <= 1, "between 0 and 1")
         must("power", self.power > 0, "above 0")
         must("step_factor", 0 < self.step_factor <= 1, "in (0, 1]")
         finite = ("lr", "weight_decay", "penalty", "power", "clip_norm")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from levelhead.errors import LevelheadError
@@ -142,12 +143,22 @@ def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Rec
         raise LevelheadError(
             f"--smoothing {recipe.smoothing}: --targets online learns its own; leave it out"
         )
+    if recipe.teacher is None:
+        for name in ("temperature", "student_temperature", "beta"):
+            if getattr(recipe, name) != 1:
+                flag = "--" + name.replace("_", "-")
+                raise LevelheadError(
+                    f"{flag} {getattr(recipe, name):g}: is for distillation; give --teacher RUN"
+                )
+    else:  # found again from any folder
+        recipe = recipe.replace(teacher=str(Path(recipe.teacher).expanduser().absolute()))
     recipe = choose_model(recipe, facts)
     size = recipe.image_size or facts.size
     if frozen(recipe):
         for flag, wrong in (
             ("--targets online", recipe.targets == "online"),
             ("--save-every", recipe.save_every is not None),
+            ("--teacher", recipe.teacher is not None),
             ("--loss logit_norm", recipe.loss == "logit_norm"),  # L2 alone would set its scale
         ):
             if wrong:

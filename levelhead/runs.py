@@ -59,6 +59,11 @@ class Run:
         except (OSError, ValueError, TypeError) as error:
             raise LevelheadError(f"{path}: cannot be read ({error}); train anew") from None
 
+    def ids(self, split: str) -> set[str]:
+        """Which examples were in a split, from splits.csv."""
+        with (self.folder / "splits.csv").open(newline="", encoding="utf-8") as file:
+            return {row["id"] for row in csv.DictReader(file) if row["split"] == split}
+
     def outputs(self, split: str) -> Outputs:
         """Outputs of `validation` or `test`."""
         from levelhead.reading import read_predictions

@@ -20,6 +20,7 @@ from torch import Tensor
 from levelhead import machine, optim, targets
 from levelhead.batches import Store, count, plain_batches, seeded, store, training_batches
 from levelhead.calibrators import CALIBRATORS
+from levelhead.distill import Teacher, distillation, load_teacher, warning
 from levelhead.errors import LevelheadError
 from levelhead.findings import run_findings
 from levelhead.frozen import fit_head, frozen_features
@@ -27,7 +28,7 @@ from levelhead.losses import LOSSES
 from levelhead.machine import pick_device, tune_malloc
 from levelhead.models import Network, Shape, build
 from levelhead.predict import outputs_of
-from levelhead.prepare import Data, prepare
+from levelhead.prepare import Data, falsified, prepare
 from levelhead.recipe import Recipe
 from levelhead.resolve import choices, frozen
 from levelhead.runs import Run, new_folder, open_run, write, write_json, write_rows, write_splits
@@ -128,6 +129,7 @@ def fit(
     recipe: Recipe,
     *,
     class_weights: Tensor | None = None,
+    teacher: Teacher | None = None,
 ) -> Iterator[Step | Snapshot | Epoch]:
     """Train in place, from `state.epoch` on; yields a Step now and then, and every Epoch.
 
@@ -182,6 +184,15 @@ def fit(
                 strength=recipe.strength,
                 margin=recipe.margin,
             )
+            if teacher is not None:
+                losses = distillation(
+                    losses,
+                    logits,
+                    teacher.logits(batch),
+                    beta=recipe.beta,
+                    temperature=recipe.temperature,
+                    student_temperature=recipe.student_temperature,
+                )
             loss = losses.mean()
             loss.backward()
             if recipe.clip_norm is not None:
@@ -443,7 +454,12 @@ def _train_whole(
     if history:
         watch(Note(f"Going on after epoch {state.epoch} of {recipe.epochs}."))
     weights = None if weights is None else weights.to(device)
-    for event in fit(state, split, held, recipe, class_weights=weights):
+    teacher = None
+    if recipe.teacher is not None:
+        teacher = load_teacher(recipe, data.splits, device)
+        if (careful := warning(recipe)) is not None:
+            watch(Note(careful))
+    for event in fit(state, split, held, recipe, class_weights=weights, teacher=teacher):
         if isinstance(event, Snapshot):
             write(run.snapshot(event.step), save(_state(network)))
         elif isinstance(event, Epoch):
@@ -451,6 +467,9 @@ def _train_whole(
             save_checkpoint(run.folder, state, history)
             write_rows(run.folder / "history.csv", history)
         watch(event)
+    if teacher is not None:
+        gamma = {"smoothness_index": teacher.gamma, "examples_seen": teacher.seen}
+        write_json(run.folder / "distillation.json", gamma)
     write(run.folder / "model.safetensors", save(_state(network)))
     write_rows(run.folder / "history.csv", history)
     return state.seconds, len(split) * state.epoch / max(state.step_seconds, 1e-9)
@@ -494,27 +513,6 @@ def _train_head(
         watch(Note(f"Penalty of the head, chosen on training folds: {best.penalty:.3g}."))
     rate = computed / max(features_in, 1e-9) if computed else math.nan
     return time.perf_counter() - began, rate, known
-
-
-def falsified(recipe: Recipe, data: Data) -> Data:
-    """The data with the recipe's label noise in train and validation; test stays as it is."""
-    if recipe.noise == "none":
-        return data
-    splits, names = data.splits, data.splits.class_names
-    pairs = targets.confused_pairs(names) if recipe.noise == "asymmetric" else None
-    changed: dict[str, Any] = {}
-    for place, name in enumerate(("train", "validation")):
-        part = getattr(splits, name)
-        seed = seeded(recipe.split_seed, -4, place).initial_seed()
-        labels = torch.from_numpy(part.labels)
-        false = targets.noisy(labels, len(names), recipe.noise, recipe.noise_rate, seed, pairs)
-        changed[name] = dataclasses.replace(part, labels=false.numpy())
-    note = (
-        f"Label noise, {recipe.noise}: {recipe.noise_rate * 100:g} % of the labels of train and "
-        "validation are falsified; test is as it was."
-    )
-    changed["notes"] = (*splits.notes, note)
-    return dataclasses.replace(data, splits=dataclasses.replace(splits, **changed))
 
 
 def class_weights(recipe: Recipe, labels: Tensor, classes: int) -> Tensor | None:

@@ -31,9 +31,8 @@ from levelhead.information import Information, mutual_information
 from levelhead.machine import pick_device
 from levelhead.outputs import Outputs
 from levelhead.predict import outputs_of
-from levelhead.prepare import Data, prepare
+from levelhead.prepare import Data, falsified, prepare
 from levelhead.runs import Run
-from levelhead.training import falsified
 
 SCHEMA = 1
 

@@ -12,9 +12,9 @@ import torch
 
 from levelhead.errors import LevelheadError
 from levelhead.losses import LOSSES
-from levelhead.prepare import prepare
+from levelhead.prepare import falsified, prepare
 from levelhead.recipe import Recipe
-from levelhead.training import Epoch, falsified, resume, train
+from levelhead.training import Epoch, resume, train
 
 QUICK = Recipe("digits", model="linear", epochs=2)
 
