@@ -9,10 +9,12 @@ import pytest
 import torch
 from scipy.special import log_softmax, softmax
 
+from levelhead.cli import run as cli
 from levelhead.distill import distillation, smoothness
 from levelhead.errors import LevelheadError
 from levelhead.outputs import Outputs
 from levelhead.recipe import Recipe
+from levelhead.runs import finished_run
 from levelhead.targets import smooth
 from levelhead.training import Note, train
 from levelhead.understanding import train_outputs
@@ -131,3 +133,20 @@ def test_predictions_without_the_training_pictures_are_refused(teacher, tmp_path
     bare.save(tmp_path / "b.safetensors")
     with pytest.raises(LevelheadError, match="no ids"):
         train(STUDENT.replace(teacher=str(tmp_path / "b.safetensors")), tmp_path / "s2")
+
+
+def test_the_command_takes_the_teachers_data_and_splits(teacher, tmp_path, capsys):
+    """A student would be judged on pictures that its teacher was trained on."""
+    out = tmp_path / "student"
+    words = ["distill", "--teacher", str(teacher.folder), "--student", "linear"]
+    words += ["--temperature", "2", "--epochs", "2", "--out", str(out), "--json"]
+    assert cli([*words, "--protocol", "hinton"]) == 0
+    run = finished_run(out)
+    assert run.data["hashes"] == teacher.data["hashes"]
+    recipe = run.recipe
+    assert (recipe.temperature, recipe.student_temperature, recipe.beta) == (2.0, 2.0, 1.0)
+    capsys.readouterr()
+    assert cli(["distill", "--student", "linear"]) == 2
+    assert "--teacher" in capsys.readouterr().err
+    assert cli([*words, "--smothing", "0.1"]) == 2
+    assert "did you mean '--smoothing'" in capsys.readouterr().err

@@ -14,6 +14,8 @@ HELP = """levelhead: image classifiers whose confidence can be believed
 
   levelhead check DATA                  look at a data set before training
   levelhead train DATA [--out RUN]      train, calibrate, judge, report
+  levelhead distill --teacher RUN --student MODEL
+                                        train a student on a teacher's probabilities
   levelhead resume RUN                  go on with a run that was stopped
   levelhead compare DATA --smoothing 0 0.1 --seeds 3
                                         train settings over seeds; which to use
@@ -76,6 +78,7 @@ def _warn(message: Any, category: Any, *_: Any, **__: Any) -> None:
 
 COMMANDS = {
     "train": running.train,
+    "distill": running.distill,
     "resume": running.resume,
     "compare": running.compare,
     "predict": running.predict,

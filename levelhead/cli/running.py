@@ -31,6 +31,44 @@ def train(words: list[str]) -> int:
     return 0
 
 
+def distill(words: list[str]) -> int:
+    """`levelhead distill`."""
+    parser = Parser(
+        prog="levelhead distill",
+        usage="levelhead distill [DATA] --teacher RUN [--student MODEL] [flags of levelhead train]",
+        description="Train a student on a teacher's probabilities: `levelhead train` with the "
+        "teacher's data (unless DATA comes first), splits and picture size.",
+    )
+    parser.add_argument("--teacher", required=True, metavar="RUN", help="a finished run")
+    parser.add_argument("--student", default="auto", metavar="MODEL", help="as --model")
+    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="(default: 1)")
+    parser.add_argument(
+        "--protocol",
+        choices=["mueller", "hinton"],
+        default="mueller",
+        help="the student's temperature: 1, or the teacher's (default: mueller)",
+    )
+    add_out(parser, "run folder to make (default: the next runs/NAME-N)")
+    add_json(parser)
+    data = [] if not words or words[0].startswith("-") else words[:1]
+    found, rest = parser.parse_known_args(words[len(data) :])
+
+    from levelhead.runs import finished_run
+
+    recipe = finished_run(found.teacher).recipe
+    given = [*(data or [recipe.data]), "--teacher", found.teacher, "--model", found.student]
+    given += ["--temperature", str(found.temperature)]
+    if found.protocol == "hinton":
+        given += ["--student-temperature", str(found.temperature)]
+    for name in ("split_seed", "validation", "test", "image_size", "resize"):
+        flag = "--" + name.replace("_", "-")
+        if flag not in rest and getattr(recipe, name) is not None:
+            given += [flag, str(getattr(recipe, name))]
+    given += [] if found.out is None else ["--out", found.out]
+    given += ["--json"] if found.json else []
+    return train([*given, *rest])
+
+
 def resume(words: list[str]) -> int:
     """`levelhead resume`."""
     parser = Parser(
