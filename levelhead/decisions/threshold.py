@@ -18,6 +18,9 @@ from levelhead.outputs import Outputs
 
 Method = Literal["sgr", "ltt"]
 
+RISKS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1)
+"""What findings name thresholds for."""
+
 STARTS = 5  # at most so many chains of tests
 STEPS = 500  # cuts tested, evenly spaced in coverage
 

@@ -13,6 +13,7 @@ from levelhead.binning import BINS
 from levelhead.calibrators import CALIBRATORS
 from levelhead.calibrators.matrix import folds as deal
 from levelhead.decisions import SCORES, ood, risk_coverage, threshold_for_risk
+from levelhead.decisions.threshold import RISKS
 from levelhead.errors import LevelheadError
 from levelhead.findings.calibration import check_methods, ranked_and_chosen, ranking
 from levelhead.findings.judge import classification_report, judge
@@ -23,7 +24,6 @@ from levelhead.outputs import Outputs
 
 RANKED = 20_000
 """Calibrators are ranked on so many examples at most: more would not change the order."""
-RISKS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from levelhead.decisions import (
     costs as pricing,
 )
 from levelhead.decisions.costs import Costs
+from levelhead.decisions.threshold import RISKS
 from levelhead.errors import LevelheadError
 from levelhead.findings.calibration import check_methods, ranked_and_chosen, refuse
 from levelhead.findings.judge import SCHEMA
@@ -30,7 +31,6 @@ from levelhead.findings.words import decision_words
 from levelhead.outputs import Outputs
 
 METHODS: tuple[conformal.Method, ...] = ("lac", "aps", "raps")
-RISKS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1)
 
 
 @dataclass(frozen=True)
