@@ -128,7 +128,10 @@ def penultimate(
         columns.append({"run": name, "split": split, **measured})
         if place:
             change = tightening(outputs[0, split], found, level, resamples=1000, seed=seed)
-            compared.append({"run": name, "baseline": name_of(runs[0]), "split": split, **change})
+            before = next(c for c in columns if c["split"] == split)  # the first run's
+            nc1 = [column["metrics"]["nc1"]["value"] for column in (before, columns[-1])]
+            row = {"run": name, "baseline": before["run"], "split": split, "nc1": nc1}
+            compared.append(row | change)
     findings = {
         "schema": SCHEMA,
         "classes": list(classes),
@@ -151,8 +154,12 @@ def _tightened(row: Mapping[str, Any]) -> str:
         if ratio["low"] <= 1 <= ratio["high"]
         else f"its clusters are {'tighter' if ratio['value'] < 1 else 'looser'}"
     )
+    # Most directions of the features tell no classes apart, and the figure does not show them.
+    before, after = row["nc1"]
     return (
-        f"{row['run']} on {row['split']}: {verdict}; within- over between-class spread is {told}."
+        f"{row['run']} on {row['split']}: over all directions {verdict}; within- over "
+        f"between-class spread is {told}. In the directions that tell classes apart (NC1): "
+        f"{after:.3g} against {before:.3g}."
     )
 
 
@@ -213,7 +220,7 @@ def information(
         f"{name_of(run)}: the logit difference of {classes[0]} and {classes[1]} tells "
         f"{last['value']:.2f} nats (interval {last['low']:.2f} to {last['high']:.2f}) about which "
         f"of {n} training examples it was; at most {math.log(n):.2f}, and {math.log(2):.2f} tell "
-        "the two classes apart. With {draws} draws the "
+        f"the two classes apart. With {draws} draws the "
         "estimate lies somewhat low, at 5 by up to 0.1 (levelhead.information.bias_check)."
     ]
     if len(curve) > 1:

@@ -56,6 +56,7 @@ def test_columns_and_words_agree(runs):
         assert ("cannot tell" in sentence) == doubt
         assert doubt or ("tighter" if found["value"] < 1 else "looser") in sentence
         assert f"{found['value']:.3f}" in sentence
+        assert f"{row['nc1'][1]:.3g} against {row['nc1'][0]:.3g}" in sentence
     json.dumps(done.findings, allow_nan=False)
     chosen = penultimate(runs[:1], splits=["test"]).findings["classes"]
     assert len(set(chosen)) == 3
@@ -71,6 +72,7 @@ def test_information_stays_within_its_bounds_and_falls_with_smoothing(runs):
     for run, one in zip(runs, found, strict=True):
         assert [row["step"] for row in one.findings["curve"]] == run.snapshots
         n = one.findings["n"]
+        assert "With 5 draws" in one.findings["words"][0]
         assert one.findings["bounds"] == [0, math.log(n)]
         assert all(-0.2 < row["value"] <= math.log(n) + 1e-9 for row in one.findings["curve"])
     hard, smoothed = (one.findings["curve"][-1]["value"] for one in found)
