@@ -6,7 +6,6 @@ finished runs.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,9 +44,9 @@ class Understood:
     drawn: Mapping[str, Any]
 
 
-def run_data(run: Run, known: Data | None = None) -> Data:
+def run_data(run: Run) -> Data:
     """The data a run was trained on, as it was then. Raises LevelheadError where it has changed."""
-    recipe, data = prepare(run.recipe, known=known)
+    recipe, data = prepare(run.recipe)
     for split, hash_ in run.data["hashes"].items():
         if data.splits.hashes[split] != hash_:
             raise LevelheadError(
@@ -57,11 +56,11 @@ def run_data(run: Run, known: Data | None = None) -> Data:
     return falsified(recipe, data)
 
 
-def train_outputs(run: Run, *, known: Data | None = None, device: str = "auto") -> Outputs:
+def train_outputs(run: Run, *, device: str = "auto") -> Outputs:
     """Outputs of a run on its training split, not augmented; made once, kept with the run."""
     path = run.folder / "outputs" / "train.safetensors"
     if not path.exists():
-        data, where = run_data(run, known), pick_device(device)
+        data, where = run_data(run), pick_device(device)
         made = outputs_of(
             run.network(where),
             data.splits.train,
@@ -103,11 +102,8 @@ def penultimate(
     """
     if not runs:
         raise LevelheadError("no run: give at least one")
-    known: Data | None = None
-    if "train" in splits:
-        known = prepare(runs[0].recipe)[1]
     outputs = {
-        (place, split): train_outputs(run, known=known, device=device)
+        (place, split): train_outputs(run, device=device)
         if split == "train"
         else run.outputs(split)
         for place, run in enumerate(runs)
@@ -172,7 +168,6 @@ def information(
     level: float = 0.95,
     seed: int = 0,
     device: str = "auto",
-    known: Data | None = None,
 ) -> Understood:
     """I(X; Y) between training example X and logit difference Y, at each snapshot of a run.
 
@@ -188,14 +183,14 @@ def information(
             f"{run.folder}: trained without augmentation, so the logits of an example are not "
             "random; train with --crop or --flip"
         )
-    data, where = run_data(run, known), pick_device(device)
+    data, where = run_data(run), pick_device(device)
     names, train = data.splits.class_names, data.splits.train
+    held = run.outputs("validation")
     if classes is None:
-        first = run.outputs("validation")
-        classes = [names[k] for k in triples(first)["similar"][:2]]
+        classes = [names[k] for k in triples(held)["similar"][:2]]
     if len(classes) != 2:
         raise LevelheadError(f"--classes {' '.join(classes)}: must be two names")
-    pair = [position(run.outputs("validation"), name) for name in classes]
+    pair = [position(held, name) for name in classes]
     rng = np.random.default_rng(seed)
     rows = [np.flatnonzero(train.labels == k) for k in pair]
     chosen = np.concatenate([rng.permutation(part)[:per_class] for part in rows])
@@ -243,10 +238,9 @@ def _differences(
     network: Any, part: Store, recipe: Any, pair: Sequence[int], draw: int, seed: int
 ) -> Tensor:
     """Logit of one class minus that of the other for each example, augmented anew, float64 [N]."""
-    here = dataclasses.replace(recipe, batch_size=500, seed=seed, epochs=1_000_000)
+    # A seed of its own for each draw: within one seed mirrors alternate with the epoch.
+    here = recipe.replace(batch_size=500, seed=seed + 7919 * (draw + 1))
     found = torch.empty(len(part), dtype=torch.float64)
-    # Mirrors alternate with the epoch: every second one, drawn anew by its own seed.
-    here = here.replace(seed=seed + 7919 * (draw + 1))
     for batch in training_batches(part, here, draw):
         logits = network(batch.images).double().cpu()
         found[batch.index] = logits[:, pair[0]] - logits[:, pair[1]]

@@ -35,7 +35,7 @@ def audit_report(
         title=name,
         found=found,
         drawings=_drawings(panels),
-        least=_least(outputs),
+        least=round(min(96 * matrix.size[0], 460)),  # px; narrower, its numbers are too small
         pairs=matrix.pairs(WEAKEST if outputs.classes > WEAKEST else 10),
         classes=weakest_first(found["report"]["classes"], matrix),
         weakest=WEAKEST,
@@ -172,8 +172,3 @@ def _marks(selective: Mapping[str, Any]) -> dict[str, float]:
     """At most three thresholds that keep something, by precision."""
     kept = [t for t in selective["thresholds"] if t["keeps"] == "some"]
     return {f"{(1 - t['risk_wanted']) * 100:g} % precision": t["coverage"] for t in kept[-3:]}
-
-
-def _least(outputs: Outputs) -> int:
-    """Pixels below which the numbers of the confusion matrix are too small."""
-    return round(min(96 * confusion.data(outputs)[0].size[0], 460))
