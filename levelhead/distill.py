@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -34,16 +35,33 @@ def distillation(
     beta: float,
     temperature: float,
     student_temperature: float,
+    match: Literal["probabilities", "logits"] = "probabilities",
 ) -> Tensor:
     """(1 − β) losses + β T_s² CE(p^t(T_t), p(T_s)) for each example, [B], in nats.
 
     `losses` [B] are those of the labels. T_s² keeps the size of the gradient as T_s grows (Hinton
-    et al. 2015, section 2).
+    et al. 2015, section 2). With match="logits" the second term is β ½ ‖z − z^t‖², to which that
+    one tends as both temperatures grow (ibid., section 2.1; Müller et al. 2019 on MNIST).
     """
+    if match == "logits":
+        squared = (logits.float() - teacher_logits.float()).square().sum(1)
+        return (1 - beta) * losses + beta * squared / 2
     wanted = soften(teacher_logits, temperature)
     log_p = torch.log_softmax(logits.float() / student_temperature, dim=1)
     towards_teacher = -(wanted * log_p).sum(1)
     return (1 - beta) * losses + beta * student_temperature**2 * towards_teacher
+
+
+def scaled(teacher_logits: Tensor, norm: float) -> Tensor:
+    """Centred logits [B,K], each example's scaled to this L2 norm: ν (z − mean z) / ‖z − mean z‖.
+
+    A smoothed teacher has smaller logits than a hard one, so that one temperature softens it more:
+    at equal norms T means the same for both. ν = √K standardises (Sun et al. 2024, "Logit
+    standardization in knowledge distillation").
+    """
+    centred = teacher_logits.float() - teacher_logits.float().mean(1, keepdim=True)
+    size: Tensor = centred.norm(dim=1, keepdim=True)
+    return norm * centred / size.clamp_min(1e-12)
 
 
 def smoothness(teacher_logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -64,6 +82,7 @@ class Teacher:
     network: Network | None
     table: Tensor | None  # float32 [N,K], in the order of the training split
     temperature: float
+    norm: float | None = None  # of the centred logits of each example; None leaves them
     seen: int = 0
     total: float = 0.0
 
@@ -75,6 +94,8 @@ class Teacher:
         else:
             assert self.table is not None
             found = self.table[batch.index.to(self.table.device)].to(batch.labels.device)
+        if self.norm is not None:
+            found = scaled(found, self.norm)
         self.total += float(smoothness(found, batch.labels, self.temperature).sum())
         self.seen += len(found)
         return found
@@ -98,7 +119,7 @@ def load_teacher(recipe: Recipe, splits: Splits, device: torch.device) -> Teache
     path, class_names = Path(recipe.teacher), splits.class_names
     if not path.is_dir():
         table = _table(read_predictions(path), splits.train.ids, class_names)
-        return Teacher(None, table, recipe.temperature)
+        return Teacher(None, table, recipe.temperature, recipe.teacher_norm)
     run = finished_run(path)
     if tuple(run.data["class_names"]) != class_names:
         raise LevelheadError(f"--teacher {path}: has other classes than the data; give another")
@@ -116,7 +137,7 @@ def load_teacher(recipe: Recipe, splits: Splits, device: torch.device) -> Teache
         )
     network = run.network(device)
     network.dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
-    return Teacher(network, None, recipe.temperature)
+    return Teacher(network, None, recipe.temperature, recipe.teacher_norm)
 
 
 def _table(given: Outputs, ids: Sequence[str], class_names: tuple[str, ...]) -> Tensor:
@@ -141,7 +162,9 @@ def warning(recipe: Recipe) -> str | None:
     """What is known to go wrong with this teacher and temperature, or None."""
     from levelhead.runs import finished_run
 
-    if recipe.teacher is None or not Path(recipe.teacher).is_dir() or recipe.temperature <= 1:
+    if recipe.teacher is None or not Path(recipe.teacher).is_dir():
+        return None
+    if recipe.temperature <= 1 or recipe.teacher_norm is not None:
         return None
     smoothing = finished_run(recipe.teacher).recipe.smoothing
     if not smoothing:
@@ -150,5 +173,5 @@ def warning(recipe: Recipe) -> str | None:
         f"The teacher was trained with smoothing {smoothing:g} and is distilled at temperature "
         f"{recipe.temperature:g}: published students of smoothed teachers lose above 1 (ImageNet, "
         "ResNet-50 to ResNet-18 at 2: 68.9 against 71.4 %, Chandrasegaran et al. 2022); "
-        "--temperature 1 or a teacher with hard targets avoid it."
+        "--temperature 1 or a teacher with hard targets avoid it, --teacher-norm may."
     )

@@ -26,6 +26,10 @@ class Recipe:
     data: str
     """`digits`, a folder of images, a labels.csv, a folder of parquet or IDX files, or an npz."""
 
+    classes: tuple[str, ...] = ()
+    """Only the pictures of these classes; the splits are those of all (default: every class)."""
+    labels: str | None = None
+    """PATH or PATH:COLUMN of labels, or counts of labels, by people for train and validation."""
     image_size: int | None = None
     """Side of the square image the network sees, in pixels (default: chosen for model and data)."""
     resize: Literal["crop", "squash"] = "squash"
@@ -43,6 +47,10 @@ class Recipe:
 
     model: str = "auto"
     """auto, a name from `levelhead models`, timm:NAME or torchvision:NAME."""
+    width: int | None = None
+    """Units of each hidden layer of mlp (default: 512)."""
+    dropout: float | None = None
+    """Dropout rate of mlp and cnn (default: 0.2)."""
     pretrained: bool = False
     """Let timm: and torchvision: networks download their published weights."""
     finetune: bool = False
@@ -60,14 +68,26 @@ class Recipe:
     """Label smoothing epsilon, in [0, 1)."""
     convention: Literal["uniform", "others"] = "uniform"
     """Spread epsilon over all K classes (uniform) or over the K-1 wrong ones (others)."""
+    smoothing_by_class: str | None = None
+    """CSV of class,epsilon for some classes (default: --smoothing for each)."""
+    prior: str | None = None
+    """Where epsilon goes: `frequency`, or a CSV of shares or similarities (default: evenly)."""
     targets: Literal["loss", "explicit", "online"] = "loss"
     """Smooth inside the loss, by explicit soft targets (same numbers), or online (learnt)."""
+    mix: Literal["none", "mixup", "cutmix"] = "none"
+    """Mix each batch with itself in another order, pictures and targets alike."""
+    mix_alpha: float | None = None
+    """Share of the first picture ~ Beta(a, a) (default: 0.2 for mixup, 1 for cutmix)."""
     teacher: str | None = None
     """Learn from this finished run, or from a file of its predictions for the training pictures."""
     temperature: float = 1.0
     """Temperature of the teacher's probabilities."""
     student_temperature: float = 1.0
     """Temperature of the student's where they meet the teacher's (1: Mueller; as above: Hinton)."""
+    match: Literal["probabilities", "logits"] = "probabilities"
+    """Match the teacher's probabilities (cross-entropy) or its logits (half the squared error)."""
+    teacher_norm: float | None = None
+    """Scale the teacher's centred logits of each picture to this norm (default: as they are)."""
     beta: float = 1.0
     """Share of the teacher in the loss; the rest are the labels."""
     noise: Literal["none", "symmetric", "asymmetric"] = "none"
@@ -144,13 +164,16 @@ class Recipe:
         for name in ("temperature", "student_temperature"):
             must(name, 0 < getattr(self, name) < math.inf, "above 0")
         must("beta", 0 <= self.beta <= 1, "between 0 and 1")
+        must("dropout", self.dropout is None or 0 <= self.dropout < 1, "in [0, 1)")
         must("power", self.power > 0, "above 0")
         must("step_factor", 0 < self.step_factor <= 1, "in (0, 1]")
-        finite = ("lr", "weight_decay", "penalty", "power", "clip_norm")
-        for name in finite:
+        finite = ("lr", "weight_decay", "penalty", "power", "clip_norm", "teacher_norm")
+        for name in (*finite, "mix_alpha"):
             must(name, getattr(self, name) is None or math.isfinite(getattr(self, name)), "finite")
         must("step_at", all(0 < s < 1 for s in self.step_at), "shares between 0 and 1")
-        for name in ("lr", "epochs", "batch_size", "clip_norm", "image_size", "save_every"):
+        must("classes", len(set(self.classes)) == len(self.classes) != 1, "two names or more")
+        positive = ("lr", "epochs", "batch_size", "clip_norm", "image_size", "save_every", "width")
+        for name in (*positive, "teacher_norm", "mix_alpha"):
             optional(name, 0, "above 0")
         for name in ("weight_decay", "penalty", "crop", "cutout", "window"):
             optional(name, 0, "0 or more", strict=False)
@@ -193,9 +216,7 @@ class Recipe:
                 raise LevelheadError(f"{where}: unknown key {key!r}; {nearest(key, known)}")
         if "data" not in values:
             raise LevelheadError(f"{where}: the key 'data' is missing; name the data to train on")
-        if isinstance(values.get("step_at"), list):
-            values["step_at"] = tuple(values["step_at"])
-        return cls(**values)
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
@@ -217,7 +238,8 @@ def _check_types(recipe: Recipe) -> None:
         flag = "data" if field.name == "data" else "--" + field.name.replace("_", "-")
         if not _fits(value, hint):
             raise LevelheadError(f"{flag} {value!r}: must be {_wanted(hint)}")
-        if isinstance(value, str) and not _is_unicode(value):
+        parts = value if isinstance(value, tuple) else (value,)
+        if not all(_is_unicode(str(part)) for part in parts):
             raise LevelheadError(f"{flag} {value!r}: is not valid Unicode; rename it")
 
 
@@ -243,7 +265,7 @@ def _wanted(hint: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(map(str, inside))
     if origin is tuple:
-        return "numbers"
+        return "names" if inside[0] is str else "numbers"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     return words[hint]
 

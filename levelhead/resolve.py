@@ -33,6 +33,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "linear": {**_ADAMW, "lr": 1e-2, "weight_decay": 1e-3, "batch_size": 256, "epochs": 20},
     "mlp": {**_ADAMW, "lr": 2e-3, "weight_decay": 1e-2, "batch_size": 256, "epochs": 20},
     "cnn": {**_ADAMW, "lr": 4e-3, "weight_decay": 1e-2, "batch_size": 256, "epochs": 20},
+    "alexnet": {**_SGD, "lr": 0.02, "weight_decay": 5e-4, "batch_size": 128, "epochs": 30},
     "resnet20": _RESNET,
     "resnet32": _RESNET,
     "resnet44": _RESNET,
@@ -50,6 +51,18 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "borrowed": {**_SGD, "lr": 0.05, "weight_decay": 1e-4, "batch_size": 64, "epochs": 30},
     "finetune": {**_ADAMW, "lr": 3e-3, "weight_decay": 1e-2, "batch_size": 32, "epochs": 8},
 }
+
+
+# Flags of distillation, and the values that ask for nothing.
+DISTILLING = {
+    "temperature": 1,
+    "student_temperature": 1,
+    "match": "probabilities",
+    "teacher_norm": None,
+    "beta": 1,
+}
+# Flags that only some models have.
+OWN_KNOBS = {"width": ("mlp",), "dropout": ("mlp", "cnn")}
 
 
 def choose_model(recipe: Recipe, facts: Facts) -> Recipe:
@@ -144,15 +157,26 @@ def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Rec
             f"--smoothing {recipe.smoothing}: --targets online learns its own; leave it out"
         )
     if recipe.teacher is None:
-        for name in ("temperature", "student_temperature", "beta"):
-            if getattr(recipe, name) != 1:
+        for name, plain in DISTILLING.items():
+            if getattr(recipe, name) != plain:
                 flag = "--" + name.replace("_", "-")
                 raise LevelheadError(
-                    f"{flag} {getattr(recipe, name):g}: is for distillation; give --teacher RUN"
+                    f"{flag} {getattr(recipe, name)}: is for distillation; give --teacher RUN"
                 )
     else:  # found again from any folder
         recipe = recipe.replace(teacher=str(Path(recipe.teacher).expanduser().absolute()))
+    if recipe.match == "logits" and (recipe.temperature, recipe.student_temperature) != (1, 1):
+        raise LevelheadError(
+            "--match logits: knows no temperature; leave --temperature and "
+            "--student-temperature out"
+        )
     recipe = choose_model(recipe, facts)
+    for name, models in OWN_KNOBS.items():
+        if getattr(recipe, name) is not None and recipe.model not in models:
+            raise LevelheadError(
+                f"--{name} {getattr(recipe, name)}: --model {recipe.model} has none; "
+                f"it is for {' and '.join(models)}"
+            )
     size = recipe.image_size or facts.size
     if frozen(recipe):
         for flag, wrong in (

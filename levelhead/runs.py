@@ -7,6 +7,8 @@ import dataclasses
 import io
 import json
 import os
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +98,8 @@ class Run:
         from levelhead.models import Shape, build
 
         recipe, data = self.recipe, self.data
-        shape = Shape(data["channels"], data["image_size"], len(data["class_names"]))
+        sizes = data["channels"], data["image_size"], len(data["class_names"])
+        shape = Shape(*sizes, recipe.width, recipe.dropout)
         network = build(
             recipe.model, shape, mean=torch.tensor(data["mean"]), std=torch.tensor(data["std"])
         )
@@ -134,6 +137,31 @@ def finished_run(folder: str | Path) -> Run:
     if not run.finished:
         raise LevelheadError(f"{run.folder}: training has not finished; levelhead resume {folder}")
     return run
+
+
+def runs_of(paths: Sequence[str | Path]) -> list[Run]:
+    """The finished runs among run folders and studies (SETTING/seed-N), in order, each once.
+
+    Warns of those that have not finished. Raises LevelheadError where a folder holds no run, and
+    where none has finished.
+    """
+    found: dict[Path, Run] = {}
+    for path in map(Path, paths):
+        inside = [path / "recipe.toml"] if (path / "recipe.toml").exists() else []
+        inside = inside or sorted(path.glob("*/seed-*/recipe.toml"))
+        if not inside:
+            raise LevelheadError(
+                f"{path}: neither a run (recipe.toml) nor a study (SETTING/seed-N); give what "
+                "levelhead train, distill or compare made"
+            )
+        found |= {file.parent.resolve(): Run(file.parent) for file in inside}
+    waiting = [str(run.folder) for run in found.values() if not run.finished]
+    if not found or len(waiting) == len(found):
+        told = f"{', '.join(waiting)}: not finished" if waiting else "no run"
+        raise LevelheadError(f"{told}; give at least one run that levelhead train ended")
+    if waiting:
+        warnings.warn(f"left out, not finished: {', '.join(waiting)}", stacklevel=2)
+    return [run for run in found.values() if run.finished]
 
 
 def new_folder(out: str | Path | None, name: str) -> Path:

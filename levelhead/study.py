@@ -34,7 +34,7 @@ from levelhead.intervals import (
 )
 from levelhead.metrics import METRICS as EVERY
 from levelhead.metrics.ece import Binned
-from levelhead.models import MODELS, Shape, build
+from levelhead.models import MODELS
 from levelhead.prepare import Data, prepare
 from levelhead.recipe import Recipe
 from levelhead.report import command, write_report
@@ -42,7 +42,7 @@ from levelhead.resolve import frozen
 from levelhead.runs import Run, new_folder, read_json, write, write_json
 from levelhead.targets import check_smoothing
 from levelhead.text import duration
-from levelhead.training import Event, Note, Progress, resume, train
+from levelhead.training import Event, Note, Progress, resume, train, untrained
 
 LEVEL, RESAMPLES = 0.95, 1000
 METHOD = (
@@ -224,8 +224,7 @@ def _prepare(
         classes = len(data.splits.class_names)
         check_smoothing(recipe.smoothing, classes, recipe.convention)
         if recipe.model not in MODELS:  # a name that no library knows is refused by building it
-            shape = Shape(data.channels, data.splits.train.images.shape[1], classes)
-            build(recipe.model, shape, mean=data.mean, std=data.std)
+            untrained(recipe, data)
         if data.splits.hashes != known[todo[0].name].splits.hashes:
             raise LevelheadError(
                 f"{cell.name}: would be judged on other pictures than {todo[0].name}; compare "

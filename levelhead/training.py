@@ -192,6 +192,7 @@ def fit(
                     beta=recipe.beta,
                     temperature=recipe.temperature,
                     student_temperature=recipe.student_temperature,
+                    match=recipe.match,
                 )
             loss = losses.mean()
             loss.backward()
@@ -343,7 +344,13 @@ def untrained(recipe: Recipe, data: Data) -> Network:
     targets.check_smoothing(recipe.smoothing, classes, recipe.convention)
     return build(
         recipe.model,
-        Shape(data.channels, data.splits.train.images.shape[1], classes),
+        Shape(
+            data.channels,
+            data.splits.train.images.shape[1],
+            classes,
+            recipe.width,
+            recipe.dropout,
+        ),
         mean=data.mean,
         std=data.std,
         pretrained=recipe.pretrained,

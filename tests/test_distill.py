@@ -10,7 +10,7 @@ import torch
 from scipy.special import log_softmax, softmax
 
 from levelhead.cli import run as cli
-from levelhead.distill import distillation, smoothness
+from levelhead.distill import distillation, scaled, smoothness
 from levelhead.errors import LevelheadError
 from levelhead.outputs import Outputs
 from levelhead.recipe import Recipe
@@ -45,6 +45,36 @@ def test_the_loss_is_the_formula(beta, t, s):
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
+def test_matching_logits_is_half_the_squared_distance_and_the_limit_of_high_temperatures():
+    """Hinton's limit would be another loss: the MNIST students were trained with it."""
+    rng = np.random.default_rng(1)
+    z, v, losses = rng.normal(size=(6, 5)), rng.normal(size=(6, 5)), rng.random(6)
+    given = tuple(map(torch.from_numpy, (losses, z, v)))
+    found = distillation(*given, beta=0.6, temperature=1, student_temperature=1, match="logits")
+    wanted = [0.4 * losses[i] + 0.6 * sum((z[i] - v[i]) ** 2) / 2 for i in range(6)]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    gradients = []
+    for match, t, share in (("logits", 1.0, 1 / 5), ("probabilities", 300.0, 1.0)):
+        x = torch.from_numpy(z - z.mean(1, keepdims=True)).requires_grad_()
+        far = torch.from_numpy(v - v.mean(1, keepdims=True))
+        how = {"beta": 1.0, "temperature": t, "student_temperature": t, "match": match}
+        distillation(torch.zeros(6), x, far, **how).sum().backward()
+        gradients.append(share * x.grad)
+    # Equation 4 of Hinton et al.: dC/dz = (z - v) / (K T²), times our T².
+    np.testing.assert_allclose(gradients[0], gradients[1], atol=2e-3)
+
+
+def test_a_teacher_scaled_to_one_norm_knows_no_scale():
+    """The remedy would not make a smoothed and a hard teacher equally soft at a temperature."""
+    logits = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
+    one = scaled(logits, 5**0.5)
+    torch.testing.assert_close(one, scaled(0.01 * logits + 7, 5**0.5), rtol=1e-3, atol=1e-4)
+    z = logits.double().numpy()
+    wanted = (z - z.mean(1, keepdims=True)) / z.std(1, keepdims=True)
+    np.testing.assert_allclose(one, wanted, rtol=1e-4, atol=1e-5)
+    assert torch.equal(scaled(torch.ones(1, 5), 3.0), torch.zeros(1, 5))
+
+
 def test_a_smoothing_teacher_has_its_epsilon_as_smoothness():
     """Curves compared at equal smoothness index would be compared at unequal smoothing."""
     labels = torch.arange(10)
@@ -69,6 +99,11 @@ def test_a_student_learns_from_a_run_and_says_how_soft_it_was(teacher, tmp_path)
     again = train(recipe, tmp_path / "again", report=False)
     assert torch.equal(again.outputs("test").scores, run.outputs("test").scores)
     labels = train(STUDENT, tmp_path / "labels", report=False)
+    scaled = recipe.replace(teacher_norm=5.0)
+    said.clear()
+    other = train(scaled, tmp_path / "n", report=False, watch=lambda e: said.append(str(e)))
+    assert not any("is distilled at" in text for text in said), "scaled is the mend"
+    assert json.loads((other.folder / "distillation.json").read_text()) != found
     # Without a share of the teacher it is the student that learns from labels.
     none = train(recipe.replace(beta=0.0), tmp_path / "none", report=False)
     assert torch.equal(none.outputs("test").scores, labels.outputs("test").scores)
@@ -106,8 +141,12 @@ def test_no_warning_where_nothing_is_known_to_go_wrong(teacher, tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"temperature": 4.0}, "--temperature 4: is for distillation; give --teacher RUN"),
+        ({"temperature": 4.0}, "--temperature 4.0: is for distillation; give --teacher RUN"),
         ({"beta": 0.5}, "--beta 0.5: is for distillation"),
+        ({"match": "logits"}, "--match logits: is for distillation"),
+        ({"teacher_norm": 3.0}, "--teacher-norm 3.0: is for distillation"),
+        ({"teacher": "T", "teacher_norm": 0.0}, "--teacher-norm 0.0: must be above 0"),
+        ({"teacher": "T", "match": "logits", "temperature": 2.0}, "knows no temperature"),
         ({"teacher": "nowhere"}, "nowhere: cannot be read as predictions"),
         ({"teacher": "T", "beta": 1.5}, "--beta 1.5: must be between 0 and 1"),
         ({"teacher": "T", "temperature": 0.0}, "--temperature 0.0: must be above 0"),

@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from levelhead import weights
+from levelhead.augment import crop_and_flip
 from levelhead.errors import LevelheadError
 from levelhead.models import MODELS, Network, Shape, build
+from levelhead.models.alexnet import Centre, Neighbours
 from levelhead.models.borrowed import import_torchvision
 from levelhead.models.network import Conv2d, Linear
 
@@ -157,6 +159,38 @@ def test_dtype_is_the_bodys_arithmetic_only(name, dtype):
         assert error > 0, "bfloat16 was not used at all"
 
 
+def test_alexnets_normalisation_is_torchs_and_its_gradient_is_right():
+    """If this fails, the paper's network is normalised otherwise than the tutorial's."""
+    generator = torch.Generator().manual_seed(0)
+    x = 30 * torch.randn(3, 12, 4, 4, generator=generator, dtype=torch.float64)
+    theirs = torch.nn.LocalResponseNorm(9, alpha=0.001, beta=0.75, k=1.0)
+    torch.testing.assert_close(Neighbours()(x), theirs(x))
+    assert torch.autograd.gradcheck(Neighbours(), (x.requires_grad_(),))
+
+
+def test_alexnet_sees_random_crops_of_the_picture_alone():
+    """If this fails, it trains on reflected borders, or is judged off the centre."""
+    centre, images = Centre(24), torch.arange(32 * 32).reshape(1, 32, 32, 1)
+    for shift in (0, 3, 8):
+        corner = torch.tensor([[shift, 8 - shift]])
+        moved = crop_and_flip(images, torch.tensor([0]), corner, None, 4)
+        wanted = images[:, shift : shift + 24, 8 - shift : 32 - shift].permute(0, 3, 1, 2)
+        assert torch.equal(centre(moved), wanted)
+    plain = images.permute(0, 3, 1, 2)
+    assert torch.equal(centre(plain), plain[..., 4:28, 4:28])
+
+
+def test_width_and_dropout_are_the_recipes():
+    """If this fails, the MNIST teacher and student of the paper are other networks."""
+    grey = {"mean": torch.zeros(1), "std": torch.ones(1)}
+    teacher = build("mlp", Shape(1, 28, 10, width=1200, dropout=0.0), **grey)
+    assert count(teacher) == 784 * 1200 + 1200 + 1200 * 1200 + 1200 + 12_010
+    rates = {m.p for m in teacher.modules() if isinstance(m, torch.nn.Dropout)}
+    assert rates == {0.0}
+    usual = build("cnn", Shape(1, 28, 10, dropout=0.5), **grey)
+    assert [m.p for m in usual.modules() if isinstance(m, torch.nn.Dropout)] == [0.5]
+
+
 def test_own_layers_in_bfloat16_are_close_to_float32():
     """If this fails, the casting layers round more than bfloat16's eight bits explain."""
     generator = torch.Generator().manual_seed(0)
@@ -191,6 +225,7 @@ def test_standardisation_is_inside():
         ("resnet56", 32, 0.85e6, 0.005e6),
         ("resnet18", 32, 11.17e6, 0.005e6),
         ("fast", 32, 1.97e6, 0.005e6),
+        ("alexnet", 32, 1_068_298, 0),
         ("linear", 32, 30_730, 0),
         ("torchvision:mobilenet_v2", 32, 3_504_872 - 990 * 1281, 0),
         ("torchvision:resnet18", 64, 11_689_512 - 990 * 513, 0),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from levelhead.errors import LevelheadError, nearest
+from levelhead.models.alexnet import alexnet
 from levelhead.models.borrowed import (
     lite0,
     published_statistics,
@@ -28,6 +29,7 @@ MODELS: dict[str, Callable[[Shape], tuple[nn.Module, nn.Linear]]] = {
     "linear": linear,
     "mlp": mlp,
     "cnn": cnn,
+    "alexnet": alexnet,
     "resnet20": partial(cifar_resnet, depth=20),
     "resnet32": partial(cifar_resnet, depth=32),
     "resnet44": partial(cifar_resnet, depth=44),

@@ -11,11 +11,17 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Shape:
-    """What a model is built for: image channels, side in pixels, number of classes."""
+    """What a model is built for: image channels, side in pixels, number of classes.
+
+    width (units of a hidden layer) and dropout (rate) are for the models that have them; None
+    takes the model's own.
+    """
 
     channels: int
     size: int
     classes: int
+    width: int | None = None
+    dropout: float | None = None
 
 
 class Conv2d(nn.Conv2d):

@@ -14,17 +14,18 @@ def linear(shape: Shape) -> tuple[nn.Module, nn.Linear]:
 
 
 def mlp(shape: Shape) -> tuple[nn.Module, nn.Linear]:
-    """Two hidden layers of 512 rectified units with dropout 0.2."""
+    """Two hidden layers of 512 rectified units with dropout 0.2, or of `width` and `dropout`."""
+    width, dropout = shape.width or 512, _dropout(shape)
     body = nn.Sequential(
         nn.Flatten(),
-        Linear(shape.channels * shape.size**2, 512),
+        Linear(shape.channels * shape.size**2, width),
         nn.ReLU(),
-        nn.Dropout(0.2),
-        Linear(512, 512),
+        nn.Dropout(dropout),
+        Linear(width, width),
         nn.ReLU(),
-        nn.Dropout(0.2),
+        nn.Dropout(dropout),
     )
-    return body, nn.Linear(512, shape.classes)
+    return body, nn.Linear(width, shape.classes)
 
 
 def cnn(shape: Shape) -> tuple[nn.Module, nn.Linear]:
@@ -51,6 +52,10 @@ def cnn(shape: Shape) -> tuple[nn.Module, nn.Linear]:
         # A grid of at most 2x2 keeps some position without tying the head to the image size.
         nn.AdaptiveMaxPool2d(min(2, shape.size // 4)),
         nn.Flatten(),
-        nn.Dropout(0.2),
+        nn.Dropout(_dropout(shape)),
     )
     return body, nn.Linear(flat_width(body, shape), shape.classes)
+
+
+def _dropout(shape: Shape) -> float:
+    return 0.2 if shape.dropout is None else shape.dropout
