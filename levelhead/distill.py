@@ -158,15 +158,23 @@ def _table(given: Outputs, ids: Sequence[str], class_names: tuple[str, ...]) -> 
     return scores if given.kind == "logits" else scores.clamp_min(1e-30).log()
 
 
+def teacher_folder(teacher: str) -> Path:
+    """The run of a teacher that may be given as predictions: RUN/outputs/train.safetensors."""
+    path = Path(teacher)
+    known = path.parent.name == "outputs" and (path.parent.parent / "recipe.toml").exists()
+    return path.parent.parent if known else path
+
+
 def warning(recipe: Recipe) -> str | None:
     """What is known to go wrong with this teacher and temperature, or None."""
     from levelhead.runs import finished_run
 
-    if recipe.teacher is None or not Path(recipe.teacher).is_dir():
+    if recipe.teacher is None or recipe.temperature <= 1 or recipe.teacher_norm is not None:
         return None
-    if recipe.temperature <= 1 or recipe.teacher_norm is not None:
+    folder = teacher_folder(recipe.teacher)
+    if not folder.is_dir():
         return None
-    smoothing = finished_run(recipe.teacher).recipe.smoothing
+    smoothing = finished_run(folder).recipe.smoothing
     if not smoothing:
         return None
     return (

@@ -13,6 +13,7 @@ import json
 import math
 import re
 import shlex
+import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,13 +125,15 @@ def compare(
     seeds: int = 3,
     out: str | Path | None = None,
     data: Data | None = None,
+    deadline: float = math.inf,
     watch: Callable[[Event], None] = lambda event: None,
 ) -> Study:
     """Train every cell and judge the settings (default folder: the next runs/NAME-study-N).
 
     What is finished is kept and what was stopped goes on, so that the same call with the same
     `out` continues a study; without `out`, the newest unfinished study of this very request in
-    runs/. A training that fails is listed, and the others go on. `watch` is told every Event.
+    runs/. A training that fails is listed, and the others go on; so is one that would end after
+    `deadline` (by time.monotonic), going by the longest so far. `watch` is told every Event.
     Raises LevelheadError for bad input, for another request than the folder's, for settings
     that would be judged on different pictures, and if every training failed.
     """
@@ -157,12 +160,16 @@ def compare(
             watch(event)
         notes.update([event.text] if isinstance(event, Note) else [])
 
+    longest = 0.0
     for number, cell in enumerate(todo, 1):
-        run = Run(folder / cell.folder)
+        run, began = Run(folder / cell.folder), time.monotonic()
         try:
             if not run.finished:
+                if began + longest > deadline:
+                    raise LevelheadError("not trained, the time is spent; the same command goes on")
                 watch(Note(f"{cell.name}, seed {cell.seed} ({number} of {len(todo)})"))
                 run = _train(run.folder, cell, known[cell.name], once)
+                longest = max(longest, time.monotonic() - began)
         except LevelheadError as error:
             watch(Note(f"Failed: {error}"))
             failed.append({"name": cell.name, "seed": cell.seed, "why": str(error)})

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from typing import Any
 
+from levelhead.errors import LevelheadError
 from levelhead.flags import Parser
 
 
@@ -16,6 +19,24 @@ def add_out(parser: Parser, told: str) -> None:
 def add_json(parser: Parser) -> None:
     """`--json`."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_budget(parser: Parser) -> None:
+    """`--budget MINUTES`."""
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=math.inf,
+        metavar="MINUTES",
+        help="begin no training that would end later; judge what is there (default: no limit)",
+    )
+
+
+def deadline(minutes: float) -> float:
+    """`--budget` from now, by time.monotonic. Raises LevelheadError for what is no time."""
+    if not minutes >= 0:
+        raise LevelheadError(f"--budget {minutes}: must be 0 or more, for example 60")
+    return time.monotonic() + 60 * minutes
 
 
 def print_json(value: Any) -> None:

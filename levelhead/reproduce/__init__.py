@@ -1,0 +1,89 @@
+"""Published experiments, run again: PAPERS holds their recipes, their numbers and their claims."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from levelhead.errors import LevelheadError, nearest
+from levelhead.reproduce import mueller2019
+from levelhead.reproduce.page import write_page
+from levelhead.runs import Run, write_json
+from levelhead.study import cells, compare
+from levelhead.training import Event, Note
+
+PAPERS = {"mueller2019": mueller2019}
+
+
+def reproduce(
+    paper: str,
+    data: str | Path,
+    out: str | Path,
+    *,
+    experiments: Sequence[str] = (),
+    seeds: int = 3,
+    full: bool = False,
+    deadline: float = math.inf,
+    watch: Callable[[Event], None] = lambda event: None,
+) -> dict[str, Any]:
+    """Train what some experiments (default: all) of a paper need, and hold it against the paper.
+
+    data: folder of the paper's data sets, each a folder. out: gets a study a setting, which are
+    kept and gone on with, and page/: README.md, findings.json and figures. `full` takes the
+    published settings instead of those scaled down to two CPU cores. No training is begun that
+    would end after `deadline` (by time.monotonic); what is missing then is said so. Returns
+    findings. Raises LevelheadError for an unknown paper or experiment and for data that is missing.
+    """
+    if paper not in PAPERS:
+        raise LevelheadError(f"{paper}: no such paper; {nearest(paper, list(PAPERS))}")
+    module, out = PAPERS[paper], Path(out)
+    for name in experiments:
+        if name not in module.EXPERIMENTS:
+            known = list(module.EXPERIMENTS)
+            raise LevelheadError(f"--experiment {name}: unknown; {nearest(name, known)}")
+    chosen = {n: e for n, e in module.EXPERIMENTS.items() if n in (experiments or [n])}
+    planned = module.studies(Path(data).expanduser().absolute(), out.absolute(), full)
+    needed = {name for e in chosen.values() for name in planned if name.startswith(e.studies)}
+    needed |= {by for name in needed if (by := planned[name].taught_by)}
+    for name, plan in planned.items():
+        if name not in needed:
+            continue
+        todo = [Run(out / name / cell.folder) for cell in cells(plan.recipe, plan.grid, seeds)]
+        if (out / name / "findings.json").exists() and all(run.finished for run in todo):
+            continue
+        watch(Note(f"Study {name}:"))
+        try:
+            if plan.taught_by is not None:
+                module.prepare_teachers(out / plan.taught_by)
+            compare(
+                plan.recipe,
+                plan.grid,
+                seeds=seeds,
+                out=out / name,
+                deadline=deadline,
+                watch=watch,
+            )
+        except LevelheadError as error:
+            if not todo or not Path(plan.recipe.data).exists():
+                raise
+            watch(Note(f"Study {name}: {error}"))
+    found: dict[str, Any] = {}
+    panels: dict[str, Any] = {}
+    for name, experiment in chosen.items():
+        watch(Note(f"Judging {name}"))
+        judged = experiment.judge({study: out / study for study in planned})
+        found[name] = {
+            "title": experiment.title,
+            "scaled": None if full else experiment.scaled,
+            "rows": [row.as_json() for row in judged.rows],
+            "words": judged.words,
+            "figures": list(judged.panels),
+        }
+        panels |= judged.panels
+    findings = {"schema": 1, "paper": paper, "full": full, "seeds": seeds, "experiments": found}
+    (out / "page").mkdir(parents=True, exist_ok=True)
+    write_json(out / "page" / "findings.json", findings)
+    write_page(out / "page", module.TITLE, findings, panels)
+    return findings

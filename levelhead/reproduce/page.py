@@ -1,0 +1,64 @@
+"""The page of a reproduction: Markdown with its tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from levelhead.figures import FIGURES
+from levelhead.figures.canvas import to_png
+from levelhead.reproduce.rows import Row
+from levelhead.runs import write
+
+HOW = (
+    "Intervals are at 95 % and hold over seeds (Student's t; accuracies also over test examples). "
+    "A published number *agrees* where our interval reaches it; a claim *agrees* where our "
+    "interval lies wholly inside it, *differs* where wholly outside; else the data *cannot tell*."
+)
+
+
+def write_page(
+    folder: Path, title: str, findings: Mapping[str, Any], panels: Mapping[str, Any]
+) -> Path:
+    """README.md in a folder, its figures beside it. `panels`: what a figure draws, by file name,
+    which starts with the figure's name in FIGURES."""
+    for name, drawn in panels.items():
+        figure = FIGURES[name.partition("-")[0]]
+        for place, panel in enumerate(figure.data(drawn), 1):
+            write(folder / f"{name}-{place}.png", to_png(panel, figure.draw))
+    path = folder / "README.md"
+    write(path, "\n".join([*_lines(folder, title, findings)]))
+    return path
+
+
+def _lines(folder: Path, title: str, findings: Mapping[str, Any]) -> Iterator[str]:
+    experiments = findings["experiments"]
+    every = [row["verdict"] for found in experiments.values() for row in found["rows"]]
+    counts = {v: every.count(v) for v in ("agrees", "differs", "cannot tell")}
+    full = " --full" if findings["full"] else ""
+    yield from (f"# {title}", "")
+    yield f"`levelhead reproduce {findings['paper']} --data DATA --out OUT{full}`, "
+    yield f"{findings['seeds']} seeds: {', '.join(f'{n} {v}' for v, n in counts.items())}."
+    yield from ("", HOW)
+    for name, found in experiments.items():
+        yield from ("", f"## {found['title']}", "", f"`--experiment {name}`")
+        if found["scaled"]:
+            yield from ("", f"Scaled down: {found['scaled']}")
+        yield from ("", "| | published | ours | interval | seeds | |", "|---|---|---|---|---|---|")
+        for row in (Row(**row) for row in found["rows"]):
+            published, ours, ends, verdict = row.shown
+            seeds = row.seeds or "–"
+            yield f"| {row.what} | {published} | {ours} | {ends} | {seeds} | {verdict} |"
+        for sentence in found["words"]:
+            yield from ("", sentence)
+        for figure in found["figures"]:
+            for path in sorted(folder.glob(f"{figure}-?.png")):
+                yield from ("", f"![{found['title']}]({path.name})")
+    yield ""
+
+
+def plain_table(findings: Mapping[str, Any]) -> list[list[str]]:
+    """Rows for a terminal: what, published, ours, interval, verdict."""
+    rows = [Row(**row) for found in findings["experiments"].values() for row in found["rows"]]
+    return [[row.what, *row.shown] for row in rows]
