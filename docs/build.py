@@ -100,7 +100,7 @@ def values(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return ", ".join(f"`{choice}`" for choice in inside)
     if typing.get_origin(hint) is tuple:
-        return "numbers"
+        return "numbers" if inside[0] is float else "words"
     if inside:
         return values(inside[0])
     return {bool: "switch", int: "whole number", float: "number", str: "text"}[hint]

@@ -5,6 +5,7 @@ Crop and mirror are one gather with computed row and column indices: no padded c
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,6 +66,29 @@ def cutout(images: Tensor, centre: Tensor, side: int, fill: Tensor) -> Tensor:
     inside_columns = (columns >= left) & (columns < left + side)
     hidden = (inside_rows[:, :, None] & inside_columns[:, None, :])[:, None]
     return torch.where(hidden, fill.to(images.dtype)[None, :, None, None], images)
+
+
+def mixed(
+    images: Tensor, partner: Tensor, kind: str, alpha: float, rng: np.random.Generator
+) -> tuple[Tensor, float]:
+    """Each image [B,C,H,W] with its partner (int64 [B], rows of the same batch), and its share.
+
+    The share λ ~ Beta(α, α) is one for the batch. `mixup` blends λ x + (1 − λ) x', in float32;
+    `cutmix` pastes a box of the partner at the same place: (1 − λ)^½ of each side, centred anywhere
+    and cut at the border; the share is then the area that is left.
+    Source: Zhang et al. 2018 (mixup), section 2; Yun et al. 2019 (CutMix), equations 1 and 2.
+    """
+    share = float(rng.beta(alpha, alpha))
+    if kind == "mixup":
+        return torch.lerp(images[partner].float(), images.float(), share), share
+    height, width = images.shape[2:]
+    half = (1 - share) ** 0.5 / 2 * np.array([height, width])
+    centre = rng.uniform(0, [height, width])
+    top, left = np.rint(centre - half).astype(int).clip(0)
+    bottom, right = np.rint(centre + half).astype(int).clip(0, [height, width])
+    made = images.clone()
+    made[:, :, top:bottom, left:right] = images[partner, :, top:bottom, left:right]
+    return made, 1 - float((bottom - top) * (right - left)) / (height * width)
 
 
 def views(images: Tensor, kind: str) -> list[Tensor]:

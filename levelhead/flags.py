@@ -94,17 +94,16 @@ def recipe_fields(found: argparse.Namespace) -> dict[str, Any]:
 def recipe_of(found: argparse.Namespace) -> Recipe:
     """The recipe that was typed."""
     given = recipe_fields(found)
-    if "step_at" in given:
-        given["step_at"] = tuple(given["step_at"])
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     return Recipe(**given)
 
 
 def grid_of(found: argparse.Namespace) -> tuple[Recipe, dict[str, tuple[Any, ...]]]:
     """The recipe of the first values, and the fields that were given more than one."""
-    given = recipe_fields(found)
+    given, hints = recipe_fields(found), typing.get_type_hints(Recipe)
     grid = {}
     for name, values in given.items():
-        if name == "step_at":
+        if typing.get_origin(hints[name]) is tuple:
             given[name] = tuple(values)
         elif isinstance(values, list):
             if len(set(values)) < len(values):
@@ -120,6 +119,9 @@ def grid_of(found: argparse.Namespace) -> tuple[Recipe, dict[str, tuple[Any, ...
     return recipe, grid
 
 
+_METAVARS = {int: "N", float: "X", str: "NAME"}
+
+
 def _kind(hint: Any) -> tuple[type, dict[str, Any]]:
     """The type of one value, and what argparse needs to know besides."""
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
@@ -128,9 +130,8 @@ def _kind(hint: Any) -> tuple[type, dict[str, Any]]:
     if origin is typing.Literal:
         return str, {"choices": inside}
     if origin is tuple:
-        return inside[0], {"several": True, "metavar": inside[0].__name__.upper()}
-    names = {int: "N", float: "X", str: "NAME"}
-    return hint, {"metavar": names.get(hint)}
+        return inside[0], {"several": True, "metavar": _METAVARS[inside[0]]}
+    return hint, {"metavar": _METAVARS.get(hint)}
 
 
 def _named(kind: type) -> Any:

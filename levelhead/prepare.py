@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from levelhead import datasets, targets
 from levelhead.batches import seeded
 from levelhead.datasets.entries import Examples
+from levelhead.errors import LevelheadError, nearest
+from levelhead.labels import read_epsilons, read_labels, read_prior
+from levelhead.losses import settle
 from levelhead.machine import gains_from_bfloat16, pick_device
 from levelhead.recipe import Recipe
-from levelhead.resolve import Facts, choose_model, resolve
+from levelhead.resolve import Facts, choose_model, frozen, resolve
 from levelhead.splits import Splits, split
 
 
@@ -32,6 +36,8 @@ class Data:
     mean: Tensor
     std: Tensor
     read_as: tuple[Any, ...]  # the recipe's fields that decided all this
+    order: tuple[str, ...]  # ids of the original training set, before any were held out
+    soft: Tensor | None = None  # float32 [N,K]: shares of people's votes on the train split
 
 
 def prepare(
@@ -53,6 +59,10 @@ def prepare(
             chosen = chosen.replace(data=known.source)
             return resolve(chosen, facts, low_precision=gains_from_bfloat16(device)), known
     listing = datasets.scan(recipe.data)
+    for name in recipe.classes:
+        if name not in listing.class_names:
+            mend = nearest(name, list(listing.class_names))
+            raise LevelheadError(f"--classes {name}: not in the data; {mend}")
     chosen = choose_model(recipe, Facts(listing.size, listing.channels, 0))
     dataset = datasets.load(
         listing,
@@ -69,6 +79,7 @@ def prepare(
         seed=chosen.split_seed,
         strict=chosen.strict_splits,
     )
+    splits = of_classes(splits, chosen.classes) if chosen.classes else splits
     mean, std = statistics(splits.train)
     facts = Facts(listing.size, listing.channels, len(splits.train))
     data = Data(
@@ -80,13 +91,35 @@ def prepare(
         mean,
         std,
         _read_as(chosen),
+        listing.splits["train"].ids,
     )
     chosen = chosen.replace(data=listing.source)
     return resolve(chosen, facts, low_precision=gains_from_bfloat16(device)), data
 
 
+def of_classes(splits: Splits, classes: Sequence[str]) -> Splits:
+    """The same splits with the pictures of these classes alone, in the data's order of classes."""
+    kept = [k for k, name in enumerate(splits.class_names) if name in classes]
+    parts, count = {}, 0
+    for name in splits.hashes:
+        part = getattr(splits, name)
+        count += len(part)
+        part = part.take(np.flatnonzero(np.isin(part.labels, kept)))
+        parts[name] = dataclasses.replace(part, labels=np.searchsorted(kept, part.labels))
+    names = tuple(splits.class_names[k] for k in kept)
+    note = f"Only {', '.join(names)}: {sum(map(len, parts.values())):,} of {count:,} pictures."
+    hashes = {name: part.hash() for name, part in parts.items()}
+    notes = (*splits.notes, note)
+    return dataclasses.replace(splits, **parts, class_names=names, hashes=hashes, notes=notes)
+
+
 def falsified(recipe: Recipe, data: Data) -> Data:
-    """The data with the recipe's label noise in train and validation; test stays as it is."""
+    """The data with the recipe's `noise` or `labels` in train and validation; test stays as it is.
+
+    Raises LevelheadError for labels that do not fit the data, the model or the loss.
+    """
+    if recipe.labels is not None:
+        return _by_people(recipe, data)
     if recipe.noise == "none":
         return data
     splits, names = data.splits, data.splits.class_names
@@ -104,6 +137,76 @@ def falsified(recipe: Recipe, data: Data) -> Data:
     )
     changed["notes"] = (*splits.notes, note)
     return dataclasses.replace(data, splits=dataclasses.replace(splits, **changed))
+
+
+def _by_people(recipe: Recipe, data: Data) -> Data:
+    """The data with the labels of `recipe.labels`.
+
+    Of votes the label has most (the first of ties), and `soft` their shares, to be trained towards.
+    """
+    assert recipe.labels is not None
+    told, names = f"--labels {recipe.labels}", data.splits.class_names
+    place, said = read_labels(recipe.labels, data.order, names)
+    votes = said.dim() == 2
+    labels = said.argmax(1) if votes else said
+    changed: dict[str, Any] = {}
+    rows, differ = {}, []
+    for name in ("train", "validation"):
+        part = getattr(data.splits, name)
+        if missing := [id_ for id_ in part.ids if id_ not in place]:
+            raise LevelheadError(
+                f"{told}: none for {len(missing):,} of {len(part):,} pictures of {name}, first "
+                f"{missing[0]!r}; add them, or give a table with a column id"
+            )
+        rows[name] = torch.tensor([place[id_] for id_ in part.ids])
+        changed[name] = dataclasses.replace(part, labels=labels[rows[name]].numpy())
+        differ.append(part.labels != changed[name].labels)
+    absent = torch.bincount(labels[rows["train"]], minlength=len(names)) == 0
+    if absent.any():
+        lost = names[int(absent.nonzero()[0])]
+        raise LevelheadError(f"{told}: no training picture is {lost!r}; check the file and column")
+    share = np.concatenate(differ).mean()
+    notes = [
+        f"Labels by people, {Path(recipe.labels).name}: {share * 100:.3g} % of those of train and "
+        "validation differ from the data's own; test is as it was."
+    ]
+    if votes:
+        settle(recipe.loss, targets.Targets(labels, said))
+        if recipe.targets == "online" or frozen(recipe):
+            wrong = "--targets online" if recipe.targets == "online" else f"--model {recipe.model}"
+            raise LevelheadError(
+                f"{told}: counts are soft targets, which {wrong} does not take; give one label for "
+                "each picture, --targets explicit, or a network trained step by step"
+            )
+        if recipe.smoothing or recipe.smoothing_by_class:
+            notes.append("They are soft already and smoothed again; unless meant, leave that out.")
+    splits = dataclasses.replace(data.splits, **changed, notes=(*data.splits.notes, *notes))
+    return dataclasses.replace(data, splits=splits, soft=said[rows["train"]] if votes else None)
+
+
+def target_rows(recipe: Recipe, data: Data) -> Tensor | None:
+    """Target of every class, float32 [K,K], where prior or smoothing_by_class decide it, or None.
+
+    data: as `falsified` returns it, for `frequency` is that of the labels which are trained on.
+    Raises LevelheadError for a file that is neither, and an ε that makes a wrong class likelier.
+    """
+    names, epsilon = data.splits.class_names, recipe.smoothing
+    if recipe.prior is None and recipe.smoothing_by_class is None:
+        return None
+    told: targets.Epsilon = epsilon
+    if recipe.smoothing_by_class is not None:
+        told = read_epsilons(Path(recipe.smoothing_by_class), names, epsilon)
+    if recipe.prior is None:
+        return targets.smooth(torch.arange(len(names)), len(names), told, recipe.convention)
+    if recipe.prior == "frequency":
+        labels = torch.from_numpy(data.splits.train.labels)
+        prior = torch.bincount(labels, minlength=len(names)).double() / len(labels)
+    else:
+        prior = read_prior(Path(recipe.prior), names)
+    try:
+        return targets.target_table(prior, told, recipe.convention)
+    except LevelheadError as error:
+        raise LevelheadError(f"--prior {recipe.prior}: {error}") from None
 
 
 def statistics(examples: Examples) -> tuple[Tensor, Tensor]:
@@ -126,6 +229,7 @@ def _read_as(recipe: Recipe) -> tuple[Any, ...]:
     path = recipe.data
     return (
         path if path == "digits" else str(Path(path).expanduser().absolute()),
+        tuple(sorted(recipe.classes)),
         recipe.image_size,
         recipe.resize,
         recipe.validation,

@@ -29,7 +29,7 @@ class Recipe:
     classes: tuple[str, ...] = ()
     """Only the pictures of these classes; the splits are those of all (default: every class)."""
     labels: str | None = None
-    """PATH or PATH:COLUMN of labels, or counts of labels, by people for train and validation."""
+    """PATH or PATH:COLUMN: labels by people for train and validation (default: the data's own)."""
     image_size: int | None = None
     """Side of the square image the network sees, in pixels (default: chosen for model and data)."""
     resize: Literal["crop", "squash"] = "squash"
@@ -79,7 +79,7 @@ class Recipe:
     mix_alpha: float | None = None
     """Share of the first picture ~ Beta(a, a) (default: 0.2 for mixup, 1 for cutmix)."""
     teacher: str | None = None
-    """Learn from this finished run, or from a file of its predictions for the training pictures."""
+    """Learn from this finished run, or a file of predictions; {seed} in it stands for --seed."""
     temperature: float = 1.0
     """Temperature of the teacher's probabilities."""
     student_temperature: float = 1.0
@@ -216,7 +216,8 @@ class Recipe:
                 raise LevelheadError(f"{where}: unknown key {key!r}; {nearest(key, known)}")
         if "data" not in values:
             raise LevelheadError(f"{where}: the key 'data' is missing; name the data to train on")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**values)
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:

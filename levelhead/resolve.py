@@ -33,7 +33,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "linear": {**_ADAMW, "lr": 1e-2, "weight_decay": 1e-3, "batch_size": 256, "epochs": 20},
     "mlp": {**_ADAMW, "lr": 2e-3, "weight_decay": 1e-2, "batch_size": 256, "epochs": 20},
     "cnn": {**_ADAMW, "lr": 4e-3, "weight_decay": 1e-2, "batch_size": 256, "epochs": 20},
-    "alexnet": {**_SGD, "lr": 0.02, "weight_decay": 5e-4, "batch_size": 128, "epochs": 30},
+    "alexnet": {**_SGD, "lr": 0.05, "weight_decay": 5e-4, "batch_size": 128, "epochs": 30},
     "resnet20": _RESNET,
     "resnet32": _RESNET,
     "resnet44": _RESNET,
@@ -61,6 +61,9 @@ DISTILLING = {
     "teacher_norm": None,
     "beta": 1,
 }
+# Mixup: within 0.1 to 0.4, good on ImageNet (Zhang et al. 2018, section 3.1; 1 on CIFAR-10).
+# CutMix: every share alike (Yun et al. 2019, section 3.1).
+MIX_ALPHA = {"mixup": 0.2, "cutmix": 1.0}
 # Flags that only some models have.
 OWN_KNOBS = {"width": ("mlp",), "dropout": ("mlp", "cnn")}
 
@@ -131,11 +134,37 @@ def choices(recipe: Recipe, examples: int) -> str:
     ]
     moves += [f"windows of {recipe.window} px at first"] if recipe.window else []
     moves += ["mirrored"] if recipe.flip else []
+    moves += [f"{recipe.mix} {recipe.mix_alpha:g}"] if recipe.mix != "none" else []
     return (
         f"{start}: {recipe.epochs} epochs of {steps} steps, batches of {recipe.batch_size}, "
         f"{recipe.optimizer} at {recipe.lr:g} ({recipe.schedule}), {recipe.precision}; "
         f"augmentation: {', '.join(moves) or 'none'}."
     )
+
+
+def _refuse_contradictions(recipe: Recipe) -> None:
+    """Raise LevelheadError for ways to make targets that exclude each other."""
+    from levelhead.losses import KNOBS
+
+    loss, knobs, online = recipe.loss, KNOBS[recipe.loss], recipe.targets == "online"
+    mixes, by_class = recipe.mix != "none", recipe.smoothing_by_class
+    teacher_is_file = recipe.teacher is not None and Path(recipe.teacher).expanduser().is_file()
+    learns = "--targets online learns its own; leave one of them out"
+    for name, wrong, why in (
+        ("prior", online, learns),
+        ("prior", not (recipe.smoothing or by_class), "nothing goes there; give --smoothing 0.1"),
+        ("smoothing_by_class", online, learns),
+        ("smoothing_by_class", not knobs.smoothing, f"--loss {loss} takes the place of smoothing"),
+        ("labels", recipe.noise != "none", "--noise is for the data's own; leave one of them out"),
+        ("labels", recipe.classes, "people may have named classes that --classes leaves out"),
+        ("mix", mixes and online, learns),
+        ("mix", mixes and not knobs.soft, f"--loss {loss} wants one label; take cross_entropy"),
+        ("mix", mixes and teacher_is_file, "--teacher is a file, of whole pictures; give its run"),
+        ("mix_alpha", not mixes, "nothing is mixed; give --mix mixup or --mix cutmix"),
+    ):
+        if getattr(recipe, name) is not None and wrong:
+            flag = "--" + name.replace("_", "-")
+            raise LevelheadError(f"{flag} {getattr(recipe, name)}: {why}")
 
 
 def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Recipe:
@@ -163,8 +192,14 @@ def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Rec
                 raise LevelheadError(
                     f"{flag} {getattr(recipe, name)}: is for distillation; give --teacher RUN"
                 )
-    else:  # found again from any folder
-        recipe = recipe.replace(teacher=str(Path(recipe.teacher).expanduser().absolute()))
+    else:  # each seed its own
+        recipe = recipe.replace(teacher=recipe.teacher.replace("{seed}", str(recipe.seed)))
+    _refuse_contradictions(recipe)
+    for name in ("teacher", "labels", "prior", "smoothing_by_class"):
+        if (given := getattr(recipe, name)) not in (None, "frequency"):  # found from any folder
+            recipe = recipe.replace(**{name: str(Path(given).expanduser().absolute())})
+    if recipe.mix_alpha is None:
+        recipe = recipe.replace(mix_alpha=MIX_ALPHA.get(recipe.mix))
     if recipe.match == "logits" and (recipe.temperature, recipe.student_temperature) != (1, 1):
         raise LevelheadError(
             "--match logits: knows no temperature; leave --temperature and "
@@ -183,6 +218,9 @@ def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Rec
             ("--targets online", recipe.targets == "online"),
             ("--save-every", recipe.save_every is not None),
             ("--teacher", recipe.teacher is not None),
+            ("--prior", recipe.prior is not None),
+            ("--smoothing-by-class", recipe.smoothing_by_class is not None),
+            (f"--mix {recipe.mix}", recipe.mix != "none"),
             ("--loss logit_norm", recipe.loss == "logit_norm"),  # L2 alone would set its scale
         ):
             if wrong:

@@ -37,6 +37,20 @@ class Targets:
     teacher_logits: Tensor | None = None
 
 
+def of_batch(
+    labels: Tensor, index: Tensor, rows: Tensor | None = None, soft: Tensor | None = None
+) -> Targets:
+    """Targets of a batch: labels int64 [B], index int64 [B] into the training split.
+
+    rows [K,K]: target of every class (`smooth`, `target_table`); soft [N,K]: what people said of
+    each example, to which the rows apply as Σ_c q_c · rows_c. Without either the labels alone.
+    """
+    if soft is not None:
+        own = soft[index.to(soft.device)].to(labels.device)
+        return Targets(labels, own if rows is None else own @ rows)
+    return Targets(labels, None if rows is None else rows[labels])
+
+
 def check_smoothing(epsilon: Epsilon, classes: int, convention: Convention) -> None:
     """Raise LevelheadError for an ε that makes the right class no longer the likeliest."""
     if isinstance(epsilon, Tensor):
@@ -193,10 +207,10 @@ def mix(a: Tensor, b: Tensor, share: float | Tensor) -> Tensor:
     `target_table`) and leave the loss's smoothing at 0, for it warns when it smooths a mixture.
     Source: Zhang et al. 2018 (mixup), section 2; Yun et al. 2019 (CutMix), equation 1.
     """
-    part = torch.as_tensor(share, dtype=a.dtype, device=a.device)
+    part = torch.as_tensor(share, dtype=a.dtype)
     if not bool(((part >= 0) & (part <= 1)).all()):
         raise LevelheadError(f"share {share}: must be in [0, 1]")
-    part = part[:, None] if part.dim() == 1 else part
+    part = (part[:, None] if part.dim() == 1 else part).to(a.device)
     return part * a + (1 - part) * b
 
 

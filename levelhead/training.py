@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from levelhead import machine, optim, targets
-from levelhead.batches import Store, count, plain_batches, seeded, store, training_batches
+from levelhead import augment, machine, optim, targets
+from levelhead.batches import Batch, Store, count, plain_batches, seeded, store, training_batches
 from levelhead.calibrators import CALIBRATORS
 from levelhead.distill import Teacher, distillation, load_teacher, warning
 from levelhead.errors import LevelheadError
@@ -28,7 +29,7 @@ from levelhead.losses import LOSSES
 from levelhead.machine import pick_device, tune_malloc
 from levelhead.models import Network, Shape, build
 from levelhead.predict import outputs_of
-from levelhead.prepare import Data, falsified, prepare
+from levelhead.prepare import Data, falsified, prepare, target_rows
 from levelhead.recipe import Recipe
 from levelhead.resolve import choices, frozen
 from levelhead.runs import Run, new_folder, open_run, write, write_json, write_rows, write_splits
@@ -69,7 +70,8 @@ class Epoch:
     """After one epoch: a row of history.csv.
 
     `train_loss` is what was minimised (on augmented batches, as they came); `train_nll` and
-    `train_accuracy` are plain, on the same batches; validation is plain and in evaluation mode.
+    `train_accuracy` are plain, on the same batches, of mixed pictures against the label of the
+    larger share; validation is plain and in evaluation mode.
     `seconds` counts from the start of training, with validation; `images_per_second` without.
     """
 
@@ -130,10 +132,14 @@ def fit(
     *,
     class_weights: Tensor | None = None,
     teacher: Teacher | None = None,
+    rows: Tensor | None = None,
+    soft: Tensor | None = None,
 ) -> Iterator[Step | Snapshot | Epoch]:
     """Train in place, from `state.epoch` on; yields a Step now and then, and every Epoch.
 
-    With `save_every` also a Snapshot before the first step and after every so many.
+    With `save_every` also a Snapshot before the first step and after every so many. `rows` [K,K]
+    is the target of every class where prior or classes decide it (`prepare.target_rows`), `soft`
+    [N,K] what people said of each training example.
 
     recipe must be resolved. Everything random is a function of (seed, epoch), so that a state
     loaded from a checkpoint goes on as if it had never stopped. Raises LevelheadError, naming the
@@ -146,7 +152,9 @@ def fit(
     loss_function = LOSSES[recipe.loss]
     smoothing, convention = recipe.smoothing, recipe.convention
     classes = network.head.out_features
-    explicit = recipe.targets == "explicit"
+    if rows is None and (recipe.targets == "explicit" or recipe.mix != "none" or soft is not None):
+        rows = targets.smooth(torch.arange(classes), classes, smoothing, convention)
+    rows = None if rows is None else rows.to(train.device)
     fill = network.mean.flatten().round()
     steps_per_epoch = count(len(train), batch_size)
     steps = epochs * steps_per_epoch
@@ -159,26 +167,24 @@ def fit(
         network.train()
         step = state.epoch * steps_per_epoch
         # Online smoothing: half the label, half what the last epoch thought of its class.
-        rows = None if state.online is None else targets.target_table(state.online.table, 0.5)
+        if state.online is not None:
+            rows = targets.target_table(state.online.table, 0.5)
         totals = torch.zeros(3, dtype=torch.float64, device=train.device)
         rate = 0.0
         said = began
         for batch in training_batches(train, recipe, state.epoch, fill):
             rate = optim.set_rates(state.optimisers, recipe, step, steps)
+            wanted = targets.of_batch(batch.labels, batch.index, rows, soft)
+            if recipe.mix != "none":
+                batch, wanted = _mixed(batch, wanted, recipe, step)
             # Dropout draws from torch's own stream: pin it to (seed, step), then put it back.
             with torch.random.fork_rng(devices=_cuda(train.device)):
                 torch.manual_seed(seeded(recipe.seed, step, 1).initial_seed())
                 logits = _logits(network, batch.images)
-            wanted = Targets(batch.labels)
-            if explicit:
-                soft = targets.smooth(batch.labels, classes, smoothing, convention)
-                wanted = Targets(batch.labels, soft)
-            elif rows is not None:
-                wanted = Targets(batch.labels, rows[batch.labels])
             losses = loss_function(
                 logits,
                 wanted,
-                smoothing=0.0 if explicit else smoothing,
+                smoothing=smoothing if rows is None else 0.0,
                 convention=convention,
                 class_weights=class_weights,
                 strength=recipe.strength,
@@ -256,6 +262,18 @@ def logits_of(network: Network, split: Store) -> tuple[Tensor, Tensor]:
     return torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
 
 
+def _mixed(batch: Batch, wanted: Targets, recipe: Recipe, step: int) -> tuple[Batch, Targets]:
+    """A batch mixed with itself in another order; its labels are then those of the larger share."""
+    assert recipe.mix_alpha is not None
+    assert wanted.soft is not None
+    rng = np.random.default_rng(seeded(recipe.seed, step, 2).initial_seed())
+    partner = torch.from_numpy(rng.permutation(len(batch.labels))).to(batch.labels.device)
+    images, share = augment.mixed(batch.images, partner, recipe.mix, recipe.mix_alpha, rng)
+    labels = batch.labels if share >= 0.5 else batch.labels[partner]
+    soft = targets.mix(wanted.soft, wanted.soft[partner], share)
+    return dataclasses.replace(batch, images=images, labels=labels), Targets(labels, soft)
+
+
 def _logits(network: Network, images: Tensor) -> Tensor:
     """Logits of a training batch; a batch too small for batch norm is said, not raised by torch."""
     try:
@@ -303,6 +321,7 @@ def train(
     """
     tune_malloc()
     recipe, data = prepare(recipe, known=data, progress=_tell(watch, "reading pictures"))
+    data = falsified(recipe, data)
     network = untrained(recipe, data)  # what cannot be built must not leave a folder behind
     folder = new_folder(out, data.name)
     write(folder / "recipe.toml", recipe.to_toml())
@@ -335,13 +354,18 @@ def resume(
                     f"{run.folder}: the {split} pictures of {recipe.data} are no longer those it "
                     "was started on; restore them, or train anew into another --out"
                 )
+    data = falsified(recipe, data)
     return _carry_out(run, untrained(recipe, data), recipe, data, report, watch)
 
 
 def untrained(recipe: Recipe, data: Data) -> Network:
-    """The network of a resolved recipe with its first weights. Raises LevelheadError as `build`."""
+    """The network of a resolved recipe with its first weights.
+
+    Raises LevelheadError as `build` and `target_rows` do.
+    """
     classes = len(data.splits.class_names)
     targets.check_smoothing(recipe.smoothing, classes, recipe.convention)
+    target_rows(recipe, data)
     return build(
         recipe.model,
         Shape(
@@ -368,7 +392,6 @@ def _carry_out(
 ) -> Run:
     """Train (from the checkpoint, if any), then write everything else of the run folder."""
     device = pick_device(recipe.device)
-    data = falsified(recipe, data)
     splits, folder = data.splits, run.folder
     for note in (*splits.notes, choices(recipe, len(splits.train))):
         watch(Note(note))
@@ -466,7 +489,8 @@ def _train_whole(
         teacher = load_teacher(recipe, data.splits, device)
         if (careful := warning(recipe)) is not None:
             watch(Note(careful))
-    for event in fit(state, split, held, recipe, class_weights=weights, teacher=teacher):
+    told = {"rows": target_rows(recipe, data), "soft": data.soft}
+    for event in fit(state, split, held, recipe, class_weights=weights, teacher=teacher, **told):
         if isinstance(event, Snapshot):
             write(run.snapshot(event.step), save(_state(network)))
         elif isinstance(event, Epoch):

@@ -42,6 +42,7 @@ recipes = st.builds(
     warmup=st.none() | st.floats(0, 0.99),
     power=positive,
     step_at=st.lists(shares, max_size=4).map(tuple),
+    classes=st.just(()) | st.lists(names, min_size=2, max_size=4, unique=True).map(tuple),
     flip=st.none() | st.booleans(),
     finetune=st.booleans(),
     seed=st.integers(0, 2**40),
@@ -162,6 +163,8 @@ def test_recipe_files_that_cannot_be_read(tmp_path):
         *[("power", v) for v in (0.0, -1.0, math.nan, math.inf)],
         *[("step_factor", v) for v in (0.0, 1.1, math.nan)],
         *[("step_at", v) for v in ((0.5, 1.0), (0.0,), (-1.0,), (math.nan,))],
+        *[("mix_alpha", v) for v in (0.0, -1.0, math.nan, math.inf)],
+        *[("classes", v) for v in (("a",), ("a", "a"))],
         *[("seed", v) for v in (-1, 2**64)],
         *[("split_seed", -1)],
     ],
@@ -205,6 +208,8 @@ def test_words_that_are_no_choice_are_refused(name):
         ("smoothing", None),
         ("step_at", 0.5),
         ("step_at", ("a",)),
+        ("classes", "ab"),
+        ("classes", (1, 2)),
         ("flip", "yes"),
         ("finetune", 3),
         ("data", 5),
@@ -411,6 +416,16 @@ def test_what_was_given_is_kept():
     }
     chosen = resolve(Recipe("x", **given_), CIFAR, low_precision=True)
     assert {name: getattr(chosen, name) for name in given_} == given_
+
+
+@pytest.mark.parametrize(("kind", "alpha"), [("mixup", 0.2), ("cutmix", 1.0), ("none", None)])
+def test_mixing_has_its_papers_alpha(kind, alpha):
+    """If this fails, mixup mixes as hard as CutMix, or resolving twice changes the recipe."""
+    once = resolve(Recipe("x", mix=kind), CIFAR)
+    assert once.mix_alpha == alpha
+    assert resolve(once, CIFAR) == once
+    if kind != "none":
+        assert resolve(Recipe("x", mix=kind, mix_alpha=0.5), CIFAR).mix_alpha == 0.5
 
 
 def test_another_optimizer_brings_its_own_rates():

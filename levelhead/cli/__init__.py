@@ -27,6 +27,12 @@ HELP = """levelhead: image classifiers whose confidence can be believed
                                         thresholds, sets and choices with a guarantee
   levelhead penultimate RUN...          its last layer: how tight the clusters are
   levelhead information RUN...          what its logits tell about a training example
+  levelhead distillation STUDY_OR_RUN...
+                                        students of smoothed and hard teachers, compared
+  levelhead tradeoff STUDY_OR_RUN... [--ood DATA...]
+                                        what smoothing buys and what it costs
+  levelhead reproduce PAPER --data FOLDER
+                                        run a published paper's experiments again
   levelhead report RUN                  write the report of a run or study anew
   levelhead models                      the networks that --model knows
 
@@ -87,6 +93,9 @@ COMMANDS = {
     "decide": judging.decide,
     "penultimate": understanding.penultimate,
     "information": understanding.information,
+    "distillation": understanding.distillation,
+    "tradeoff": understanding.tradeoff,
+    "reproduce": understanding.reproduce,
     "report": running.report,
     "check": running.check,
     "models": running.models,

@@ -60,10 +60,10 @@ def distill(words: list[str]) -> int:
     given += ["--temperature", str(found.temperature)]
     if found.protocol == "hinton":
         given += ["--student-temperature", str(found.temperature)]
-    for name in ("split_seed", "validation", "test", "image_size", "resize"):
-        flag = "--" + name.replace("_", "-")
-        if flag not in rest and getattr(recipe, name) is not None:
-            given += [flag, str(getattr(recipe, name))]
+    for name in ("split_seed", "validation", "test", "image_size", "resize", "classes"):
+        flag, value = "--" + name.replace("_", "-"), getattr(recipe, name)
+        if flag not in rest and value not in (None, ()):
+            given += [flag, *map(str, value if isinstance(value, tuple) else [value])]
     given += [] if found.out is None else ["--out", found.out]
     given += ["--json"] if found.json else []
     return train([*given, *rest])

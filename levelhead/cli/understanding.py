@@ -1,11 +1,13 @@
-"""The commands that show what smoothing does inside: penultimate, information."""
+"""The commands that show what smoothing does: penultimate, information, distillation, tradeoff."""
 
 from __future__ import annotations
 
+import functools
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from levelhead.cli.common import add_json, add_out, print_json
+from levelhead.cli.common import add_budget, add_json, add_out, deadline, print_json
 from levelhead.flags import Parser
 
 if TYPE_CHECKING:
@@ -88,6 +90,146 @@ def information(words: list[str]) -> int:
         print_json(findings)
         return 0
     print("\n".join([*said, f"Figure: {folder}/information.png"]))
+    return 0
+
+
+def distillation(words: list[str]) -> int:
+    """`levelhead distillation`."""
+    parser = Parser(
+        prog="levelhead distillation",
+        description="Accuracy of teachers, students and distilled students by smoothness of their "
+        "targets; students of smoothed teachers against the hard teacher's.",
+    )
+    parser.add_argument(
+        "runs", nargs="+", metavar="STUDY_OR_RUN", help="studies and finished runs, in any order"
+    )
+    add_out(parser, "folder for the figure and findings.json (default: the next runs/NAME-N)")
+    add_json(parser)
+    found = parser.parse(words)
+
+    from levelhead.figures.canvas import percent
+    from levelhead.runs import runs_of
+    from levelhead.text import columns
+    from levelhead.understanding import distillation_curves
+
+    done = distillation_curves(runs_of(found.runs))
+    folder = _keep(found, "distillation", done, "distillation")
+    if found.json:
+        print_json(done.findings)
+        return 0
+    for curve in done.findings["curves"]:
+        rows = []
+        for point in curve["points"]:
+            taught = "" if (t := point["temperature"]) is None else f", T {t:g}"
+            row = [f"ε {point['epsilon']:g}{taught}", f"{point['gamma']:.3f}"]
+            row.append(str(point["n_seeds"]))
+            for of in (point, point["validation"]):
+                value, low, high = (percent(of[key]) for key in ("value", "low", "high"))
+                row.append(f"{value} [{low}, {high}]")
+            rows.append(row)
+        print(columns([curve["name"], "γ", "seeds", "on test", "on validation"], rows) + "\n")
+    print("\n".join([*done.findings["words"], f"Figure: {folder}/distillation.png"]))
+    return 0
+
+
+def tradeoff(words: list[str]) -> int:
+    """`levelhead tradeoff`."""
+    parser = Parser(
+        prog="levelhead tradeoff",
+        description="What smoothing buys and what it costs: accuracy, NLL, calibration, ranking of "
+        "mistakes, corrupted and foreign pictures, by epsilon and against hard targets.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="STUDY_OR_RUN", help="studies and finished runs")
+    parser.add_argument(
+        "--ood", nargs="+", default=[], metavar="DATA", help="other data sets, to be told apart"
+    )
+    parser.add_argument(
+        "--students", nargs="+", default=[], metavar="STUDY_OR_RUN", help="runs that these taught"
+    )
+    add_out(parser, "folder for the figures and findings.json (default: the next runs/NAME-N)")
+    add_json(parser)
+    found = parser.parse(words)
+
+    from levelhead.runs import runs_of
+    from levelhead.text import columns
+    from levelhead.understanding import tradeoff
+
+    students = runs_of(found.students) if found.students else []
+    told = functools.partial(print, file=sys.stderr)
+    done = tradeoff(runs_of(found.runs), found.ood, students, watch=told)
+    folder = _keep(found, "tradeoff", done, "tradeoff")
+    if found.json:
+        print_json(done.findings)
+        return 0
+    for name, measure in done.findings["measures"].items():
+        of = [(s["name"], s["measures"].get(name, {})) for s in done.findings["settings"]]
+        series = list(dict.fromkeys(key for _, cells in of for key in cells))
+        scale = measure["scale"]
+        rows = [[n, *(_ranged(cells.get(key), scale) for key in series)] for n, cells in of]
+        unit = ", %" if scale == 100 else ""
+        print(columns([measure["title"] + unit, *(key.replace("_", " ") for key in series)], rows))
+        print()
+    print("\n".join([*done.findings["words"], f"Figures: {folder}"]))
+    return 0
+
+
+def _ranged(cell: dict[str, Any] | None, scale: int) -> str:
+    if cell is None:
+        return "–"
+    digits = 4 if scale == 1 else 2
+    value, low, high = (f"{cell[end] * scale:.{digits}f}" for end in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def reproduce(words: list[str]) -> int:
+    """`levelhead reproduce`."""
+    parser = Parser(
+        prog="levelhead reproduce",
+        description="Run a published paper's experiments again, and hold them against what was "
+        "published. The same command goes on where it stopped.",
+    )
+    parser.add_argument("paper", metavar="PAPER", help="mueller2019")
+    parser.add_argument(
+        "--data", required=True, metavar="FOLDER", help="folder that holds cifar10/ and mnist/"
+    )
+    parser.add_argument(
+        "--experiment",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="table2, table3, figure1, figure5, figure6, mnist (default: all)",
+    )
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds (default: 3)")
+    parser.add_argument(
+        "--full", action="store_true", help="the published settings, for a GPU and days"
+    )
+    add_budget(parser)
+    add_out(parser, "folder for its studies and its page (default: runs/PAPER)")
+    add_json(parser)
+    found = parser.parse(words)
+
+    from levelhead.reproduce import reproduce
+    from levelhead.reproduce.page import plain_table
+    from levelhead.terminal import watcher
+    from levelhead.text import columns
+
+    out = found.out or f"runs/{found.paper}"
+    findings = reproduce(
+        found.paper,
+        found.data,
+        out,
+        experiments=found.experiment,
+        seeds=found.seeds,
+        full=found.full,
+        deadline=deadline(found.budget),
+        watch=watcher(epochs=False),
+    )
+    if found.json:
+        print_json(findings)
+        return 0
+    print(columns(["", "published", "ours", "interval", ""], plain_table(findings)))
+    said = [s for e in findings["experiments"].values() for s in e["words"]]
+    print("\n".join(["", *said, f"Page: {out}/page/README.md"]).strip())
     return 0
 
 

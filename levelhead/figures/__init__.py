@@ -6,7 +6,7 @@ arrays), and `draw(panel, axes)`, which only draws. `canvas.to_svg(panel, figure
 
 >>> from levelhead.figures import FIGURES
 >>> len(FIGURES), "risk_coverage" in FIGURES
-(13, True)
+(15, True)
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from levelhead.figures import (
     coverage,
     cumulative,
     curves,
+    distillation,
     heatmap,
     information,
     penultimate,
     reliability,
     risk_coverage,
     samples,
+    tradeoff,
 )
 
 
@@ -44,6 +46,7 @@ FIGURES: dict[str, Figure] = {
     figure.__name__.rpartition(".")[2]: Figure(figure.data, figure.draw)
     for figure in (
         *(reliability, classwise, heatmap, confidence, cumulative, risk_coverage, coverage),
-        *(confusion, curves, samples, comparison, penultimate, information),
+        *(confusion, curves, samples, comparison, penultimate, information, distillation),
+        tradeoff,
     )
 }

@@ -35,12 +35,14 @@ class Row:
         if self.value is None:
             return self.published, "–", "–", self.verdict or "–"
         d = self.digits
-        ends = "–" if self.low is None else f"[{self.low:.{d}f}, {self.high:.{d}f}]"
+        ends = "–"
+        if self.low is not None and self.high is not None and math.isfinite(self.low):
+            ends = f"[{self.low:.{d}f}, {self.high:.{d}f}]"
         return self.published, f"{self.value:.{d}f}", ends, self.verdict or "–"
 
     def as_json(self) -> dict[str, Any]:
-        """Plain numbers."""
-        return asdict(self)
+        """Plain numbers; null where an interval has no end."""
+        return {k: None if v in ANY else v for k, v in asdict(self).items()}
 
 
 def number(

@@ -1,0 +1,194 @@
+"""Tables that people bring to a training: labels for its pictures, a prior, an ε for a class."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from levelhead.errors import LevelheadError, nearest
+from levelhead.targets import human
+
+
+def read_labels(
+    told: str, ids: Sequence[str], class_names: Sequence[str]
+) -> tuple[dict[str, int], Tensor]:
+    """Labels by people: the row of each id, and int64 [M] labels or float32 [M,K] shares of votes.
+
+    told: PATH or PATH:COLUMN of .npy, .csv or .parquet. A column holds class names, or positions
+    among `class_names` (default: the column `label`, or the only one); a column for every class
+    (.npy: [M,K]) holds votes. A column `id` says which picture a row is of; without one the rows
+    are those of `ids`, in that order. Raises LevelheadError naming the file, the row and the value.
+    """
+    path, column = Path(told), ""
+    if not path.is_file() and ":" in path.name:
+        path, column = Path(told.rpartition(":")[0]), told.rpartition(":")[2]
+    columns = dict(_columns(path, class_names))
+    found = list(map(str, columns.pop("id", ids)))
+    rest = list(columns)
+    length = len(columns[rest[0]]) if rest else 0
+    if len(found) != length:
+        raise LevelheadError(
+            f"{path}: {length:,} rows for the {len(found):,} pictures of the original training "
+            "set; give a row for each, in its order, or a column id"
+        )
+    place = {name: row for row, name in enumerate(found)}
+    if len(place) < length:
+        twice = next(name for row, name in enumerate(found) if place[name] != row)
+        raise LevelheadError(f"{path}: id {twice!r} stands twice; keep one")
+    if not column and set(class_names) <= columns.keys():
+        try:
+            votes = np.stack([np.asarray(columns[k], np.float64) for k in class_names], 1)
+            return place, human(torch.from_numpy(votes))
+        except ValueError as error:  # LevelheadError is one
+            raise LevelheadError(f"{path}: {error}") from None
+    column = column or ("label" if "label" in columns or len(rest) > 1 else rest[0])
+    if column not in columns:
+        raise LevelheadError(
+            f"{path}: no column {column!r} ({nearest(column, rest)}); give PATH:COLUMN"
+        )
+    words = list(map(str, columns[column]))
+    index = {name: k for k, name in enumerate(class_names)}
+    if not index.keys() >= set(words) and all(map(str.isdigit, words)):
+        index = {str(k): k for k in range(len(class_names))}
+    for row, word in enumerate(words):
+        if word not in index:
+            raise LevelheadError(
+                f"{path}: row {row}: {column} {word!r} is no class; {nearest(word, list(index))}"
+            )
+    return place, torch.tensor([index[word] for word in words])
+
+
+def read_prior(path: Path, class_names: Sequence[str]) -> Tensor:
+    """A CSV of K numbers -> float64 [K], or of K x K -> [K,K], row and column in class order.
+
+    A header and a first column of class names, in any order, are optional; one of them speaks for
+    both sides of a matrix. Raises LevelheadError for another shape, a class unknown or missing.
+    """
+    rows, k = _cells(path), len(class_names)
+    width = len(rows[0])
+    across = down = None
+    if len(rows) not in (1, k) or not all(map(_is_number, rows[0][-k:])):
+        across, rows = rows[0][-k:], rows[1:]
+    if width == k + 1:
+        down, rows = [row[0] for row in rows], [row[1:] for row in rows]
+    if width not in (k, k + 1) or len(rows) not in (1, k):
+        raise LevelheadError(
+            f"{path}: {len(rows)} rows of {width} columns for {k} classes; give one row of {k} "
+            f"numbers or {k} of them, with class names above and before them if wanted"
+        )
+    numbers = [[_number(path, cell) for cell in row] for row in rows]
+    table = torch.tensor(numbers, dtype=torch.float64)
+    if len(rows) == 1:
+        down = None
+    elif across is None or down is None:
+        across = down = across or down
+    if across is not None:
+        table = table[:, _order(path, across, class_names)]
+    if down is not None:
+        table = table[_order(path, down, class_names)]
+    return table if len(rows) > 1 else table[0]
+
+
+def read_epsilons(path: Path, class_names: Sequence[str], rest: float) -> Tensor:
+    """A CSV with the header class,epsilon -> float32 [K]; `rest` for classes it does not name.
+
+    Raises LevelheadError for another header, a class unknown or named twice, an ε out of range.
+    """
+    header, *rows = _cells(path)
+    if sorted(header) != ["class", "epsilon"]:
+        raise LevelheadError(f"{path}: its first line must be class,epsilon, not {header}")
+    made = torch.full((len(class_names),), float(rest))
+    names = [row[header.index("class")] for row in rows]
+    for name, row in zip(names, rows, strict=True):
+        value = _number(path, row[header.index("epsilon")])
+        if name not in class_names or names.count(name) > 1:
+            mend = "keep one" if name in class_names else nearest(name, list(class_names))
+            raise LevelheadError(f"{path}: class {name!r} is unknown or stands twice; {mend}")
+        if not 0 <= value < 1:
+            raise LevelheadError(f"{path}: epsilon {value} of {name!r}: must be in [0, 1)")
+        made[list(class_names).index(name)] = value
+    return made
+
+
+def _columns(path: Path, class_names: Sequence[str]) -> Mapping[str, Any]:
+    """The columns of a table by name; those of an .npy, and of numbers alone, are named here."""
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        header, *rows = _cells(path)
+        if all(map(_is_number, header)) and not set(class_names) <= set(header):
+            rows = [header, *rows]
+            header = ["label"] if len(header) == 1 else list(class_names)
+        if len(header) != len(set(header)) or any(len(row) != len(header) for row in rows):
+            raise LevelheadError(f"{path}: its columns have no names; give a header")
+        return dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+    try:
+        if suffix == ".parquet":
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            plain = [
+                field.name
+                for field in pq.read_schema(path)
+                if not pa.types.is_nested(field.type) and not pa.types.is_binary(field.type)
+            ]
+            return dict(pq.read_table(path, columns=plain).to_pydict())
+        table = np.load(path, allow_pickle=False) if suffix == ".npy" else None
+    except (OSError, ValueError, EOFError) as error:  # pyarrow's errors are ValueErrors
+        raise LevelheadError(f"{path}: cannot be read ({error}); check the path") from None
+    if isinstance(table, np.ndarray) and table.ndim == 1:
+        return {"label": table.tolist()}
+    if isinstance(table, np.ndarray) and table.ndim == 2 and table.shape[1] == len(class_names):
+        return dict(zip(class_names, table.T, strict=True))
+    raise LevelheadError(
+        f"{path}: no labels; give .csv, .parquet, or .npy of [N] labels or "
+        f"[N,{len(class_names)}] counts"
+    )
+
+
+def _cells(path: Path) -> list[list[str]]:
+    """Rows of a CSV (comma or semicolon), of one width; empty ones are left out."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        comma = "," in text.partition("\n")[0]
+        table = csv.reader(io.StringIO(text, newline=""), delimiter="," if comma else ";")
+        rows = [[cell.strip() for cell in row] for row in table]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LevelheadError(f"{path}: not a CSV table in UTF-8 ({error})") from None
+    rows = [row for row in rows if any(row)]
+    if not rows:
+        raise LevelheadError(f"{path}: is empty; give a CSV table")
+    for number, row in enumerate(rows):
+        if len(row) != len(rows[0]):
+            raise LevelheadError(f"{path}: row {number} has {len(row)} cells, not {len(rows[0])}")
+    return rows
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _number(path: Path, text: str) -> float:
+    if not _is_number(text):
+        raise LevelheadError(f"{path}: {text!r} is no number, for example 0.1")
+    return float(text)
+
+
+def _order(path: Path, given: Sequence[str], class_names: Sequence[str]) -> list[int]:
+    """Where each class stands in `given`."""
+    for name in given:
+        if name not in class_names:
+            raise LevelheadError(f"{path}: unknown class {name!r}; {nearest(name, [*class_names])}")
+    if len(set(given)) < len(class_names):
+        raise LevelheadError(f"{path}: names a class twice; give each of the {len(class_names)}")
+    return [list(given).index(name) for name in class_names]
