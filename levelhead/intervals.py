@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -419,6 +419,27 @@ def seeds_mean(values: Any, example_variance: float, level: float = 0.95) -> See
     df = math.inf if over_seeds == 0 else (total / over_seeds) ** 2 * (seeds - 1)
     half = _t_quantile(df, level) * math.sqrt(total)
     return SeedInterval(centre, centre - half, centre + half, df, seeds, "this recipe")
+
+
+def widened(values: Any, low: float, high: float, level: float = 0.95) -> SeedInterval:
+    """Mean over S seeds: the examples' interval of that mean, widened by the seeds' variance.
+
+    It is widened about its own centre, which is not the mean where a bias was corrected; cut at 0.
+    """
+    found = seeds_mean(values, ((high - low) / 2 / normal_quantile(level)) ** 2, level)
+    shift = (low + high) / 2 - found.mean
+    return replace(found, low=max(found.low + shift, 0.0), high=found.high + shift)
+
+
+def seeds_share(rows: Tensor, level: float = 0.95) -> SeedInterval:
+    """A share over S seeds from [S, N] of ones and zeros: Wilson's interval, widened."""
+    value, n = float(rows.double().mean()), float(rows.shape[1])
+    variance = example_variance(rows)
+    if len(rows) > 1 and 0 < variance < math.inf:
+        # As many examples as make a share vary as much as the seeds' mean does.
+        n = value * (1 - value) / variance
+    found = widened(rows.double().mean(1), *wilson(value * n, n, level), level)
+    return replace(found, high=min(found.high, 1.0))
 
 
 def paired_seeds(

@@ -30,8 +30,9 @@ from levelhead.intervals import (
     normal_quantile,
     paired_seeds,
     seeds_mean,
+    seeds_share,
     weights,
-    wilson,
+    widened,
 )
 from levelhead.metrics import METRICS as EVERY
 from levelhead.metrics.ece import Binned
@@ -384,22 +385,18 @@ def _mean(group: Group, stage: str, name: str) -> dict[str, Any]:
         return _entry(math.nan, math.nan, math.nan, reason) | {"per_seed": values}
     if len(group) == 1:
         return told[0] | {"per_seed": values}
-    value, z = float(np.mean(values)), normal_quantile(LEVEL)
-    share = METRICS[name].interval == "wilson"
     if name == "ece":
         low, high = (float(np.mean([entry[end] for entry in told])) for end in ("low", "high"))
+        found = widened(values, low, high, LEVEL)
     else:
         rows = torch.stack([one.rows[stage][name] for one in group])
-        variance = example_variance(rows)
-        low, high = value - z * math.sqrt(variance), value + z * math.sqrt(variance)
-        if share:
-            # Wilson's, at the number of examples whose share varies as much as the seeds' mean.
-            n = value * (1 - value) / variance if 0 < variance < math.inf else rows.shape[1]
-            low, high = wilson(value * n, n, LEVEL)
-    found = seeds_mean(values, ((high - low) / 2 / z) ** 2, LEVEL)
-    shift = (low + high) / 2 - found.mean
-    low, high = max(found.low + shift, 0.0), found.high + shift
-    return _entry(value, low, min(high, 1.0) if share else high) | {"per_seed": values}
+        if METRICS[name].interval == "wilson":
+            found = seeds_share(rows, LEVEL)
+        else:
+            half = normal_quantile(LEVEL) * math.sqrt(example_variance(rows))
+            centre = float(np.mean(values))
+            found = widened(values, centre - half, centre + half, LEVEL)
+    return _entry(found.mean, found.low, found.high) | {"per_seed": values}
 
 
 def _temperature(group: Group) -> dict[str, Any]:

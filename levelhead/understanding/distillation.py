@@ -19,8 +19,7 @@ from levelhead.intervals import (
     example_variance,
     normal_quantile,
     paired_seeds,
-    seeds_mean,
-    wilson,
+    seeds_share,
 )
 from levelhead.recipe import Recipe
 from levelhead.runs import Run, read_json
@@ -281,16 +280,9 @@ def _point(setting: Setting, group: Group, level: float) -> dict[str, Any]:
 
 def _accuracy(correct: Tensor, level: float) -> dict[str, Any]:
     """Mean over seeds of [S, N] with its interval: Wilson's over examples, widened by the seeds."""
-    per_seed = correct.mean(1).tolist()
-    value, n, variance = fmean(per_seed), float(correct.shape[1]), example_variance(correct)
-    if len(per_seed) > 1 and variance > 0:
-        # As many examples as make a share vary as much as the seeds' mean does.
-        n = value * (1 - value) / variance
-    low, high = wilson(value * n, n, level)
-    found = seeds_mean(per_seed, ((high - low) / 2 / normal_quantile(level)) ** 2, level)
-    shift = (low + high) / 2 - found.mean
-    ends = {"low": max(found.low + shift, 0.0), "high": min(found.high + shift, 1.0)}
-    return {"value": value, **ends, "per_seed": per_seed}
+    found = seeds_share(correct, level)
+    ends = {"value": found.mean, "low": found.low, "high": found.high}
+    return ends | {"per_seed": correct.mean(1).tolist()}
 
 
 def _comparisons(

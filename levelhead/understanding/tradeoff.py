@@ -27,7 +27,7 @@ from levelhead.intervals import (
     example_variance,
     normal_quantile,
     paired_seeds,
-    seeds_mean,
+    widened,
 )
 from levelhead.machine import pick_device
 from levelhead.metrics import METRICS, smece
@@ -412,11 +412,8 @@ def _taught(settings: Sequence[_Setting], students: Sequence[Run], level: float)
 
 def _combined(cells: Sequence[_Cell], level: float) -> SeedInterval:
     """Mean over seeds: the examples' interval, widened about its own centre by the seeds'."""
-    values = [cell.value for cell in cells]
     low, high = (float(np.mean([getattr(cell, end) for cell in cells])) for end in ("low", "high"))
-    found = seeds_mean(values, ((high - low) / 2 / normal_quantile(level)) ** 2, level)
-    shift = (low + high) / 2 - found.mean
-    return dataclasses.replace(found, low=max(found.low + shift, 0.0), high=found.high + shift)
+    return widened([cell.value for cell in cells], low, high, level)
 
 
 def _told(setting: _Setting, measures: Mapping[str, Measure], level: float) -> dict[str, Any]:
