@@ -131,6 +131,13 @@ def project(
     return Projection((a, b, c), tuple(points), templates, outputs.split)
 
 
+def plane_ratio(seen: Projection) -> float:
+    """What the eye sees in the figure: tr Σ_W / tr Σ_B of the points drawn, in their plane."""
+    means = np.stack([points.mean(0) for points in seen.points])
+    within = np.mean([points.var(0).sum() for points in seen.points])
+    return float(within / ((means - means.mean(0)) ** 2).sum(1).mean())
+
+
 def limits(projections: Sequence[Projection]) -> tuple[tuple[float, float], tuple[float, float]]:
     """Ends of x and y that hold all points and templates; one side is at least 0.4 of the other."""
     seen = np.concatenate([xy for p in projections for xy in (*p.points, p.templates)])

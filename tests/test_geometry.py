@@ -12,7 +12,16 @@ import torch
 from levelhead.errors import LevelheadError
 from levelhead.figures import penultimate
 from levelhead.figures.canvas import to_svg
-from levelhead.geometry import MEASURES, basis, geometry, limits, project, tightening, triples
+from levelhead.geometry import (
+    MEASURES,
+    basis,
+    geometry,
+    limits,
+    plane_ratio,
+    project,
+    tightening,
+    triples,
+)
 from levelhead.outputs import Outputs
 
 
@@ -295,3 +304,16 @@ def test_columns_share_their_axes_and_say_how_many() -> None:
     svg = to_svg(panels[0], penultimate.draw, "p")
     assert "template of 1" in svg
     assert len(svg) < 150_000
+
+
+def test_the_spread_in_the_plane_is_that_of_the_points_drawn():
+    """The number beside the picture would be of another picture."""
+    seen = project(network(), (0, 1, 2), per_class=30)
+    centre = [sum(p[:, i].mean() for p in seen.points) / 3 for i in range(2)]
+    within = between = 0.0
+    for points in seen.points:
+        mean = points.mean(0)
+        within += sum(((p - mean) ** 2).sum() for p in points) / len(points) / 3
+        between += ((mean - centre) ** 2).sum() / 3
+    assert plane_ratio(seen) == pytest.approx(within / between)
+    assert plane_ratio(project(network(noise=0.1), (0, 1, 2))) < plane_ratio(seen)

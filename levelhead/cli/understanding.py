@@ -49,10 +49,14 @@ def penultimate(words: list[str]) -> int:
 
     names = ("within", "between", "ratio", "equidistance", "nc1", "nc4")
     rows = [
-        [f"{c['run']}, {c['split']}", *(_short(c["metrics"][name]) for name in names)]
+        [
+            f"{c['run']}, {c['split']}",
+            f"{c['plane']:.4g}",
+            *(_short(c["metrics"][name]) for name in names),
+        ]
         for c in done.findings["columns"]
     ]
-    print(columns([f"classes {', '.join(done.findings['classes'])}", *names], rows))
+    print(columns([f"classes {', '.join(done.findings['classes'])}", "plane", *names], rows))
     print("\n".join(["", *done.findings["words"], f"Figures: {folder}"]).strip())
     return 0
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from levelhead.geometry import Projection
 from levelhead.intervals import SeedInterval
 from levelhead.recipe import Recipe
 from levelhead.reproduce.rows import Row, claim, missing, number, over_examples, over_seeds
@@ -247,15 +246,14 @@ def figure1(studies: Mapping[str, Path]) -> Found:
         for place, pair in enumerate(pairs):
             seen = penultimate(pair, BIRD, resamples=50)
             columns = seen.findings["columns"]
-            names = list(seen.drawn)
             for split in spreads:
                 two = [
                     [
-                        plane_ratio(seen.drawn[drawn]),
+                        column["plane"],
                         column["metrics"]["nc1"]["value"],
                         column["metrics"]["ratio"]["value"],
                     ]
-                    for drawn, column in zip(names, columns, strict=True)
+                    for column in columns
                     if column["split"] == split
                 ]
                 spreads[split].append((two[0], two[1]))
@@ -271,13 +269,6 @@ def figure1(studies: Mapping[str, Path]) -> Found:
                 logs = over_seeds([math.log(two[place] / one[place]) for one, two in several])
                 rows.append(_ratio(claim(what, logs, BELOW, "below 1", 3)))
     return Found(rows, [], panels)
-
-
-def plane_ratio(seen: Projection) -> float:
-    """Within- over between-class spread of the points of a figure: tr Σ_W / tr Σ_B in the plane."""
-    means = np.stack([points.mean(0) for points in seen.points])
-    within = np.mean([points.var(0).sum() for points in seen.points])
-    return float(within / ((means - means.mean(0)) ** 2).sum(1).mean())
 
 
 def _ratio(row: Row) -> Row:

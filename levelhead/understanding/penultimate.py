@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from levelhead.errors import LevelheadError
-from levelhead.geometry import MEASURES, Projection, geometry, project, tightening, triples
+from levelhead.geometry import (
+    MEASURES,
+    Projection,
+    geometry,
+    plane_ratio,
+    project,
+    tightening,
+    triples,
+)
 from levelhead.runs import Run
 from levelhead.understanding.runs import SCHEMA, Understood, name_of, train_outputs
 
@@ -49,12 +57,15 @@ def penultimate(
         projection: Projection = project(found, classes, per_class, seed)
         drawn[f"{name}, {split}"] = projection
         measured = geometry(found, level, resamples, seed)
-        columns.append({"run": name, "split": split, **measured})
+        plane = plane_ratio(projection)
+        columns.append({"run": name, "split": split, "plane": plane, **measured})
         if place:
             change = tightening(outputs[0, split], found, level, resamples=1000, seed=seed)
             before = next(c for c in columns if c["split"] == split)  # the first run's
-            nc1 = [column["metrics"]["nc1"]["value"] for column in (before, columns[-1])]
-            row = {"run": name, "baseline": before["run"], "split": split, "nc1": nc1}
+            both = before, columns[-1]
+            row = {"run": name, "baseline": before["run"], "split": split}
+            row["plane"] = [column["plane"] for column in both]
+            row["nc1"] = [column["metrics"]["nc1"]["value"] for column in both]
             compared.append(row | change)
     findings = {
         "schema": SCHEMA,
@@ -83,5 +94,6 @@ def _tightened(row: Mapping[str, Any]) -> str:
     return (
         f"{row['run']} on {row['split']}: over all directions {verdict}; within- over "
         f"between-class spread is {told}. In the directions that tell classes apart (NC1): "
-        f"{after:.3g} against {before:.3g}."
+        f"{after:.3g} against {before:.3g}. In the plane drawn: {row['plane'][1]:.3g} against "
+        f"{row['plane'][0]:.3g}."
     )
