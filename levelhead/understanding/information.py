@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from levelhead.batches import Store, store, training_batches
@@ -15,7 +17,8 @@ from levelhead.errors import LevelheadError
 from levelhead.geometry import position, triples
 from levelhead.information import Information, mutual_information
 from levelhead.machine import pick_device
-from levelhead.runs import Run
+from levelhead.recipe import Recipe
+from levelhead.runs import Run, write
 from levelhead.understanding.runs import SCHEMA, Understood, name_of, run_data
 
 
@@ -34,6 +37,7 @@ def information(
     X: `per_class` training examples of each of two classes (default: the two most alike); Y: the
     difference of their two logits, random by the run's own augmentation, drawn `draws` times for
     the means and once more (`information.mutual_information`). Without snapshots, at the end alone.
+    The differences are kept with the run: a second call answers at once.
     Raises LevelheadError where nothing is augmented: Y then tells every example from all others.
     Source: Müller et al. 2019, section 4.
     """
@@ -43,35 +47,28 @@ def information(
             f"{run.folder}: trained without augmentation, so the logits of an example are not "
             "random; train with --crop or --flip"
         )
-    data, where = run_data(run), pick_device(device)
-    names, train = data.splits.class_names, data.splits.train
     held = run.outputs("validation")
+    names = held.class_names
     if classes is None:
         classes = [names[k] for k in triples(held)["similar"][:2]]
     if len(classes) != 2:
         raise LevelheadError(f"--classes {' '.join(classes)}: must be two names")
-    pair = [position(held, name) for name in classes]
-    rng = np.random.default_rng(seed)
-    rows = [np.flatnonzero(train.labels == k) for k in pair]
-    chosen = np.concatenate([rng.permutation(part)[:per_class] for part in rows])
-    part = store(train.take(chosen), where)
+    a, b = (position(held, name) for name in classes)
     curve: list[dict[str, Any]] = []
     drawn: dict[int, Information] = {}
-    steps: list[int | None] = [*run.snapshots]
-    for step in steps or [None]:
-        network = run.network(where, step)
-        # As in training: half the time, and within 0.01 nats of float32 (CIFAR-10, `fast`).
-        network.dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
-        table = torch.stack(
-            [_differences(network, part, recipe, pair, draw, seed) for draw in range(draws + 1)], 1
-        )
+    kept = run.folder / "outputs" / f"differences-{a}-{b}-{per_class}-{draws}-{seed}.safetensors"
+    try:
+        tables = load_file(kept)
+    except (OSError, SafetensorError):
+        tables = _tables(run, recipe, (a, b), per_class, draws, seed, pick_device(device))
+        write(kept, save(tables))
+    for at, table in sorted((int(name), table) for name, table in tables.items()):
         found: Information = mutual_information(table[:, :draws], table[:, draws])
         ends = found.interval(level)
-        at = step if step is not None else -1
         drawn[at] = found
-        row = {"step": step, "value": found.value, "low": ends.low, "high": ends.high}
-        curve.append(row | {"sigma2": found.sigma2})
-    n = len(chosen)
+        row = {"step": None if at < 0 else at, "value": found.value}
+        curve.append(row | {"low": ends.low, "high": ends.high, "sigma2": found.sigma2})
+    n = drawn[at].n
     last, most = curve[-1], max(curve, key=lambda row: row["value"])
     words = [
         f"{name_of(run)}: the logit difference of {classes[0]} and {classes[1]} tells "
@@ -95,9 +92,34 @@ def information(
     return Understood(findings, {name_of(run): drawn})
 
 
+def _tables(
+    run: Run,
+    recipe: Recipe,
+    pair: tuple[int, int],
+    per_class: int,
+    draws: int,
+    seed: int,
+    where: torch.device,
+) -> dict[str, Tensor]:
+    """Logit differences float64 [N, draws + 1] by snapshot (-1: there is none, the end)."""
+    train = run_data(run).splits.train
+    rng = np.random.default_rng(seed)
+    rows = [np.flatnonzero(train.labels == k) for k in pair]
+    part = store(train.take(np.concatenate([rng.permutation(r)[:per_class] for r in rows])), where)
+    tables = {}
+    steps: list[int | None] = [*run.snapshots]
+    for step in steps or [None]:
+        network = run.network(where, step)
+        # As in training: half the time, and within 0.01 nats of float32 (CIFAR-10, `fast`).
+        network.dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
+        each = [_differences(network, part, recipe, pair, draw, seed) for draw in range(draws + 1)]
+        tables[str(-1 if step is None else step)] = torch.stack(each, 1)
+    return tables
+
+
 @torch.no_grad()
 def _differences(
-    network: Any, part: Store, recipe: Any, pair: Sequence[int], draw: int, seed: int
+    network: Any, part: Store, recipe: Recipe, pair: Sequence[int], draw: int, seed: int
 ) -> Tensor:
     """Logit of one class minus that of the other for each example, augmented anew, float64 [N]."""
     # A seed of its own for each draw: within one seed mirrors alternate with the epoch.
