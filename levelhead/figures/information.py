@@ -80,21 +80,28 @@ def draw(panel: Course, axes: Axes) -> None:
             for s, v, a, b in zip(x, y, low, high, strict=True)
         ]
         tips(axes, x, y, texts)
+    top = 1.25 * max(math.log(2), *(float(high.max()) for high in panel.high))
+    far = top < 0.6 * most  # log n would squeeze the curves: it is told at the edge instead
+    top = top if far else 1.1 * most
     first, last = (float(f(np.concatenate(panel.steps))) for f in (np.min, np.max))
     for at, style, text in (
         (0.0, "-", "0: nothing"),
         (math.log(2), ":", "log 2: the class"),
-        (most, "--", f"log {panel.n:,}: which example"),
+        (
+            most,
+            "--",
+            f"log {panel.n:,} = {most:.1f}: which example{' (above)' if far else ''}",
+        ),
     ):
-        axes.axhline(at, linestyle=style, color=MUTED, linewidth=1.1, zorder=1)
+        at = min(at, 0.94 * top)
+        if at < 0.94 * top:
+            axes.axhline(at, linestyle=style, color=MUTED, linewidth=1.1, zorder=1)
         axes.annotate(
             text, (1, at), (-2, 2), xycoords=("axes fraction", "data"), textcoords="offset points",
             ha="right", va="bottom", fontsize=8, color=INK,
         )  # fmt: skip
     bottom = min(0.0, *(float(low.min()) for low in panel.low))
-    axes.set(
-        xlim=(first, last if last > first else first + 1), ylim=(bottom - 0.02 * most, 1.1 * most)
-    )
+    axes.set(xlim=(first, last if last > first else first + 1), ylim=(bottom - 0.02 * top, top))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
     axes.yaxis.set_major_locator(MaxNLocator(6))
