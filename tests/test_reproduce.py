@@ -61,6 +61,16 @@ def test_a_row_over_seeds_and_examples_is_students_t():
     assert both.high - both.low == pytest.approx(2 * 1.95996 * one.std(ddof=1) / 2, rel=1e-4)
 
 
+def test_a_peak_is_chosen_on_other_seeds():
+    """Mere noise would rise and fall: the highest of several lies above the first and the last."""
+    curves = np.array([[0.0, 5.0, 1.0], [0.0, 2.0, 4.0], [0.0, 1.0, 2.0]])
+    assert mueller2019.peaks(curves).tolist() == [1.0, 2.0, 1.0]
+    noise = np.random.default_rng(0).normal(size=(3000, 9))
+    told = [mueller2019.peaks(three) - three[:, -1] for three in noise.reshape(-1, 3, 9)]
+    assert abs(np.mean(told)) < 0.08
+    assert mueller2019.peaks(curves[:1]).tolist() == [5.0]
+
+
 @pytest.mark.parametrize("full", [False, True])
 def test_every_experiment_has_its_studies_and_every_study_a_use(full, tmp_path):
     """An experiment would wait for trainings that nobody plans, or a training feed nothing."""
