@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -278,11 +278,11 @@ def figure1(studies: Mapping[str, Path]) -> Found:
 
 def _ratio(row: Row) -> Row:
     """A row of logarithms as ratios."""
-    assert row.value is not None
-    assert row.low is not None
-    assert row.high is not None
-    ends = (math.exp(row.value), math.exp(row.low), math.exp(min(row.high, 700.0)))
-    return Row(row.what, row.published, *ends, row.verdict, row.seeds, row.digits)
+    value, low, high = (
+        None if x is None else math.exp(x) if x < 700 else math.inf
+        for x in (row.value, row.low, row.high)
+    )
+    return replace(row, value=value, low=-math.inf if low == 0 else low, high=high)
 
 
 def figure5(studies: Mapping[str, Path]) -> Found:
@@ -359,9 +359,9 @@ def peaks(curves: np.ndarray) -> np.ndarray:
     Its own highest could not but lie above its start and its end.
     """
     if len(curves) == 1:
-        return curves.max(1)
+        return np.array([curves.max()])
     others = [np.delete(curves, place, 0).mean(0).argmax() for place in range(len(curves))]
-    return curves[np.arange(len(curves)), others]
+    return np.array([curve[at] for curve, at in zip(curves, others, strict=True)])
 
 
 def mnist(studies: Mapping[str, Path]) -> Found:

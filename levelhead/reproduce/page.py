@@ -53,8 +53,11 @@ def _lines(folder: Path, title: str, findings: Mapping[str, Any]) -> Iterator[st
         for sentence in found["words"]:
             yield from ("", sentence)
         for figure in found["figures"]:
-            for path in sorted(folder.glob(f"{figure}-?.png")):
-                yield from ("", f"![{found['title']}]({path.name})")
+            drawn = [path.name for path in sorted(folder.glob(f"{figure}-?.png"))]
+            if len(drawn) > 1:  # beside each other
+                yield from ("", f"|{' |' * len(drawn)}", f"|{'---|' * len(drawn)}")
+            row = " | ".join(f"![{found['title']}]({name})" for name in drawn)
+            yield from (f"| {row} |",) if len(drawn) > 1 else ("", row)
     yield ""
 
 
