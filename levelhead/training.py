@@ -71,7 +71,8 @@ class Epoch:
 
     `train_loss` is what was minimised (on augmented batches, as they came); `train_nll` and
     `train_accuracy` are plain, on the same batches, of mixed pictures against the label of the
-    larger share; validation is plain and in evaluation mode.
+    larger share; validation is plain and in evaluation mode. A mean confidence (top probability)
+    above the accuracy is over-confident.
     `seconds` counts from the start of training, with validation; `images_per_second` without.
     """
 
@@ -84,6 +85,7 @@ class Epoch:
     train_accuracy: float
     validation_nll: float
     validation_accuracy: float
+    validation_confidence: float
     images_per_second: float
 
 
@@ -249,6 +251,7 @@ def fit(
             train_accuracy=mean[2],
             validation_nll=validation_nll,
             validation_accuracy=float((logits.argmax(1) == labels).float().mean()),
+            validation_confidence=float(logits.softmax(1).amax(1).mean()),
             images_per_second=len(train) / spent,
         )
 

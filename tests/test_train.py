@@ -227,6 +227,8 @@ def test_history_is_what_it_says(data):
     assert row.validation_accuracy == pytest.approx(
         float((seen.argmax(1) == held.labels).double().mean())
     )
+    sure = torch.softmax(seen.double(), 1).max(1).values.mean()
+    assert row.validation_confidence == pytest.approx(float(sure), rel=1e-5)
     assert row.step == count(len(split), 16)
     assert row.images_per_second > 0
     assert row.seconds > 0
@@ -633,6 +635,7 @@ def test_the_run_folder_is_complete_and_readable(data, tmp_path):
         "train_accuracy",
         "validation_nll",
         "validation_accuracy",
+        "validation_confidence",
         "images_per_second",
     ]
     environment = json.loads((folder / "environment.json").read_text())

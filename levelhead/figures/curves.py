@@ -93,11 +93,13 @@ def data(
     if not np.allclose(optimised, plain, rtol=1e-3, equal_nan=True):
         lines.append(Line("training, as optimised", optimised, MUTED, "--"))
     curve("Plain NLL", "epoch", *lines, note=note)
+    sure = Line("its mean confidence", column("validation_confidence"), VERMILLION, ":")
     curve(
-        "Accuracy",
+        "Accuracy and confidence" if np.isfinite(sure.y).any() else "Accuracy",
         "epoch",
         Line("training", column("train_accuracy"), BLUE),
         Line("validation", column("validation_accuracy"), VERMILLION),
+        sure,
         percent=True,
     )
     curve("Learning rate", "epoch", Line("learning rate", column("lr"), BLUE))

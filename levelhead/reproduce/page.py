@@ -56,8 +56,8 @@ def _lines(folder: Path, title: str, findings: Mapping[str, Any]) -> Iterator[st
             drawn = [path.name for path in sorted(folder.glob(f"{figure}-?.png"))]
             if len(drawn) > 1:  # beside each other
                 yield from ("", f"|{' |' * len(drawn)}", f"|{'---|' * len(drawn)}")
-            row = " | ".join(f"![{found['title']}]({name})" for name in drawn)
-            yield from (f"| {row} |",) if len(drawn) > 1 else ("", row)
+            shown = " | ".join(f"![{found['title']}]({name})" for name in drawn)
+            yield from (f"| {shown} |",) if len(drawn) > 1 else ("", shown)
     yield ""
 
 
