@@ -15,6 +15,7 @@ from levelhead.errors import LevelheadError
 from levelhead.intervals import SeedInterval
 from levelhead.recipe import Recipe
 from levelhead.reproduce import mueller2019, reproduce
+from levelhead.reproduce.plan import finished
 from levelhead.reproduce.rows import claim, missing, number, over_examples, over_seeds
 from levelhead.study import cells
 
@@ -178,16 +179,23 @@ def test_a_whole_reproduction_and_again(pictures, tiny, tmp_path, capsys):
         for row in experiment["rows"]:
             known = row["value"] is not None or "equal γ" in row["what"]
             assert known, f"{name}: {row['what']} was not measured"
-    page = (out / "page" / "README.md").read_text()
+    page = (out / "mueller2019" / "README.md").read_text()
     for name in ("penultimate-alexnet-1", "penultimate-cifar10-4", "information-1"):
         assert f"({name}.png)" in page
-        assert (out / "page" / f"{name}.png").stat().st_size > 5_000
+        assert (out / "mueller2019" / f"{name}.png").stat().st_size > 5_000
     assert str(tmp_path) not in page
     began = {p: p.stat().st_mtime_ns for p in out.glob("*/*/*/model.safetensors")}
     assert len(began) > 30
     assert cli([*words[:-1], "--seeds", "2", "--experiment", "table2", "mnist"]) == 0
     assert {p: p.stat().st_mtime_ns for p in out.glob("*/*/*/model.safetensors")} == began
     assert "error %, teacher 2×1200, dropout" in capsys.readouterr().out
+    # Another paper reads the same trainings.
+    assert cli(["reproduce", "xia2025", *words[2:], "--seeds", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)["experiments"]["aurc"]["rows"]
+    assert {p: p.stat().st_mtime_ns for p in out.glob("*/*/*/model.safetensors")} == began
+    hard = [run for run in finished(out / "cifar10") if not run.recipe.smoothing]
+    areas = [run.findings["test"]["metrics"]["aurc"]["value"] for run in hard]
+    assert found[0]["value"] == pytest.approx(100 * np.mean(areas), rel=1e-6)
 
 
 def test_without_time_it_says_what_is_missing(pictures, tiny, tmp_path):

@@ -192,7 +192,7 @@ def reproduce(words: list[str]) -> int:
         description="Run a published paper's experiments again, and hold them against what was "
         "published. The same command goes on where it stopped.",
     )
-    parser.add_argument("paper", metavar="PAPER", help="mueller2019")
+    parser.add_argument("paper", metavar="PAPER", help="mueller2019 or xia2025")
     parser.add_argument(
         "--data", required=True, metavar="FOLDER", help="folder that holds cifar10/ and mnist/"
     )
@@ -201,14 +201,14 @@ def reproduce(words: list[str]) -> int:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="table2, table3, figure1, figure5, figure6, mnist (default: all)",
+        help="of mueller2019: table2, table3, figure1, figure5, figure6, mnist (default: all)",
     )
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds (default: 3)")
     parser.add_argument(
         "--full", action="store_true", help="the published settings, for a GPU and days"
     )
     add_budget(parser)
-    add_out(parser, "folder for its studies and its page (default: runs/PAPER)")
+    add_out(parser, "folder for its studies and its page (default: runs/papers)")
     add_json(parser)
     found = parser.parse(words)
 
@@ -217,7 +217,7 @@ def reproduce(words: list[str]) -> int:
     from levelhead.terminal import watcher
     from levelhead.text import columns
 
-    out = found.out or f"runs/{found.paper}"
+    out = found.out or "runs/papers"
     findings = reproduce(
         found.paper,
         found.data,
@@ -233,7 +233,7 @@ def reproduce(words: list[str]) -> int:
         return 0
     print(columns(["", "published", "ours", "interval", ""], plain_table(findings)))
     said = [s for e in findings["experiments"].values() for s in e["words"]]
-    print("\n".join(["", *said, f"Page: {out}/page/README.md"]).strip())
+    print("\n".join(["", *said, f"Page: {out}/{found.paper}/README.md"]).strip())
     return 0
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from levelhead.errors import LevelheadError, nearest
-from levelhead.reproduce import mueller2019
+from levelhead.reproduce import mueller2019, xia2025
 from levelhead.reproduce.page import write_page
+from levelhead.reproduce.plan import finished
 from levelhead.runs import Run, write_json
 from levelhead.study import cells, compare
 from levelhead.training import Event, Note
+from levelhead.understanding import train_outputs
 
-PAPERS = {"mueller2019": mueller2019}
+PAPERS: dict[str, Any] = {"mueller2019": mueller2019, "xia2025": xia2025}
 
 
 def reproduce(
@@ -31,7 +33,7 @@ def reproduce(
     """Train what some experiments (default: all) of a paper need, and hold it against the paper.
 
     data: folder of the paper's data sets, each a folder. out: gets a study a setting, which are
-    kept and gone on with, and page/: README.md, findings.json and figures. `full` takes the
+    kept and gone on with, and PAPER/: README.md, findings.json and figures. `full` takes the
     published settings instead of those scaled down to two CPU cores. No training is begun that
     would end after `deadline` (by time.monotonic); what is missing then is said so. Returns
     findings. Raises LevelheadError for an unknown paper or experiment and for data that is missing.
@@ -56,7 +58,8 @@ def reproduce(
         watch(Note(f"Study {name}:"))
         try:
             if plan.taught_by is not None:
-                module.prepare_teachers(out / plan.taught_by)
+                for run in finished(out / plan.taught_by):
+                    train_outputs(run)  # what the students will learn from
             compare(
                 plan.recipe,
                 plan.grid,
@@ -83,7 +86,7 @@ def reproduce(
         }
         panels |= judged.panels
     findings = {"schema": 1, "paper": paper, "full": full, "seeds": seeds, "experiments": found}
-    (out / "page").mkdir(parents=True, exist_ok=True)
-    write_json(out / "page" / "findings.json", findings)
-    write_page(out / "page", module.TITLE, findings, panels)
+    (out / paper).mkdir(parents=True, exist_ok=True)
+    write_json(out / paper / "findings.json", findings)
+    write_page(out / paper, module.TITLE, findings, panels)
     return findings

@@ -1,6 +1,6 @@
 """Müller, Kornblith and Hinton, "When Does Label Smoothing Help?" (2019, arXiv 1906.02629).
 
-STUDIES are the trainings, EXPERIMENTS what is read off them. Numbers published are those of the
+`studies` are the trainings, EXPERIMENTS what is read off them. Numbers published are those of the
 third version; figures 1, 4, 5 and 6 are curves and pictures without numbers: their claims in words
 are held against ours.
 """
@@ -8,8 +8,8 @@ are held against ours.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +18,25 @@ from torch import Tensor
 
 from levelhead.intervals import SeedInterval
 from levelhead.recipe import Recipe
-from levelhead.reproduce.rows import Row, claim, missing, number, over_examples, over_seeds
+from levelhead.reproduce.plan import Experiment, Found, Planned, finished, paired, settings
+from levelhead.reproduce.rows import (
+    ABOVE,
+    BELOW,
+    Row,
+    claim,
+    missing,
+    number,
+    over_examples,
+    over_seeds,
+)
 from levelhead.runs import Run, read_json
-from levelhead.understanding import distillation_curves, information, penultimate, train_outputs
+from levelhead.understanding import distillation_curves, information, penultimate
 
 TITLE = "When does label smoothing help?"
 EPSILONS = (0.0, 0.05, 0.1, 0.2, 0.4)
 SOFT = (0.1, 0.4)
 GREEK = {"gamma": "γ", "temperature": "T"}
 BIRD = ("airplane", "automobile", "bird")
-ABOVE, BELOW = (0.0, math.inf), (-math.inf, 0.0)
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One study: a recipe, the values compared, and the studies that teach it."""
-
-    recipe: Recipe
-    grid: Mapping[str, tuple[Any, ...]]
-    taught_by: str | None = None  # its runs' predictions on train are made first
-
-
-@dataclass(frozen=True)
-class Found:
-    """What an experiment found: rows of its table, sentences, panels by figure."""
-
-    rows: list[Row]
-    words: list[str]
-    panels: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """What to read off which studies."""
-
-    title: str
-    studies: tuple[str, ...]  # what their names begin with
-    judge: Callable[[Mapping[str, Path]], Found]
-    scaled: str  # what the light version leaves out
 
 
 def studies(data: Path, out: Path, full: bool) -> dict[str, Planned]:
@@ -139,28 +120,13 @@ _ALEXNET: dict[str, Any] = {
 }  # fmt: skip
 
 
-def settings(folder: Path) -> dict[float, list[Run]]:
-    """The finished runs of a study by smoothing, in the order of their seeds."""
-    found: dict[float, list[Run]] = {}
-    for run in (Run(path.parent) for path in sorted(folder.glob("*/seed-*/recipe.toml"))):
-        if run.finished:
-            found.setdefault(run.recipe.smoothing, []).append(run)
-    return found
-
-
 def _correct(runs: Sequence[Run], split: str = "test") -> list[Tensor]:
     return [run.outputs(split).rows.correct for run in runs]
 
 
-def _paired(a: Sequence[Run], b: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """Runs of the same seed."""
-    by_seed = {run.recipe.seed: run for run in b}
-    return [(run, by_seed[run.recipe.seed]) for run in a if run.recipe.seed in by_seed]
-
-
 def _difference(a: Sequence[Run], b: Sequence[Run], scale: float) -> SeedInterval | None:
     """Accuracy of b minus that of a, paired by seed and example."""
-    pairs = _paired(a, b)
+    pairs = paired(a, b)
     gaps = (
         [two - one for one, two in zip(*map(_correct, zip(*pairs, strict=True)), strict=True)]
         if pairs
@@ -246,7 +212,7 @@ def figure1(studies: Mapping[str, Path]) -> Found:
     )
     for name, title in (("alexnet", "AlexNet"), ("cifar10", "fast")):
         runs = settings(studies[name])
-        pairs = _paired(runs.get(0.0, []), runs.get(0.1, []))
+        pairs = paired(runs.get(0.0, []), runs.get(0.1, []))
         spreads: dict[str, list[tuple[list[float], list[float]]]] = {"train": [], "validation": []}
         for place, pair in enumerate(pairs):
             seen = penultimate(pair, BIRD, resamples=50)
@@ -288,7 +254,7 @@ def _ratio(row: Row) -> Row:
 def figure5(studies: Mapping[str, Path]) -> Found:
     """Distillation on CIFAR-10: teachers, students alone, of hard and of smoothed teachers."""
     names = [name for name in studies if name == "cifar10" or name.startswith("students-")]
-    runs = [run for name in names for run in _finished(studies[name])]
+    runs = [run for name in names for run in finished(studies[name])]
     seen = distillation_curves(runs)
     rows = []
     for gain in seen.findings["teachers_gain"]:
@@ -311,10 +277,6 @@ def figure5(studies: Mapping[str, Path]) -> Found:
     return Found(rows, seen.findings["words"], {"distillation": seen.drawn})
 
 
-def _finished(folder: Path) -> list[Run]:
-    return [run for runs in settings(folder).values() for run in runs]
-
-
 def _claimed(what: str, found: Mapping[str, Any], told: str, wanted: tuple[float, float]) -> Row:
     value, low, high = (100 * found[k] for k in ("value", "low", "high"))
     return claim(what, SeedInterval(value, low, high, 0.0, found["n_seeds"], ""), wanted, told, 2)
@@ -323,7 +285,7 @@ def _claimed(what: str, found: Mapping[str, Any], told: str, wanted: tuple[float
 def figure6(studies: Mapping[str, Path]) -> Found:
     """Mutual information between a training example and its logits."""
     runs = settings(studies["cifar10"])
-    pairs = _paired(runs.get(0.0, []), runs.get(0.1, []))
+    pairs = paired(runs.get(0.0, []), runs.get(0.1, []))
     curves: dict[float, list[list[float]]] = {0.0: [], 0.1: []}
     drawn: dict[str, Any] = {}
     for place, pair in enumerate(pairs):
@@ -375,7 +337,7 @@ def mnist(studies: Mapping[str, Path]) -> Found:
         "mnist-student-plain": ("student 2×800 of that teacher", None),
         "mnist-student-alone": ("student 2×800 on the labels", None),
     }
-    runs = {name: _finished(studies[name]) for name in published}
+    runs = {name: finished(studies[name]) for name in published}
     rows: list[Row] = []
     for name, (title, error) in published.items():
         what, told = f"error %, {title}", "–" if error is None else f"{error}"
@@ -401,12 +363,6 @@ def mnist(studies: Mapping[str, Path]) -> Found:
             else missing(f"error %, {what}", told)
         )
     return Found(rows, [], {})
-
-
-def prepare_teachers(folder: Path) -> None:
-    """The predictions of a study's runs for their training pictures, for students to learn from."""
-    for run in _finished(folder):
-        train_outputs(run)
 
 
 EXPERIMENTS = {

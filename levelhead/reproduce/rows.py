@@ -14,6 +14,7 @@ from levelhead.intervals import SeedInterval, example_variance, seeds_mean
 
 Verdict = Literal["agrees", "differs", "cannot tell"]
 ANY = (-math.inf, math.inf)
+ABOVE, BELOW = (0.0, math.inf), (-math.inf, 0.0)
 
 
 @dataclass(frozen=True)

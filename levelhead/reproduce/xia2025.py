@@ -1,0 +1,63 @@
+"""Xia et al., "Towards Understanding Why Label Smoothing Degrades Selective Classification and How
+to Fix It" (ICLR 2025), on the CIFAR-10 study of `mueller2019`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from levelhead.decisions import SCORES, fit_pnorm, risk_coverage
+from levelhead.reproduce import mueller2019
+from levelhead.reproduce.plan import Experiment, Found, Planned, settings
+from levelhead.reproduce.rows import ABOVE, BELOW, Row, claim, missing, over_seeds
+from levelhead.runs import Run
+
+TITLE = "Label smoothing and selective classification"
+
+
+def studies(data: Path, out: Path, full: bool) -> dict[str, Planned]:
+    """The same networks: one --out serves both papers."""
+    return {"cifar10": mueller2019.studies(data, out, full)["cifar10"]}
+
+
+def aurc(studies: Mapping[str, Path]) -> Found:
+    """Area under the risk-coverage curve by top softmax and by p-norm, p chosen on validation."""
+    areas = {
+        epsilon: {run.recipe.seed: _areas(run) for run in runs}
+        for epsilon, runs in sorted(settings(studies["cifar10"]).items())
+    }
+    rows: list[Row] = []
+    for epsilon, mine in areas.items():
+        for place, score in enumerate(("top softmax", "p-norm")):
+            seen = over_seeds([both[place] for both in mine.values()])
+            what = f"AURC %, ε = {epsilon:g}, {score}"
+            rows.append(Row(what, "–", seen.mean, seen.low, seen.high, None, seen.seeds))
+    hard = areas.pop(0.0, {})
+    for epsilon, mine in areas.items():
+        both = [(mine[seed], hard[seed]) for seed in mine if seed in hard]
+        for what, told, gaps, wanted in (
+            (f"ε {epsilon:g} minus 0, top softmax", "above 0 (7.55 − 6.53)",
+             [a[0] - b[0] for a, b in both], ABOVE),
+            (f"ε = {epsilon:g}, p-norm minus top softmax", "below 0 (6.22 − 7.55)",
+             [a[1] - a[0] for a, _ in both], BELOW),
+            (f"ε {epsilon:g} minus 0, p-norm", "below 0 (6.22 − 6.56)",
+             [a[1] - b[1] for a, b in both], BELOW),
+        ):  # fmt: skip
+            if gaps:
+                rows.append(claim(f"AURC %, {what}", over_seeds(gaps), wanted, told, 3))
+    return Found(rows or [missing("AURC %", "more with smoothing")], [], {})
+
+
+def _areas(run: Run) -> tuple[float, float]:
+    """AURC in % of the test split by top softmax, and by p-norm."""
+    test, scores = run.outputs("test"), (SCORES["msp"], fit_pnorm(run.outputs("validation")).score)
+    top, norm = (risk_coverage(score.of(test), 1 - test.rows.correct).aurc for score in scores)
+    return 100 * top, 100 * norm
+
+
+EXPERIMENTS = {
+    "aurc": Experiment(
+        "AURC (published for ImageNet, ResNet-50, ε = 0.2)", ("cifar10",), aurc,
+        "CIFAR-10 with `fast` instead of ImageNet with ResNet-50.",
+    ),
+}  # fmt: skip
