@@ -30,7 +30,8 @@ from levelhead.recipe import Recipe
 from levelhead.runs import Run, runs_of
 from levelhead.training import train
 from levelhead.understanding import run_data, tradeoff
-from levelhead.understanding.tradeoff import MEASURES, _apart, _influence, _settings, stratified
+from levelhead.understanding.qualities import apart, influence, stratified
+from levelhead.understanding.tradeoff import MEASURES, _settings
 
 RECIPE = Recipe("digits", model="mlp", epochs=1, device="cpu", test=0.4)
 MADE = [
@@ -194,12 +195,12 @@ def test_influence_gives_the_bootstraps_variance(name: str, gain: float):
     logits[np.arange(2000), labels] += 1.5
     made = [Outputs.from_logits(g * logits, labels) for g in (gain, 0.7 * gain + 2)]
     drawn = replicates(METRICS[name], [METRICS[name].prepare(o) for o in made], 400)
-    rows = torch.stack([_influence(name, o) for o in made])
-    for spread, influence in (
+    rows = torch.stack([influence(name, o) for o in made])
+    for spread, added in (
         (drawn[0].std(), rows[0]),
         ((drawn[1] - drawn[0]).std(), rows[1] - rows[0]),
     ):
-        assert float(influence.std() / math.sqrt(2000) / spread) == pytest.approx(1, abs=0.13)
+        assert float(added.std() / math.sqrt(2000) / spread) == pytest.approx(1, abs=0.13)
 
 
 def test_auroc_of_corrupted_pictures_counts_each_picture_once():
@@ -209,7 +210,7 @@ def test_auroc_of_corrupted_pictures_counts_each_picture_once():
     outside = 0.8 * clean + 0.2 * torch.randn(400, 4, generator=draw, dtype=torch.float64)
     labels = torch.zeros(400, dtype=torch.int64)
     a, b = (Outputs.from_logits(z, labels) for z in (clean, outside))
-    told = _apart(a, b, 0.95, paired=True)["max_logit"]
+    told = apart(a, b, 0.95, paired=True)["max_logit"]
     x, y = clean.amax(1).numpy(), outside.amax(1).numpy()
     drawn = []
     for _ in range(400):

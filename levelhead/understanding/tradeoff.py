@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from levelhead.binning import sums
-from levelhead.corruptions import AMOUNTS, corrupt
-from levelhead.datasets import Examples, Listing, load, scan
-from levelhead.decisions import find_score, fit_pnorm, separate
+from levelhead.corruptions import AMOUNTS
+from levelhead.datasets import Examples
 from levelhead.errors import LevelheadError
 from levelhead.findings import judge
 from levelhead.intervals import (
@@ -29,17 +24,20 @@ from levelhead.intervals import (
     paired_seeds,
     widened,
 )
-from levelhead.machine import pick_device
-from levelhead.metrics import METRICS, smece
-from levelhead.outputs import Outputs
-from levelhead.predict import outputs_of
 from levelhead.recipe import Recipe
 from levelhead.runs import Run
-from levelhead.understanding.runs import SCHEMA, Understood, run_data
+from levelhead.understanding.qualities import (
+    PICTURES,
+    Cell,
+    cell_of,
+    corrupted,
+    foreign,
+    kept_outputs,
+    listings,
+    quality,
+)
+from levelhead.understanding.runs import SCHEMA, Understood
 
-PICTURES = 2000
-"""So many test pictures, stratified by class, are corrupted in each way."""
-SCORES = ("msp", "energy", "max_logit")
 METHOD = (
     "the examples' interval of each run (shares: Wilson, calibration errors: bias-corrected, "
     "AUROC: DeLong), averaged over seeds and widened by their variance s²/S, Student's t with the "
@@ -51,7 +49,6 @@ _ENDS = ("value", "low", "high")
 # Hard and smoothed targets have these fields as they are by default.
 _TARGETS = ("loss", "strength", "margin", "smoothing_by_class", "prior", "targets", "mix",
             "mix_alpha", "teacher", "noise")  # fmt: skip
-_STAGES = {"raw": "test", "temperature": "test_calibrated"}  # a run's findings by series
 # What is held against which series of hard targets: smoothing against hard plus temperature, too.
 _AGAINST = {"raw": ("raw", "temperature"), "pnorm": ("pnorm", "temperature", "raw")}
 
@@ -81,20 +78,6 @@ MEASURES = {
 
 
 @dataclass(frozen=True, eq=False)
-class _Cell:
-    """A number of one run, its examples' interval, and influence values [N] of each sample."""
-
-    value: float
-    low: float
-    high: float
-    rows: tuple[Tensor, ...]
-
-
-Cells = dict[tuple[str, str], _Cell]  # by measure and series
-Look = Callable[[str, str, Callable[[], Examples]], Outputs]  # of a name, a stamp and pictures
-
-
-@dataclass(frozen=True, eq=False)
 class _Setting:
     """Runs that differ in their seed alone; `cells` by measure and series, then by seed."""
 
@@ -102,7 +85,7 @@ class _Setting:
     recipe: Recipe
     remedy: bool
     runs: dict[int, Run]
-    cells: dict[tuple[str, str], dict[Any, _Cell]]
+    cells: dict[tuple[str, str], dict[Any, Cell]]
 
 
 def tradeoff(
@@ -129,7 +112,7 @@ def tradeoff(
     if not runs:
         raise LevelheadError("no run: give at least one")
     normal_quantile(level)
-    elsewhere = _elsewhere(ood, runs[0])
+    elsewhere = listings(ood, runs[0])
     for run in (*runs, *students):
         if run.data["hashes"]["test"] != runs[0].data["hashes"]["test"]:
             raise LevelheadError(
@@ -140,9 +123,9 @@ def tradeoff(
     seen: dict[Any, Examples] = {}
     for setting in settings:
         for seed, run in setting.runs.items():
-            look = functools.partial(_kept, run, device, watch)
-            cells = _quality(run, level) | _corrupted(run, level, look, seen)
-            for key, cell in (cells | _foreign(run, elsewhere, level, look)).items():
+            look = functools.partial(kept_outputs, run, device, watch)
+            cells = quality(run, level) | corrupted(run, level, look, seen)
+            for key, cell in (cells | foreign(run, elsewhere, level, look)).items():
                 setting.cells.setdefault(key, {})[seed] = cell
     _taught(settings, students, level)
     measures = MEASURES | {f"ood_{n}": Measure(f"AUROC, {n}", True) for n in elsewhere}
@@ -207,170 +190,6 @@ def _settings(runs: Sequence[Run]) -> list[_Setting]:
     return sorted(settings, key=lambda s: (s.remedy, s.recipe.smoothing, s.name))
 
 
-def _quality(run: Run, level: float) -> Cells:
-    """Accuracy, NLL, smECE and AURC of one run on test."""
-    test = run.outputs("test")
-    cells: Cells = {}
-    for series, stage in _STAGES.items():
-        outputs = test if series == "raw" else run.calibration.apply(test)
-        names = ("accuracy", "nll", "smece", "aurc")[series != "raw" :]  # accuracy stays the same
-        told = run.findings[stage]
-        if told["interval"]["level"] != level or not {*names} <= told["metrics"].keys():
-            told = judge(outputs, metrics=names, level=level)
-        for name in names:
-            cells[name, series] = _cell(told["metrics"][name], _influence(name, outputs))
-    score, ranked = fit_pnorm(run.outputs("validation")).score, test
-    if score.name != "msp":  # confidences in that order, for the one AURC there is
-        sure = score.of(test).clamp(0, 1)
-        ranked = Outputs.from_confidence(sure, test.predictions(), test.labels, test.class_names)
-    told = judge(ranked, metrics=("aurc",), level=level)["metrics"]
-    return cells | {("aurc", "pnorm"): _cell(told["aurc"], _influence("aurc", ranked))}
-
-
-def _corrupted(run: Run, level: float, look: Look, seen: dict[Any, Examples]) -> Cells:
-    """Accuracy, ECE and AUROC of one run on corrupted test pictures, means over corruptions.
-
-    `seen` keeps the clean pictures for runs that look at the same ones.
-    """
-    test = run.outputs("test")
-    chosen = stratified(test.labels.numpy(), PICTURES)
-    inside = test.take(chosen)
-
-    def pictures(kind: str) -> Examples:
-        asked = (run.data["image_size"], run.recipe.resize)
-        if asked not in seen:
-            seen[asked] = run_data(run).splits.test.take(chosen)
-        return dataclasses.replace(seen[asked], images=corrupt(seen[asked].images, kind))
-
-    several: dict[tuple[str, str], list[_Cell]] = {}
-    for kind, amount in AMOUNTS.items():
-        stamp = f"{run.data['hashes']['test']} {kind} {amount:g} {len(chosen)}"
-        made = look(f"corrupted-{kind}", stamp, functools.partial(pictures, kind))
-        for series in _STAGES:
-            outputs = made if series == "raw" else run.calibration.apply(made)
-            names = ("accuracy", "ece")[series != "raw" :]
-            told = judge(outputs, metrics=names, level=level, resamples=300)["metrics"]
-            for name in names:
-                cell = _cell(told[name], _influence(name, outputs))
-                several.setdefault((f"corrupted_{name}", series), []).append(cell)
-        for score, cell in _apart(inside, made, level, paired=True).items():
-            several.setdefault(("corrupted_auroc", score), []).append(cell)
-    found: Cells = {}
-    for key, group in several.items():
-        told = {end: float(np.mean([getattr(cell, end) for cell in group])) for end in _ENDS}
-        found[key] = _cell(told, torch.stack([cell.rows[0] for cell in group]).mean(0))
-    return found
-
-
-def _foreign(run: Run, elsewhere: Mapping[str, Listing], level: float, look: Look) -> Cells:
-    """AUROC of one run's test pictures against those of other data sets."""
-
-    def pictures(listing: Listing) -> Examples:
-        asked: dict[str, Any] = {name: run.data[name] for name in ("image_size", "channels")}
-        made = load(listing, **asked, resize=run.recipe.resize, skip_broken=True).splits["test"]
-        # Its classes are not the network's.
-        return dataclasses.replace(made, labels=np.zeros(len(made), np.int64))
-
-    cells: Cells = {}
-    for name, listing in elsewhere.items():
-        part = listing.splits["test"]
-        stamp = hashlib.sha256(repr((part.ids, part.labels.tolist())).encode()).hexdigest()
-        made = look(f"ood-{name}", stamp, functools.partial(pictures, listing))
-        for score, cell in _apart(run.outputs("test"), made, level).items():
-            cells[f"ood_{name}", score] = cell
-    return cells
-
-
-def _kept(
-    run: Run,
-    device: str,
-    watch: Callable[[str], None],
-    name: str,
-    stamp: str,
-    pictures: Callable[[], Examples],
-) -> Outputs:
-    """The run's outputs on some pictures; made once, kept in outputs/NAME.safetensors."""
-    path = run.folder / "outputs" / f"{name}.safetensors"
-    if path.exists() and (kept := run.outputs(name)).split_hash == stamp:
-        return kept
-    watch(f"{run.folder}: predicting {name}")
-    where, names = pick_device(device), tuple(run.data["class_names"])
-    # Called test, for nothing may be fitted on it.
-    more: dict[str, Any] = {"tta": run.recipe.tta, "split": "test", "split_hash": stamp}
-    made = outputs_of(run.network(where), pictures(), names, where, **more)
-    made = dataclasses.replace(made, features=None, head_weight=None, head_bias=None)
-    made.save(path)
-    return made
-
-
-def _elsewhere(ood: Sequence[str], run: Run) -> dict[str, Listing]:
-    """The test pictures (of data without a test split: all) of other data sets, by name."""
-    found: dict[str, Listing] = {}
-    for data in ood:
-        listing = scan(data)
-        name = re.sub(r"[^\w.+-]+", "-", listing.name)
-        if listing.source == run.recipe.data:
-            raise LevelheadError(f"--ood {data}: is the runs' own data; give another")
-        if name in found:
-            raise LevelheadError(f"--ood {data}: a second one called {name!r}; rename its folder")
-        part = listing.splits.get("test", listing.splits["train"])
-        found[name] = dataclasses.replace(listing, splits={"test": part})
-    return found
-
-
-def stratified(labels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
-    """Positions int64 [min(n, N)] of random examples, each class in proportion, in order."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    n = min(n, len(labels))
-    return np.sort(order[(2 * np.arange(n) + 1) * len(labels) // (2 * n)])
-
-
-def _cell(told: Mapping[str, Any], *rows: Tensor) -> _Cell:
-    return _Cell(told["value"], told["low"], told["high"], rows)
-
-
-def _influence(name: str, outputs: Outputs) -> Any:
-    """What each example adds to a metric, float64 [N], but for a constant."""
-    metric = METRICS[name]
-    prepared: Any = metric.prepare(outputs)
-    if isinstance(prepared, Tensor):
-        return prepared
-    if metric.influence is not None:
-        return metric.influence(prepared)
-    if name == "ece":
-        return torch.sign(prepared.gaps())[prepared.index] * prepared.gap
-    # smECE: its slope in the residual of each cell of a coarser grid, by differences.
-    cells, n = 256, len(prepared)
-    gap = prepared.confidence - prepared.correct
-    index, place = torch.unique(prepared.index // (smece.GRID // cells), return_inverse=True)
-    residual = sums(index[place], cells, gap).numpy()
-    step = np.eye(cells)[index.numpy()] * 1e-3 * math.sqrt(n)
-    up, down = (smece.error(residual + side * step, n) for side in (1, -1))
-    slope = torch.from_numpy((up - down) / (2e-3 * math.sqrt(n)))
-    return n * slope[place] * gap
-
-
-def _apart(
-    inside: Outputs, outside: Outputs, level: float, paired: bool = False
-) -> dict[str, _Cell]:
-    """AUROC by score; `paired`: row i of both is one picture. Rows: DeLong's placements."""
-    found = {}
-    for name, told in separate(inside, outside, SCORES, level=level).items():
-        x, y = (find_score(name).of(part).numpy() for part in (inside, outside))
-        above = torch.from_numpy(_below(x, y) / len(y))
-        under = torch.from_numpy(1 - _below(y, x) / len(x))
-        rows = (above + under,) if paired else (above, under)
-        found[name] = _cell(told["auroc"], *rows)
-    return found
-
-
-def _below(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """How many of y lie below each of x, those equal counting half."""
-    y = np.sort(y)
-    return np.asarray((np.searchsorted(y, x, "left") + np.searchsorted(y, x, "right")) / 2)
-
-
 def _taught(settings: Sequence[_Setting], students: Sequence[Run], level: float) -> None:
     """Put the students' accuracy into their teachers' settings, a series a temperature."""
     kinds = set()
@@ -403,14 +222,14 @@ def _taught(settings: Sequence[_Setting], students: Sequence[Run], level: float)
                 f"--students {student.folder}: a second one of the same teacher, temperature and "
                 "seed; give one of them"
             )
-        group[seed, recipe.seed] = _cell(told, test.rows.correct)
+        group[seed, recipe.seed] = cell_of(told, test.rows.correct)
     if len(kinds) > 1:
         raise LevelheadError(
             "--students: differ in more than teacher, temperature and seed; give those of one kind"
         )
 
 
-def _combined(cells: Sequence[_Cell], level: float) -> SeedInterval:
+def _combined(cells: Sequence[Cell], level: float) -> SeedInterval:
     """Mean over seeds: the examples' interval, widened about its own centre by the seeds'."""
     low, high = (float(np.mean([getattr(cell, end) for cell in cells])) for end in ("low", "high"))
     return widened([cell.value for cell in cells], low, high, level)
