@@ -98,8 +98,8 @@ def corrupted(run: Run, level: float, look: Look, seen: dict[Any, Examples]) -> 
             several.setdefault(("corrupted_auroc", score), []).append(cell)
     found: Cells = {}
     for key, group in several.items():
-        ends = np.mean([(cell.value, cell.low, cell.high) for cell in group], 0).tolist()
-        found[key] = Cell(*ends, (torch.stack([cell.rows[0] for cell in group]).mean(0),))
+        value, low, high = np.mean([(c.value, c.low, c.high) for c in group], 0).tolist()
+        found[key] = Cell(value, low, high, (torch.stack([c.rows[0] for c in group]).mean(0),))
     return found
 
 
