@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ from levelhead.cli import run as cli
 from levelhead.errors import LevelheadError
 from levelhead.intervals import SeedInterval
 from levelhead.recipe import Recipe
-from levelhead.reproduce import mueller2019, reproduce
+from levelhead.reproduce import PAPERS, mueller2019, reproduce
+from levelhead.reproduce.page import page_text
 from levelhead.reproduce.plan import finished
 from levelhead.reproduce.rows import claim, missing, number, over_examples, over_seeds
 from levelhead.study import cells
@@ -230,3 +233,16 @@ def test_each_seed_has_its_own_teacher(tmp_path):
 
     recipe = Recipe("digits", teacher=str(tmp_path / "t" / "seed-{seed}"), seed=3)
     assert resolve(recipe, Facts(8, 1, 1000)).teacher == str(tmp_path / "t" / "seed-3")
+
+
+@pytest.mark.parametrize("paper", list(PAPERS))
+def test_the_published_page_is_what_its_findings_say(paper):
+    """A number in docs/ would be one that nobody measured, or of an older question."""
+    folder = Path(__file__).parents[1] / "docs" / paper
+    findings = json.loads((folder / "findings.json").read_text(encoding="utf-8"))
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    assert page == page_text(folder, PAPERS[paper].TITLE, findings)
+    now = {name: e.title for name, e in PAPERS[paper].EXPERIMENTS.items()}
+    assert {name: e["title"] for name, e in findings["experiments"].items()} == now
+    for name in re.findall(r"\((\S+\.png)\)", page):
+        assert (folder / name).stat().st_size > 5_000

@@ -28,8 +28,13 @@ def write_page(
         for place, panel in enumerate(figure.data(drawn), 1):
             write(folder / f"{name}-{place}.png", to_png(panel, figure.draw))
     path = folder / "README.md"
-    write(path, "\n".join([*_lines(folder, title, findings)]))
+    write(path, page_text(folder, title, findings))
     return path
+
+
+def page_text(folder: Path, title: str, findings: Mapping[str, Any]) -> str:
+    """The page of these findings, with the figures that lie in the folder."""
+    return "\n".join(_lines(folder, title, findings))
 
 
 def _lines(folder: Path, title: str, findings: Mapping[str, Any]) -> Iterator[str]:
@@ -38,8 +43,9 @@ def _lines(folder: Path, title: str, findings: Mapping[str, Any]) -> Iterator[st
     counts = {v: every.count(v) for v in ("agrees", "differs", "cannot tell")}
     full = " --full" if findings["full"] else ""
     yield from (f"# {title}", "")
-    yield f"`levelhead reproduce {findings['paper']} --data DATA --out OUT{full}`, "
-    yield f"{findings['seeds']} seeds: {', '.join(f'{n} {v}' for v, n in counts.items())}."
+    seeds = findings["seeds"]
+    yield f"`levelhead reproduce {findings['paper']} --data DATA --out OUT{full} --seeds {seeds}`"
+    yield from ("", f"Rows: {', '.join(f'{n} {v}' for v, n in counts.items())}.")
     yield from ("", HOW)
     for name, found in experiments.items():
         yield from ("", f"## {found['title']}", "", f"`--experiment {name}`")
@@ -49,6 +55,7 @@ def _lines(folder: Path, title: str, findings: Mapping[str, Any]) -> Iterator[st
         for row in (Row(**row) for row in found["rows"]):
             published, ours, ends, verdict = row.shown
             seeds = row.seeds or "–"
+            verdict = "**differs**" if verdict == "differs" else verdict
             yield f"| {row.what} | {published} | {ours} | {ends} | {seeds} | {verdict} |"
         for sentence in found["words"]:
             yield from ("", sentence)
