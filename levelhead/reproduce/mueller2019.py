@@ -97,8 +97,10 @@ def studies(data: Path, out: Path, full: bool) -> dict[str, Planned]:
         "students-alone": Planned(student, {"smoothing": (0.0, *soft)}),
     }
     for epsilon in (0.0, *soft):
+        # A hard teacher must be softened more to reach the smoothed one's γ.
+        softened = temperatures if epsilon or full else (*temperatures, 8.0)
         planned[f"students-of-{epsilon:g}"] = Planned(
-            taught(student, "cifar10", epsilon), {"temperature": temperatures}, "cifar10"
+            taught(student, "cifar10", epsilon), {"temperature": softened}, "cifar10"
         )
     for epsilon in (0.0, soft[0]):  # Hinton's protocol, at a temperature where the harm may show
         planned[f"students-of-{epsilon:g}-hinton"] = Planned(
