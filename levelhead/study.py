@@ -57,6 +57,7 @@ METHOD = (
 STAGES = {"raw": "test", "calibrated": "test_calibrated"}
 MIXED = "raw against calibrated baseline"
 KINDS = {"raw": ("raw", "raw"), "calibrated": ("calibrated", "calibrated"), MIXED: tuple(STAGES)}
+LATE = "not begun, the time is spent; the same command goes on"
 # Few, so that a table of settings can be read: a run's own findings hold the others.
 METRICS = {name: EVERY[name] for name in ("accuracy", "top5", "nll", "brier", "ece")}
 # Fields that say which pictures are which, or that --seeds varies: one value a study.
@@ -164,10 +165,11 @@ def compare(
     longest = 0.0
     for number, cell in enumerate(todo, 1):
         run, began = Run(folder / cell.folder), time.monotonic()
+        if not run.finished and began + longest > deadline:
+            failed.append({"name": cell.name, "seed": cell.seed, "why": LATE})
+            continue
         try:
             if not run.finished:
-                if began + longest > deadline:
-                    raise LevelheadError("not trained, the time is spent; the same command goes on")
                 watch(Note(f"{cell.name}, seed {cell.seed} ({number} of {len(todo)})"))
                 run = _train(run.folder, cell, known[cell.name], once)
                 longest = max(longest, time.monotonic() - began)
@@ -182,6 +184,8 @@ def compare(
                 "changed: restore it, or compare anew into another --out"
             )
         groups.setdefault(cell.name, []).append(_judge(cell, run))
+    if late := sum(one["why"] == LATE for one in failed):
+        watch(Note(f"{late} of {len(todo)} trainings wait: the time is spent, go on by this again"))
     if not groups:
         raise LevelheadError(f"{folder}: every training failed; the first: {failed[0]['why']}")
     findings = _findings(folder, list(groups.values()), failed)
@@ -590,7 +594,7 @@ def _recommend(
     if failed:
         count = sum(map(len, groups)) + len(failed)
         first = "{name}, seed {seed}: {why}".format(**failed[0])
-        caveats.append(f"{len(failed)} of {count} trainings failed (first: {first})")
+        caveats.append(f"{len(failed)} of {count} trainings are missing (first: {first})")
     said += [f"Mind: {'; '.join(caveats)}."] if caveats else []
     path = shlex.quote(str(folder / run.cell.folder))
     said.append(

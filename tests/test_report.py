@@ -431,7 +431,7 @@ def test_a_study_shows_every_setting_before_and_after(tmp_path: Path) -> None:
     one["failed"] = [{"name": "smoothing=0.1", "seed": 3, "why": "the loss is <nan>"}]
     page = study_report(one | {"command": "levelhead compare digits"})
     assert 'title="infinite"' in page
-    assert "seed 3 failed: the loss is &lt;nan&gt;" in page
+    assert "seed 3 is missing: the loss is &lt;nan&gt;" in page
     assert "<span>levelhead compare digits</span>" in page
 
 

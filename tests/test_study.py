@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -251,7 +252,7 @@ def test_a_failed_training_does_not_lose_the_others(tmp_path: Path) -> None:
     assert (lost["name"], lost["seed"]) == ("lr=1e+38", 0)
     assert "no longer finite" in lost["why"]
     assert [setting["name"] for setting in found["settings"]] == ["lr=0.002"]
-    assert "1 of 2 trainings failed" in " ".join(found["recommendation"])
+    assert "1 of 2 trainings are missing" in " ".join(found["recommendation"])
     with pytest.raises(LevelheadError, match=r"every training failed.*no longer finite"):
         compare(SMALL.replace(lr=1e38), {}, seeds=1, out=tmp_path / "b")
 
@@ -330,3 +331,19 @@ def test_agreeing_networks_still_have_an_interval(made: study.Study, copy: Path)
     assert change["value"] == 0
     assert change["high"] == pytest.approx(1.959964 / 359)
     assert "either will do" in found["recommendation"][1]
+
+
+def test_a_budget_begins_nothing_that_would_end_later(tmp_path, monkeypatch):
+    """A night's budget would be overrun, or what was trained in it not be judged."""
+    clock = iter(range(0, 10_000, 60))  # a minute passes between any two looks
+    monkeypatch.setattr(study, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    said: list[str] = []
+    words: dict[str, Any] = {"seeds": 2, "out": tmp_path / "s"}
+    words["watch"] = lambda event: said.append(str(event))
+    found = compare(SMALL, GRID, deadline=200.0, **words).findings
+    assert [(s["name"], s["seeds"]) for s in found["settings"]] == [("smoothing=0", [0, 1])]
+    assert [one["name"] for one in found["failed"]] == ["smoothing=0.1"] * 2
+    assert any("2 of 4 trainings wait" in text for text in said)
+    whole = compare(SMALL, GRID, **words).findings
+    assert not whole["failed"]
+    assert [s["seeds"] for s in whole["settings"]] == [[0, 1], [0, 1]]
