@@ -1,9 +1,9 @@
 """Xia et al., "Towards Understanding Why Label Smoothing Degrades Selective Classification and How
-to Fix It" (ICLR 2025), on the CIFAR-10 study of `mueller2019`."""
+to Fix It" (ICLR 2025), on the CIFAR-10 studies of `mueller2019`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from levelhead.decisions import SCORES, fit_pnorm, risk_coverage
@@ -13,25 +13,31 @@ from levelhead.reproduce.rows import ABOVE, BELOW, Row, claim, missing, over_see
 from levelhead.runs import Run
 
 TITLE = "Label smoothing and selective classification"
+NETWORKS = {"cifar10": "fast", "alexnet": "AlexNet", "overfit": "AlexNet without augmentation"}
 
 
 def studies(data: Path, out: Path, full: bool) -> dict[str, Planned]:
     """The same networks: one --out serves both papers."""
-    return {"cifar10": mueller2019.studies(data, out, full)["cifar10"]}
+    planned = mueller2019.studies(data, out, full)
+    return {name: planned[name] for name in NETWORKS}
 
 
 def aurc(studies: Mapping[str, Path]) -> Found:
     """Area under the risk-coverage curve by top softmax and by p-norm, p chosen on validation."""
+    rows = [row for name, title in NETWORKS.items() for row in _rows(studies[name], title)]
+    return Found(rows or [missing("AURC %", "more with smoothing")], [], {})
+
+
+def _rows(study: Path, title: str) -> Iterator[Row]:
     areas = {
         epsilon: {run.recipe.seed: _areas(run) for run in runs}
-        for epsilon, runs in sorted(settings(studies["cifar10"]).items())
+        for epsilon, runs in sorted(settings(study).items())
     }
-    rows: list[Row] = []
     for epsilon, mine in areas.items():
         for place, score in enumerate(("top softmax", "p-norm")):
             seen = over_seeds([both[place] for both in mine.values()])
-            what = f"AURC %, ε = {epsilon:g}, {score}"
-            rows.append(Row(what, "–", seen.mean, seen.low, seen.high, None, seen.seeds))
+            what = f"AURC %, {title}, ε = {epsilon:g}, {score}"
+            yield Row(what, "–", seen.mean, seen.low, seen.high, None, seen.seeds)
     hard = areas.pop(0.0, {})
     for epsilon, mine in areas.items():
         both = [(mine[seed], hard[seed]) for seed in mine if seed in hard]
@@ -44,8 +50,7 @@ def aurc(studies: Mapping[str, Path]) -> Found:
              [a[1] - b[1] for a, b in both], BELOW),
         ):  # fmt: skip
             if gaps:
-                rows.append(claim(f"AURC %, {what}", over_seeds(gaps), wanted, told, 3))
-    return Found(rows or [missing("AURC %", "more with smoothing")], [], {})
+                yield claim(f"AURC %, {title}, {what}", over_seeds(gaps), wanted, told, 3)
 
 
 def _areas(run: Run) -> tuple[float, float]:
@@ -57,7 +62,7 @@ def _areas(run: Run) -> tuple[float, float]:
 
 EXPERIMENTS = {
     "aurc": Experiment(
-        "AURC (published for ImageNet, ResNet-50, ε = 0.2)", ("cifar10",), aurc,
-        "CIFAR-10 with `fast` instead of ImageNet with ResNet-50.",
+        "AURC (published for ImageNet, ResNet-50, ε = 0.2)", (*NETWORKS,), aurc,
+        "CIFAR-10 with small networks instead of ImageNet with ResNet-50.",
     ),
 }  # fmt: skip
