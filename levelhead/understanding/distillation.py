@@ -30,7 +30,8 @@ SPLITS = ("test", "validation")
 # changes nothing about it.
 REMEDIES: dict[str, Any] = {"beta": 1.0, "match": "probabilities", "teacher_norm": None}
 SHOWN = {"smoothing", "teacher", "temperature", "student_temperature", *REMEDIES}
-VARIED = {"seed", "device", "save_every"} | SHOWN
+# A protocol may need its own learning rate: T² in the loss makes steeper steps.
+VARIED = {"seed", "device", "save_every", "lr"} | SHOWN
 MUELLER = "student at 1 (Müller)"
 METHOD = (
     "accuracy: s²/S over seeds plus Wilson's variance over examples, Student's t (Welch and "
