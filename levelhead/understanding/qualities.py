@@ -19,6 +19,7 @@ from levelhead.binning import sums
 from levelhead.corruptions import AMOUNTS, corrupt
 from levelhead.datasets import Examples, Listing, load, scan
 from levelhead.decisions import find_score, fit_pnorm, separate
+from levelhead.decisions.ood import placements
 from levelhead.errors import LevelheadError
 from levelhead.findings import judge
 from levelhead.machine import pick_device
@@ -198,14 +199,7 @@ def apart(inside: Outputs, outside: Outputs, level: float, paired: bool = False)
     found = {}
     for name, told in separate(inside, outside, SCORES, level=level).items():
         x, y = (find_score(name).of(part).numpy() for part in (inside, outside))
-        above = torch.from_numpy(below(x, y) / len(y))
-        under = torch.from_numpy(1 - below(y, x) / len(x))
+        above, under = map(torch.from_numpy, placements(x, y))
         rows = (above + under,) if paired else (above, under)
         found[name] = cell_of(told["auroc"], *rows)
     return found
-
-
-def below(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """How many of y lie below each of x, those equal counting half."""
-    y = np.sort(y)
-    return np.asarray((np.searchsorted(y, x, "left") + np.searchsorted(y, x, "right")) / 2)
