@@ -209,6 +209,8 @@ def test_without_time_it_says_what_is_missing(pictures, tiny, tmp_path):
     rows = [row for e in seen["experiments"].values() for row in e["rows"]]
     assert {row["verdict"] for row in rows} <= {"cannot tell"}
     assert not list(out.glob("*/*/*/model.safetensors"))
+    page = (out / "mueller2019" / "README.md").read_text()
+    assert "mnist-student-hard 3 of 3" in page, "what was left out must be said"
 
 
 @pytest.mark.parametrize(
@@ -244,5 +246,5 @@ def test_the_published_page_is_what_its_findings_say(paper):
     assert page == page_text(folder, PAPERS[paper].TITLE, findings)
     now = {name: e.title for name, e in PAPERS[paper].EXPERIMENTS.items()}
     assert {name: e["title"] for name, e in findings["experiments"].items()} == now
-    for name in re.findall(r"\((\S+\.png)\)", page):
+    for name in re.findall(r"]\(([\w-]+\.png)\)", page):
         assert (folder / name).stat().st_size > 5_000

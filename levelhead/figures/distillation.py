@@ -124,7 +124,12 @@ def _scale(panel: Curves, axes: Axes) -> None:
         axes.axhspan(start, end, color=MUTED, alpha=0.12, linewidth=0)
         axes.text(0.5, (start + end) / 2, "not to scale", fontsize=7.5, color=INK,
             transform=axes.get_yaxis_transform(), ha="center", va="center")  # fmt: skip
-    axes.set(ylim=(bottom, top), yticks=[t for t in ticks if not start < t < end])
+    kept = [tick for tick in ticks if not start < tick < end]
+    for low, high in ((bottom, start), (end, top)) if cut else ():
+        middle = round((low + high) / 2, 2)  # a side without a tick could not be read
+        if low < middle < high and not any(low <= tick <= high for tick in kept):
+            kept.append(middle)
+    axes.set(ylim=(bottom, top), yticks=kept)
     axes.set(xlim=(-0.03, max(1.0, *(float(g.max()) for g in panel.gamma)) + 0.03))
     axes.yaxis.set_major_formatter(FuncFormatter(percent))
 

@@ -49,10 +49,13 @@ def reproduce(
     planned = module.studies(Path(data).expanduser().absolute(), out.absolute(), full)
     needed = {name for e in chosen.values() for name in planned if name.startswith(e.studies)}
     needed |= {by for name in needed if (by := planned[name].taught_by)}
-    for name, plan in planned.items():
-        if name not in needed:
-            continue
-        todo = [Run(out / name / cell.folder) for cell in cells(plan.recipe, plan.grid, seeds)]
+    runs = {
+        name: [Run(out / name / cell.folder) for cell in cells(plan.recipe, plan.grid, seeds)]
+        for name, plan in planned.items()
+        if name in needed
+    }
+    for name, todo in runs.items():
+        plan = planned[name]
         if (out / name / "findings.json").exists() and all(run.finished for run in todo):
             continue
         watch(Note(f"Study {name}:"))
@@ -77,9 +80,15 @@ def reproduce(
     for name, experiment in chosen.items():
         watch(Note(f"Judging {name}"))
         judged = experiment.judge({study: out / study for study in planned})
+        wait = {
+            study: (sum(not run.finished for run in todo), len(todo))
+            for study, todo in runs.items()
+            if study.startswith(experiment.studies)
+        }
         found[name] = {
             "title": experiment.title,
             "scaled": None if full else experiment.scaled,
+            "not_trained": {study: counts for study, counts in wait.items() if counts[0]},
             "rows": [row.as_json() for row in judged.rows],
             "words": judged.words,
             "figures": list(judged.panels),

@@ -51,6 +51,8 @@ def _lines(folder: Path, title: str, findings: Mapping[str, Any]) -> Iterator[st
         yield from ("", f"## {found['title']}", "", f"`--experiment {name}`")
         if found["scaled"]:
             yield from ("", f"Scaled down: {found['scaled']}")
+        if wait := [f"{name} {a} of {b}" for name, (a, b) in found["not_trained"].items()]:
+            yield from ("", f"Not trained yet: {', '.join(wait)} runs.")
         yield from ("", "| | published | ours | interval | seeds | |", "|---|---|---|---|---|---|")
         for row in (Row(**row) for row in found["rows"]):
             published, ours, ends, verdict = row.shown
