@@ -199,13 +199,29 @@ def test_a_whole_reproduction_and_again(pictures, tiny, tmp_path, capsys):
     hard = [run for run in finished(out / "cifar10") if not run.recipe.smoothing]
     areas = [run.findings["test"]["metrics"]["aurc"]["value"] for run in hard]
     assert found[0]["value"] == pytest.approx(100 * np.mean(areas), rel=1e-6)
+    # Stopped on the way: one smoothed seed, no smoothed run, no students.
+    forget(out, "cifar10/smoothing=0.1/seed-1", "overfit/smoothing=0.1/seed-*", "students-*/*/*")
+    forget(out, "cifar10", "overfit", "students-*")
+    assert cli([*words, "--seeds", "2", "--budget", "0"]) == 0
+    part = json.loads(capsys.readouterr().out)["experiments"]
+    assert {row["verdict"] for row in part["figure5"]["rows"]} == {"cannot tell"}
+    table3 = {row["what"]: row for row in part["table3"]["rows"]}
+    assert table3["fast: ECE, ε 0 minus 0.1"]["seeds"] == 1
+    assert table3["ECE, AlexNet without augmentation"]["value"] is None
+
+
+def forget(out, *studies):
+    """Runs that were never finished."""
+    for study in studies:
+        for path in sorted(out.glob(f"{study}/findings.json")):
+            path.unlink()
 
 
 def test_without_time_it_says_what_is_missing(pictures, tiny, tmp_path):
     """A budget would be overrun, or an empty study be judged as if it were one."""
     out = tmp_path / "out"
     gone = time.monotonic() - 1
-    seen = reproduce("mueller2019", pictures, out, experiments=["table2", "mnist"], deadline=gone)
+    seen = reproduce("mueller2019", pictures, out, deadline=gone)
     rows = [row for e in seen["experiments"].values() for row in e["rows"]]
     assert {row["verdict"] for row in rows} <= {"cannot tell"}
     assert not list(out.glob("*/*/*/model.safetensors"))

@@ -60,7 +60,7 @@ def reproduce(
             continue
         watch(Note(f"Study {name}:"))
         try:
-            if plan.taught_by is not None:
+            if plan.taught_by is not None and str(plan.recipe.teacher).endswith(".safetensors"):
                 for run in finished(out / plan.taught_by):
                     train_outputs(run)  # what the students will learn from
             compare(

@@ -162,7 +162,8 @@ def table3(studies: Mapping[str, Path]) -> Found:
     """Calibration: hard, hard with temperature, smoothed; where hard is over-confident or not."""
     rows: list[Row] = []
     for name, title in (("overfit", "AlexNet without augmentation"), ("cifar10", "fast")):
-        if (studies[name] / "findings.json").exists():
+        runs = settings(studies[name])
+        if (studies[name] / "findings.json").exists() and 0.0 in runs and len(runs) > 1:
             rows += _calibration(studies[name], title)
         else:
             rows.append(missing(f"ECE, {title}", "shape of table 3"))
@@ -181,15 +182,16 @@ def _calibration(study: Path, title: str) -> list[Row]:
         ends = (cell["value"], cell["low"], cell["high"])
         rows.append(Row(f"{title}: {what}", "–", *ends, None, len(cell["per_seed"]), 4))
     best = min(by_epsilon, key=lambda e: np.mean([_ece(r.findings["validation"]) for r in runs[e]]))
-    raw, scaled, smoothed, temperature = (
-        np.array(cell["per_seed"])
-        for cell in (
-            hard["raw"]["ece"],
-            hard["calibrated"]["ece"],
-            by_epsilon[best]["raw"]["ece"],
-            hard["temperature"],
-        )
-    )
+    both = [seed for seed in hard["seeds"] if seed in by_epsilon[best]["seeds"]]
+
+    def per_seed(setting: Mapping[str, Any], cell: Mapping[str, Any]) -> np.ndarray:
+        """Its values of the seeds that both settings have."""
+        by_seed = dict(zip(setting["seeds"], cell["per_seed"], strict=True))
+        return np.array([by_seed[seed] for seed in both])
+
+    raw, scaled = (per_seed(hard, hard[stage]["ece"]) for stage in ("raw", "calibrated"))
+    smoothed = per_seed(by_epsilon[best], by_epsilon[best]["raw"]["ece"])
+    temperature = per_seed(hard, hard["temperature"])
     for what, told, values, wanted in (
         ("log of the temperature", "above 0 (CIFAR-100: log 1.9)", np.log(temperature), ABOVE),
         ("ECE, ε 0 minus the same scaled", "above 0 (0.150 − 0.021)", raw - scaled, ABOVE),
@@ -197,7 +199,9 @@ def _calibration(study: Path, title: str) -> list[Row]:
         (f"ECE, ε {best:g} minus 0 scaled", "within ±0.015 (0.024 − 0.021)", smoothed - scaled,
          (-0.015, 0.015)),
     ):  # fmt: skip
-        rows.append(claim(f"{title}: {what}", over_seeds(values.tolist()), wanted, told, 4))
+        what = f"{title}: {what}"
+        seen = over_seeds(values.tolist()) if both else None
+        rows.append(claim(what, seen, wanted, told, 4) if seen else missing(what, told))
     return rows
 
 
@@ -259,6 +263,8 @@ def figure5(studies: Mapping[str, Path]) -> Found:
     """Distillation on CIFAR-10: teachers, students alone, of hard and of smoothed teachers."""
     names = [name for name in studies if name == "cifar10" or name.startswith("students-")]
     runs = [run for name in names for run in finished(studies[name])]
+    if all(run.recipe.teacher is None for run in runs):
+        return Found([missing("accuracy of students at equal γ", "below 0 (figure 5)")], [], {})
     seen = distillation_curves(runs)
     rows = []
     for gain in seen.findings["teachers_gain"]:
