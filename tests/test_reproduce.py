@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -16,10 +18,11 @@ from levelhead.cli import run as cli
 from levelhead.errors import LevelheadError
 from levelhead.intervals import SeedInterval
 from levelhead.recipe import Recipe
-from levelhead.reproduce import PAPERS, mueller2019, reproduce
+from levelhead.reproduce import PAPERS, followups, mueller2019, reproduce
 from levelhead.reproduce.page import page_text
 from levelhead.reproduce.plan import finished
 from levelhead.reproduce.rows import claim, missing, number, over_examples, over_seeds
+from levelhead.runs import Run
 from levelhead.study import cells
 
 CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -76,11 +79,12 @@ def test_a_peak_is_chosen_on_other_seeds():
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_every_experiment_has_its_studies_and_every_study_a_use(full, tmp_path):
+@pytest.mark.parametrize("paper", list(PAPERS))
+def test_every_experiment_has_its_studies_and_every_study_a_use(paper, full, tmp_path):
     """An experiment would wait for trainings that nobody plans, or a training feed nothing."""
-    planned = mueller2019.studies(tmp_path / "data", tmp_path / "out", full)
+    planned = PAPERS[paper].studies(tmp_path / "data", tmp_path / "out", full)
     used = set()
-    for experiment in mueller2019.EXPERIMENTS.values():
+    for experiment in PAPERS[paper].EXPERIMENTS.values():
         mine = {name for name in planned if name.startswith(experiment.studies)}
         assert mine
         assert all(any(name.startswith(p) for name in planned) for p in experiment.studies)
@@ -95,8 +99,12 @@ def test_every_experiment_has_its_studies_and_every_study_a_use(full, tmp_path):
             for seed in range(2):
                 path = plan.recipe.teacher.replace("{seed}", str(seed))
                 assert any(f"{plan.taught_by}/{folder}" in path for folder in folders), path
-    full_students = mueller2019.studies(tmp_path, tmp_path, True)["students-of-0"].recipe
-    assert not full_students.teacher.endswith(".safetensors"), "it must see what the student sees"
+
+
+def test_in_full_the_teacher_sees_what_the_student_sees(tmp_path):
+    """--full would teach opinions of pictures that the student never sees, as no paper does."""
+    student = mueller2019.studies(tmp_path, tmp_path, True)["students-of-0"].recipe
+    assert not student.teacher.endswith(".safetensors")
 
 
 def test_published_settings_are_the_papers(tmp_path):
@@ -127,6 +135,11 @@ def pictures(tmp_path_factory):
             images = np.clip(patterns[labels] + noise, 0, 255).astype(np.uint8)
             (root / name / part).mkdir(parents=True)
             _write(root / name / part, images, labels, kinds)
+    # What people said of the 240 training pictures, in the order of their names.
+    said = np.arange(240) // 24
+    said[::5] = (said[::5] + 1) % 10
+    (root / "cifar10n").mkdir()
+    pq.write_table(pa.table({"worst": said}), root / "cifar10n" / "labels.parquet")
     return root
 
 
@@ -158,7 +171,9 @@ def tiny(monkeypatch):
             if name == "cifar10":
                 grid["smoothing"] = (0.0, 0.1)
             recipe = plan.recipe.replace(**small, **more)
-            if name in ("overfit", "students-alone"):
+            if name == "overfit":
+                grid["smoothing"] = (0.0, 0.05)
+            if name == "students-alone":
                 grid["smoothing"] = (0.0, 0.1)
             if "students" in name or "mnist-student" in name:
                 recipe = recipe.replace(model="linear", dropout=None)
@@ -192,15 +207,18 @@ def test_a_whole_reproduction_and_again(pictures, tiny, tmp_path, capsys):
     assert cli([*words[:-1], "--seeds", "2", "--experiment", "table2", "mnist"]) == 0
     assert {p: p.stat().st_mtime_ns for p in out.glob("*/*/*/model.safetensors")} == began
     assert "error %, teacher 2×1200, dropout" in capsys.readouterr().out
+    assert (out / "mueller2019" / "README.md").read_text() == page, "the others must be kept"
     # Another paper reads the same trainings.
     assert cli(["reproduce", "xia2025", *words[2:], "--seeds", "2"]) == 0
-    found = json.loads(capsys.readouterr().out)["experiments"]["aurc"]["rows"]
+    found = json.loads(capsys.readouterr().out)["experiments"]["aurc-cifar10"]["rows"]
     assert {p: p.stat().st_mtime_ns for p in out.glob("*/*/*/model.safetensors")} == began
     hard = [run for run in finished(out / "cifar10") if not run.recipe.smoothing]
     areas = [run.findings["test"]["metrics"]["aurc"]["value"] for run in hard]
     assert found[0]["value"] == pytest.approx(100 * np.mean(areas), rel=1e-6)
+    followed(out, words, capsys)
+    assert {p: p.stat().st_mtime_ns for p in began} == began, "its trainings are shared"
     # Stopped on the way: one smoothed seed, no smoothed run, no students.
-    forget(out, "cifar10/smoothing=0.1/seed-1", "overfit/smoothing=0.1/seed-*", "students-*/*/*")
+    forget(out, "cifar10/smoothing=0.1/seed-1", "overfit/smoothing=0.05/seed-*", "students-*/*/*")
     forget(out, "cifar10", "overfit", "students-*")
     assert cli([*words, "--seeds", "2", "--budget", "0"]) == 0
     part = json.loads(capsys.readouterr().out)["experiments"]
@@ -208,6 +226,53 @@ def test_a_whole_reproduction_and_again(pictures, tiny, tmp_path, capsys):
     table3 = {row["what"]: row for row in part["table3"]["rows"]}
     assert table3["fast: ECE, ε 0 minus 0.1"]["seeds"] == 1
     assert table3["ECE, AlexNet without augmentation"]["value"] is None
+
+
+def followed(out, words, capsys):
+    """What came after the paper: every row is what two runs and a subtraction say."""
+    assert cli(["reproduce", "followups", *words[2:], "--seeds", "2"]) == 0
+    findings = json.loads(capsys.readouterr().out)
+    assert list(findings["experiments"]) == list(followups.EXPERIMENTS)
+    rows = {}
+    for name, experiment in findings["experiments"].items():
+        assert experiment["rows"], name
+        assert all(r["seeds"] == 2 for r in experiment["rows"] if "students" not in r["what"])
+        rows[name] = {row["what"]: row for row in experiment["rows"]}
+
+    def mean(study, measure, stage="test"):
+        told = [run.findings[stage]["metrics"][measure]["value"] for run in study]
+        return np.mean(told)
+
+    def runs(study):
+        return [Run(path.parent) for path in sorted(out.glob(f"{study}/seed-*/findings.json"))]
+
+    hard, online = runs("overfit/smoothing=0"), runs("online/*")
+    mbls = runs("relatives/loss=mbls")
+    seen = rows["relatives"]
+    assert seen["NLL after T, mbls"]["value"] == pytest.approx(
+        mean(mbls, "nll", "test_calibrated"), rel=1e-6
+    )
+    assert seen["smECE %, online minus ε = 0"]["value"] == pytest.approx(
+        100 * (mean(online, "smece") - mean(hard, "smece")), rel=1e-6
+    )
+    assert seen["accuracy %, maxsup minus ε = 0.05"]["value"] is not None
+    for kind, told in (("symmetric", "symmetric"), ("asymmetric", "asymmetric"), ("human", None)):
+        study = runs(f"noise-{kind}/smoothing=0.1")
+        assert [run.recipe.noise for run in study] == [told or "none"] * 2
+        gap = 100 * (mean(study, "accuracy") - mean(runs(f"noise-{kind}/smoothing=0"), "accuracy"))
+        row = rows[f"noise-{kind}"]["accuracy %, ε 0.1 minus 0"]
+        assert row["value"] == pytest.approx(gap, abs=1e-9)
+        assert len(findings["experiments"][f"noise-{kind}"]["words"]) == 2
+    two = rows["subsets"]["accuracy %, K = 2, ε 0.05 minus 0"]
+    assert two["verdict"] in ("agrees", "differs", "cannot tell")
+    assert runs("classes-2/smoothing=0")[0].data["class_names"] == ["cat", "dog"]
+    held = rows["tradeoff"]["NLL, after temperature: ε = 0.1 minus hard plus temperature"]
+    both = [runs(f"cifar10/smoothing={e}") for e in ("0", "0.1")]
+    one, other = (mean(study, "nll", "test_calibrated") for study in both)
+    assert held["value"] == pytest.approx(other - one, rel=1e-6)
+    assert any(what.startswith("AUROC, mnist") for what in rows["tradeoff"])
+    for name in ("tradeoff-cifar10-1", "tradeoff-relatives-5"):
+        assert (out / "followups" / f"{name}.png").stat().st_size > 5_000
 
 
 def forget(out, *studies):

@@ -192,16 +192,20 @@ def reproduce(words: list[str]) -> int:
         description="Run a published paper's experiments again, and hold them against what was "
         "published. The same command goes on where it stopped.",
     )
-    parser.add_argument("paper", metavar="PAPER", help="mueller2019 or xia2025")
+    parser.add_argument("paper", metavar="PAPER", help="mueller2019, xia2025 or followups")
     parser.add_argument(
-        "--data", required=True, metavar="FOLDER", help="folder that holds cifar10/ and mnist/"
+        "--data",
+        required=True,
+        metavar="FOLDER",
+        help="folder that holds cifar10/, mnist/ and cifar10n/",
     )
     parser.add_argument(
         "--experiment",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="of mueller2019: table2, table3, figure1, figure5, figure6, mnist (default: all)",
+        help="of mueller2019: table2, table3, figure1, figure5, figure6, mnist (default: all; an "
+        "unknown name lists those of the paper)",
     )
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds (default: 3)")
     parser.add_argument(

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from levelhead.errors import LevelheadError, nearest
-from levelhead.reproduce import mueller2019, xia2025
+from levelhead.reproduce import followups, mueller2019, xia2025
 from levelhead.reproduce.page import write_page
 from levelhead.reproduce.plan import finished
-from levelhead.runs import Run, write_json
+from levelhead.runs import Run, read_json, write_json
 from levelhead.study import cells, compare
 from levelhead.training import Event, Note
 from levelhead.understanding import train_outputs
 
-PAPERS: dict[str, Any] = {"mueller2019": mueller2019, "xia2025": xia2025}
+PAPERS: dict[str, Any] = {
+    "mueller2019": mueller2019,
+    "xia2025": xia2025,
+    "followups": followups,
+}
 
 
 def reproduce(
@@ -35,8 +40,9 @@ def reproduce(
     data: folder of the paper's data sets, each a folder. out: gets a study a setting, which are
     kept and gone on with, and PAPER/: README.md, findings.json and figures. `full` takes the
     published settings instead of those scaled down to two CPU cores. No training is begun that
-    would end after `deadline` (by time.monotonic); what is missing then is said so. Returns
-    findings. Raises LevelheadError for an unknown paper or experiment and for data that is missing.
+    would end after `deadline` (by time.monotonic); what is missing then is said so. Experiments
+    not asked for keep what was found of them before, by its date. Returns findings. Raises
+    LevelheadError for an unknown paper or experiment and for data that is missing.
     """
     if paper not in PAPERS:
         raise LevelheadError(f"{paper}: no such paper; {nearest(paper, list(PAPERS))}")
@@ -87,6 +93,7 @@ def reproduce(
         }
         found[name] = {
             "title": experiment.title,
+            "judged": time.strftime("%Y-%m-%d"),
             "scaled": None if full else experiment.scaled,
             "not_trained": {study: counts for study, counts in wait.items() if counts[0]},
             "rows": [row.as_json() for row in judged.rows],
@@ -94,8 +101,16 @@ def reproduce(
             "figures": list(judged.panels),
         }
         panels |= judged.panels
+    found = _before(out / paper / "findings.json", full) | found
+    found = {name: found[name] for name in module.EXPERIMENTS if name in found}
     findings = {"schema": 1, "paper": paper, "full": full, "seeds": seeds, "experiments": found}
     (out / paper).mkdir(parents=True, exist_ok=True)
     write_json(out / paper / "findings.json", findings)
     write_page(out / paper, module.TITLE, findings, panels)
     return findings
+
+
+def _before(path: Path, full: bool) -> dict[str, Any]:
+    """The experiments that were judged before, in the same settings."""
+    before = read_json(path) if path.exists() else {}
+    return dict(before["experiments"]) if before.get("full") == full else {}

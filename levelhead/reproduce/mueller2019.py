@@ -8,17 +8,25 @@ are held against ours.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from levelhead.intervals import SeedInterval
 from levelhead.recipe import Recipe
-from levelhead.reproduce.plan import Experiment, Found, Planned, finished, paired, settings
+from levelhead.reproduce.plan import (
+    Experiment,
+    Found,
+    Planned,
+    correct,
+    difference,
+    finished,
+    paired,
+    settings,
+)
 from levelhead.reproduce.rows import (
     ABOVE,
     BELOW,
@@ -29,7 +37,7 @@ from levelhead.reproduce.rows import (
     over_examples,
     over_seeds,
 )
-from levelhead.runs import Run, read_json
+from levelhead.runs import read_json
 from levelhead.understanding import distillation_curves, information, penultimate
 
 TITLE = "When does label smoothing help?"
@@ -60,7 +68,7 @@ def studies(data: Path, out: Path, full: bool) -> dict[str, Planned]:
     else:
         strong = Recipe(cifar, model="fast")
         small = Recipe(cifar, model="alexnet", epochs=20)
-        student = small.replace(epochs=8)
+        student = small.replace(epochs=5)
         net, pupil = Recipe(mnist, model="mlp", epochs=30), Recipe(mnist, model="mlp", epochs=20)
         every = 45
     arithmetic: dict[str, Any] = {"lr": 1e-3, "batch_size": 256}
@@ -124,21 +132,6 @@ _ALEXNET: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _correct(runs: Sequence[Run], split: str = "test") -> list[Tensor]:
-    return [run.outputs(split).rows.correct for run in runs]
-
-
-def _difference(a: Sequence[Run], b: Sequence[Run], scale: float) -> SeedInterval | None:
-    """Accuracy of b minus that of a, paired by seed and example."""
-    pairs = paired(a, b)
-    gaps = (
-        [two - one for one, two in zip(*map(_correct, zip(*pairs, strict=True)), strict=True)]
-        if pairs
-        else []
-    )
-    return over_examples(gaps, scale) if gaps else None
-
-
 def table2(studies: Mapping[str, Path]) -> Found:
     """Accuracy with and without smoothing, CIFAR-10."""
     rows: list[Row] = []
@@ -146,14 +139,14 @@ def table2(studies: Mapping[str, Path]) -> Found:
     for epsilon, (mean, spread) in {0.0: (86.8, 0.2), 0.1: (86.7, 0.3)}.items():
         what, told = f"accuracy %, AlexNet, ε = {epsilon:g}", f"{mean} ± {spread}"
         if epsilon in runs:
-            found = over_examples(_correct(runs[epsilon]), 100)
+            found = over_examples([correct(run) for run in runs[epsilon]], 100)
             rows.append(number(what, found, (mean - spread, mean + spread), told, 2))
         else:
             rows.append(missing(what, told))
     for name, title in (("alexnet", "AlexNet"), ("cifar10", "fast")):
         runs = settings(studies[name])
         what, told = f"accuracy %, {title}, ε 0.1 minus 0", "−0.1: within ±0.5"
-        gap = _difference(runs.get(0.0, []), runs.get(0.1, []), 100)
+        gap = difference(runs.get(0.0, []), runs.get(0.1, []), 100)
         rows.append(claim(what, gap, (-0.5, 0.5), told, 2) if gap else missing(what, told))
     return Found(rows, [], {})
 
@@ -352,7 +345,7 @@ def mnist(studies: Mapping[str, Path]) -> Found:
     for name, (title, error) in published.items():
         what, told = f"error %, {title}", "–" if error is None else f"{error}"
         if runs[name]:
-            found = over_examples([1 - one for one in _correct(runs[name])], 100)
+            found = over_examples([1 - correct(run) for run in runs[name]], 100)
             rows.append(number(what, found, None if error is None else (error, error), told, 2))
         else:
             rows.append(missing(what, told))
@@ -366,7 +359,7 @@ def mnist(studies: Mapping[str, Path]) -> Found:
         ("students, of smoothed minus of hard", "student-hard", "student-smoothed",
          "above 0 (0.91 − 0.74)", ABOVE),
     ):  # fmt: skip
-        gap = _difference(runs[f"mnist-{b}"], runs[f"mnist-{a}"], 100)
+        gap = difference(runs[f"mnist-{b}"], runs[f"mnist-{a}"], 100)
         rows.append(
             claim(f"error %, {what}", gap, wanted, told, 2)
             if gap
@@ -393,7 +386,7 @@ EXPERIMENTS = {
     "figure5": Experiment(
         "Figure 5: distillation at equal smoothness (CIFAR-10)",
         ("cifar10", "students-"), figure5,
-        "Teachers `fast` instead of ResNet-56, students AlexNet for 8 epochs; teachers see each "
+        "Teachers `fast` instead of ResNet-56, students AlexNet for 5 epochs; teachers see each "
         "picture once, as it is, instead of every augmented view.",
     ),
     "figure6": Experiment(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from levelhead.figures.canvas import to_png
 from levelhead.reproduce.rows import Row
 from levelhead.runs import write
 
+ACROSS = 4  # panels of a figure beside each other
 HOW = (
-    "Intervals are at 95 % and hold over seeds (Student's t; accuracies also over test examples). "
+    "Intervals are at 95 % and hold over seeds (Student's t; means of examples, as accuracy and "
+    "NLL, also over these). "
     "A published number *agrees* where our interval reaches it; a claim *agrees* where our "
     "interval lies wholly inside it, *differs* where wholly outside; else the data *cannot tell*."
 )
@@ -48,7 +51,8 @@ def _lines(folder: Path, title: str, findings: Mapping[str, Any]) -> Iterator[st
     yield from ("", f"Rows: {', '.join(f'{n} {v}' for v, n in counts.items())}.")
     yield from ("", HOW)
     for name, found in experiments.items():
-        yield from ("", f"## {found['title']}", "", f"`--experiment {name}`")
+        judged = f"`--experiment {name}`, judged {found['judged']}"
+        yield from ("", f"## {found['title']}", "", judged)
         if found["scaled"]:
             yield from ("", f"Scaled down: {found['scaled']}")
         if wait := [f"{name} {a} of {b}" for name, (a, b) in found["not_trained"].items()]:
@@ -62,12 +66,20 @@ def _lines(folder: Path, title: str, findings: Mapping[str, Any]) -> Iterator[st
         for sentence in found["words"]:
             yield from ("", sentence)
         for figure in found["figures"]:
-            drawn = [path.name for path in sorted(folder.glob(f"{figure}-?.png"))]
-            if len(drawn) > 1:  # beside each other
-                yield from ("", f"|{' |' * len(drawn)}", f"|{'---|' * len(drawn)}")
-            shown = " | ".join(f"![{found['title']}]({name})" for name in drawn)
-            yield from (f"| {shown} |",) if len(drawn) > 1 else ("", shown)
+            drawn = [f"![{found['title']}]({path.name})" for path in _panels(folder, figure)]
+            across = min(len(drawn), ACROSS)
+            if across > 1:
+                yield from ("", f"|{' |' * across}", f"|{'---|' * across}")
+            for first in range(0, len(drawn), ACROSS):
+                shown = " | ".join(drawn[first : first + ACROSS])
+                yield from (f"| {shown} |",) if across > 1 else ("", shown)
     yield ""
+
+
+def _panels(folder: Path, figure: str) -> list[Path]:
+    """The files of a figure in the order of its panels."""
+    found = {path: re.fullmatch(rf"{figure}-(\d+)", path.stem) for path in folder.glob("*.png")}
+    return sorted((p for p, m in found.items() if m), key=lambda p: int(p.stem.split("-")[-1]))
 
 
 def plain_table(findings: Mapping[str, Any]) -> list[list[str]]:

@@ -3,7 +3,7 @@ to Fix It" (ICLR 2025), on the CIFAR-10 studies of `mueller2019`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from levelhead.decisions import SCORES, fit_pnorm, risk_coverage
@@ -22,10 +22,14 @@ def studies(data: Path, out: Path, full: bool) -> dict[str, Planned]:
     return {name: planned[name] for name in NETWORKS}
 
 
-def aurc(studies: Mapping[str, Path]) -> Found:
+def _aurc(name: str) -> Callable[[Mapping[str, Path]], Found]:
     """Area under the risk-coverage curve by top softmax and by p-norm, p chosen on validation."""
-    rows = [row for name, title in NETWORKS.items() for row in _rows(studies[name], title)]
-    return Found(rows or [missing("AURC %", "more with smoothing")], [], {})
+
+    def judge(studies: Mapping[str, Path]) -> Found:
+        rows = [*_rows(studies[name], NETWORKS[name])]
+        return Found(rows or [missing("AURC %", "more with smoothing")], [], {})
+
+    return judge
 
 
 def _rows(study: Path, title: str) -> Iterator[Row]:
@@ -61,8 +65,9 @@ def _areas(run: Run) -> tuple[float, float]:
 
 
 EXPERIMENTS = {
-    "aurc": Experiment(
-        "AURC (published for ImageNet, ResNet-50, ε = 0.2)", (*NETWORKS,), aurc,
-        "CIFAR-10 with small networks instead of ImageNet with ResNet-50.",
-    ),
+    f"aurc-{name}": Experiment(
+        f"AURC, {title} (published for ImageNet, ResNet-50, ε = 0.2)", (name,), _aurc(name),
+        "CIFAR-10 with a small network instead of ImageNet with ResNet-50.",
+    )
+    for name, title in NETWORKS.items()
 }  # fmt: skip
