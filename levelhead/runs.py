@@ -66,11 +66,15 @@ class Run:
         with (self.folder / "splits.csv").open(newline="", encoding="utf-8") as file:
             return {row["id"] for row in csv.DictReader(file) if row["split"] == split}
 
+    def path_of(self, split: str) -> Path:
+        """Where the outputs of `validation`, `test` or other pictures are kept."""
+        return self.folder / "outputs" / f"{split}.safetensors"
+
     def outputs(self, split: str) -> Outputs:
-        """Outputs of `validation` or `test`."""
+        """Outputs of `validation`, `test` or whatever else `path_of` keeps."""
         from levelhead.reading import read_predictions
 
-        return read_predictions(self.folder / "outputs" / f"{split}.safetensors")
+        return read_predictions(self.path_of(split))
 
     @property
     def calibration(self) -> Calibrator:

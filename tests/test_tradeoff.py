@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from levelhead import training
@@ -30,7 +31,9 @@ from levelhead.recipe import Recipe
 from levelhead.runs import Run, runs_of
 from levelhead.training import train
 from levelhead.understanding import run_data, tradeoff
-from levelhead.understanding.qualities import apart, influence, stratified
+from levelhead.understanding.confidence import confidence_course
+from levelhead.understanding.qualities import apart, influence
+from levelhead.understanding.runs import stratified
 from levelhead.understanding.tradeoff import MEASURES, _settings
 
 RECIPE = Recipe("digits", model="mlp", epochs=1, device="cpu", test=0.4)
@@ -311,6 +314,41 @@ def test_nothing_overlaps_and_nothing_is_cut_off(epsilons, remedies):
             assert all(a.x1 < b.x0 for a, b in itertools.pairwise(ticks))
 
 
+def test_confidence_over_training_is_that_of_the_histories(study):
+    """A network would be called over-confident that is not, or its seeds not be seen."""
+    runs = runs_of([study / "study"])
+    found = {s["name"]: s["confidence"] for s in tradeoff(runs).findings["settings"]}
+    own = [run.history[0] for run in runs if run.recipe.smoothing == 0.3]
+    gaps = [row["validation_confidence"] - row["validation_accuracy"] for row in own]
+    (course,) = found["ε = 0.3"]
+    low, high = stats.t.interval(0.95, 1, np.mean(gaps), stats.sem(gaps))
+    assert course["per_seed"] == gaps
+    assert (course["value"], course["low"], course["high"]) == pytest.approx(
+        (np.mean(gaps), low, high)
+    )
+    assert found["maxsup"][0]["low"] is None, "one seed does not say how seeds differ"
+
+
+def test_a_head_on_a_still_body_has_no_course():
+    """Networks without epochs would break the figure of those that have some."""
+    still = SimpleNamespace(history=[{"penalty": 1.0, "fold_nll": 0.3}])
+    assert confidence_course([still]) == []
+    settings = [{"name": "still", "confidence": []}]
+    assert FIGURES["overconfidence"].data({"settings": settings}) == ()
+
+
+def test_the_course_is_drawn_with_and_without_intervals():
+    """A study of one seed could not be drawn."""
+    row = {"epoch": 1, "value": 0.1, "low": None, "high": None}
+    more = [{"epoch": e, "value": 0.1 * e, "low": 0.0, "high": 0.3 * e} for e in (1, 2, 3)]
+    found = {"settings": [{"name": n, "confidence": c} for n, c in (("a", [row]), ("b", more))]}
+    (panel,) = FIGURES["overconfidence"].data(found)
+    assert "a +0.100; b +0.300" in panel.label
+    with _painted(panel, FIGURES["overconfidence"].draw) as figure:
+        lines = [line for line in figure.axes[0].lines if line.get_label() in ("a", "b")]
+        assert [line.get_ydata().tolist() for line in lines] == [[0.1], [0.1, 0.2, 0.1 * 3]]
+
+
 def test_the_command(study, elsewhere, tmp_path, capsys):
     """What the library finds could not be had from a shell."""
     words = [str(study / "study"), "--ood", elsewhere, "--students", str(study / "students")]
@@ -322,6 +360,7 @@ def test_the_command(study, elsewhere, tmp_path, capsys):
     panels = FIGURES["tradeoff"].data(json.loads((out / "findings.json").read_text()))
     assert [panel.title for panel in panels][-1] == "AUROC, noise"
     assert len([*out.glob("tradeoff-*.png")]) == len(panels) == len(MEASURES) + 1
+    assert (out / "overconfidence.png").read_bytes().startswith(b"\x89PNG")
     assert to_png(panels[0], FIGURES["tradeoff"].draw).startswith(b"\x89PNG")
     assert to_svg(panels[0], FIGURES["tradeoff"].draw, "a").startswith("<svg")
     assert cli(["tradeoff", *words, "--json"]) == 0

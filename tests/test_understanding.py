@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,26 @@ def test_train_outputs_are_those_of_the_pictures_trained_on(runs):
     assert (made.split, made.split_hash) == ("train", runs[0].data["hashes"]["train"])
     assert torch.equal(train_outputs(runs[0]).scores, made.scores)  # read back, not made again
     assert made.rows.correct.mean() > 0.9
+
+
+def test_a_sample_of_train_is_the_same_whether_all_was_kept_or_not(runs, tmp_path):
+    """Numbers of the penultimate layer would depend on what another command had made before."""
+    whole = train_outputs(runs[0])
+    kept = train_outputs(runs[0], 300)
+    alone = Run(shutil.copytree(runs[0].folder, tmp_path / "run"))
+    for path in alone.folder.glob("outputs/train*"):
+        path.unlink()
+    made = train_outputs(alone, 300)
+    assert not alone.path_of("train").exists(), "only the sample is predicted"
+    assert made.ids == kept.ids
+    assert len(set(made.ids)) == 300
+    torch.testing.assert_close(made.scores, kept.scores)
+    shares = [torch.bincount(o.labels) / len(o) for o in (made, whole)]
+    torch.testing.assert_close(*shares, atol=1 / 300, rtol=0)
+    assert torch.equal(train_outputs(runs[0], len(whole)).scores, whole.scores)
+    pair = [penultimate([one, runs[1]], ["1", "8", "4"], examples=300) for one in (runs[0], alone)]
+    told = [p.findings["columns"][0]["metrics"]["nc1"]["value"] for p in pair]
+    assert told[0] == pytest.approx(told[1], rel=1e-4)
 
 
 def test_columns_and_words_agree(runs):

@@ -141,7 +141,8 @@ def tradeoff(words: list[str]) -> int:
     parser = Parser(
         prog="levelhead tradeoff",
         description="What smoothing buys and what it costs: accuracy, NLL, calibration, ranking of "
-        "mistakes, corrupted and foreign pictures, by epsilon and against hard targets.",
+        "mistakes, corrupted and foreign pictures, by epsilon and against hard targets; and how "
+        "sure each setting became in training.",
     )
     parser.add_argument("runs", nargs="+", metavar="STUDY_OR_RUN", help="studies and finished runs")
     parser.add_argument(
@@ -161,7 +162,7 @@ def tradeoff(words: list[str]) -> int:
     students = runs_of(found.students) if found.students else []
     told = functools.partial(print, file=sys.stderr)
     done = tradeoff(runs_of(found.runs), found.ood, students, watch=told)
-    folder = _keep(found, "tradeoff", done, "tradeoff")
+    folder = _keep(found, "tradeoff", done, "tradeoff", "overconfidence")
     if found.json:
         print_json(done.findings)
         return 0
@@ -245,8 +246,8 @@ def _short(cell: dict[str, Any]) -> str:
     return "–" if cell["value"] is None else f"{cell['value']:.4g}"
 
 
-def _keep(found: Any, name: str, done: Understood, figure: str) -> Path | None:
-    """Write findings.json and the figure; nothing for `--json` without `--out`."""
+def _keep(found: Any, name: str, done: Understood, *figures: str) -> Path | None:
+    """Write findings.json and the figures; nothing for `--json` without `--out`."""
     from levelhead.figures import FIGURES
     from levelhead.report.judgement import write_panels
     from levelhead.runs import new_folder, write_json
@@ -255,5 +256,5 @@ def _keep(found: Any, name: str, done: Understood, figure: str) -> Path | None:
         return None
     folder = new_folder(found.out, name)
     write_json(folder / "findings.json", done.findings)
-    write_panels({figure: FIGURES[figure].data(done.drawn)}, folder)
+    write_panels({figure: FIGURES[figure].data(done.drawn) for figure in figures}, folder)
     return folder

@@ -6,7 +6,7 @@ arrays), and `draw(panel, axes)`, which only draws. `canvas.to_svg(panel, figure
 
 >>> from levelhead.figures import FIGURES
 >>> len(FIGURES), "risk_coverage" in FIGURES
-(15, True)
+(16, True)
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from levelhead.figures import (
     distillation,
     heatmap,
     information,
+    overconfidence,
     penultimate,
     reliability,
     risk_coverage,
@@ -47,6 +48,6 @@ FIGURES: dict[str, Figure] = {
     for figure in (
         *(reliability, classwise, heatmap, confidence, cumulative, risk_coverage, coverage),
         *(confusion, curves, samples, comparison, penultimate, information, distillation),
-        tradeoff,
+        *(tradeoff, overconfidence),
     )
 }

@@ -164,7 +164,8 @@ def trade(studies: Mapping[str, Path]) -> Found:
     seen = tradeoff(runs, ood, students)
     measures = seen.findings["measures"]
     rows = [_held(d, measures[d["measure"]]) for d in seen.findings["differences"] if _kept(d)]
-    return Found(rows, seen.findings["words"], {"tradeoff-cifar10": seen.drawn})
+    panels = {"tradeoff-cifar10": seen.drawn, "overconfidence-cifar10": seen.drawn}
+    return Found(rows, seen.findings["words"], panels)
 
 
 def _held(told: Mapping[str, Any], measure: Mapping[str, Any]) -> Row:
@@ -217,7 +218,8 @@ def relatives(studies: Mapping[str, Path]) -> Found:
     found = [run for runs in groups.values() for run in runs]
     seen = tradeoff(found) if len(groups) > 1 else None
     words = seen.findings["words"] if seen else []
-    return Found(rows, words, {"tradeoff-relatives": seen.drawn} if seen else {})
+    figures = ("tradeoff-relatives", "overconfidence-relatives") if seen else ()
+    return Found(rows, words, {name: seen.drawn for name in figures if seen})
 
 
 def _noise(kind: str) -> Callable[[Mapping[str, Path]], Found]:

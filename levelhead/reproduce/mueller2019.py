@@ -216,7 +216,7 @@ def figure1(studies: Mapping[str, Path]) -> Found:
         pairs = paired(runs.get(0.0, []), runs.get(0.1, []))
         spreads: dict[str, list[tuple[list[float], list[float]]]] = {"train": [], "validation": []}
         for place, pair in enumerate(pairs):
-            seen = penultimate(pair, BIRD, resamples=50)
+            seen = penultimate(pair, BIRD, examples=None, resamples=50)
             columns = seen.findings["columns"]
             for split in spreads:
                 two = [

@@ -25,6 +25,7 @@ def penultimate(
     splits: Sequence[str] = ("train", "validation"),
     *,
     per_class: int = 100,
+    examples: int | None = 10_000,
     resamples: int = 200,
     level: float = 0.95,
     seed: int = 0,
@@ -34,12 +35,13 @@ def penultimate(
 
     `classes` are three names; by default the two that are most alike and one that is not, chosen
     on the first run's validation split. Every run after the first is held against it on each split
-    (`tightening`: within- over between-class spread, paired). Source: Müller et al. 2019, Figure 1.
+    (`tightening`: within- over between-class spread, paired). Of train so many `examples`, the
+    same of every run, are looked at (None: all). Source: Müller et al. 2019, Figure 1.
     """
     if not runs:
         raise LevelheadError("no run: give at least one")
     outputs = {
-        (place, split): train_outputs(run, device=device)
+        (place, split): train_outputs(run, examples, device=device)
         if split == "train"
         else run.outputs(split)
         for place, run in enumerate(runs)

@@ -27,7 +27,7 @@ from levelhead.metrics import METRICS, smece
 from levelhead.outputs import Outputs
 from levelhead.predict import outputs_of
 from levelhead.runs import Run
-from levelhead.understanding.runs import run_data
+from levelhead.understanding.runs import run_data, stratified
 
 PICTURES = 2000
 """So many test pictures, stratified by class, are corrupted in each way."""
@@ -132,7 +132,7 @@ def kept_outputs(
     pictures: Callable[[], Examples],
 ) -> Outputs:
     """The run's outputs on some pictures; made once, kept in outputs/NAME.safetensors."""
-    path = run.folder / "outputs" / f"{name}.safetensors"
+    path = run.path_of(name)
     if path.exists() and (kept := run.outputs(name)).split_hash == stamp:
         return kept
     watch(f"{run.folder}: predicting {name}")
@@ -158,14 +158,6 @@ def listings(ood: Sequence[str], run: Run) -> dict[str, Listing]:
         part = listing.splits.get("test", listing.splits["train"])
         found[name] = dataclasses.replace(listing, splits={"test": part})
     return found
-
-
-def stratified(labels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
-    """Positions int64 [min(n, N)] of random examples, each class in proportion, in order."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    n = min(n, len(labels))
-    return np.sort(order[(2 * np.arange(n) + 1) * len(labels) // (2 * n)])
 
 
 def cell_of(told: Mapping[str, Any], *rows: Tensor) -> Cell:

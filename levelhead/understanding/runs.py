@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from levelhead.errors import LevelheadError
 from levelhead.machine import pick_device
 from levelhead.outputs import Outputs
@@ -36,22 +38,46 @@ def run_data(run: Run) -> Data:
     return falsified(recipe, data)
 
 
-def train_outputs(run: Run, *, device: str = "auto") -> Outputs:
-    """Outputs of a run on its training split, not augmented; made once, kept with the run."""
-    path = run.folder / "outputs" / "train.safetensors"
-    if not path.exists():
+def train_outputs(run: Run, at_most: int | None = None, *, device: str = "auto") -> Outputs:
+    """Outputs of a run on its training split, not augmented; made once, kept with the run.
+
+    `at_most`: of so many examples, stratified by class and always the same ones.
+    """
+    whole = "train"
+    if at_most is None or at_most >= run.data["counts"]["train"]:
+        return _made(run, whole, None, device)
+    if run.path_of(whole).exists():
+        found = run.outputs(whole)
+        return found.take(stratified(found.labels.numpy(), at_most))
+    return _made(run, f"{whole}-{at_most}", at_most, device)
+
+
+def _made(run: Run, name: str, at_most: int | None, device: str) -> Outputs:
+    if not run.path_of(name).exists():
         data, where = run_data(run), pick_device(device)
+        part = data.splits.train
+        if at_most is not None:
+            part = part.take(stratified(part.labels, at_most))
         made = outputs_of(
             run.network(where),
-            data.splits.train,
+            part,
             data.splits.class_names,
             where,
             tta=run.recipe.tta,
             split="train",
-            split_hash=data.splits.hashes["train"],
+            # As of `take`: part of a split has no hash.
+            split_hash=data.splits.hashes["train"] if at_most is None else None,
         )
-        made.save(path)
-    return run.outputs("train")
+        made.save(run.path_of(name))
+    return run.outputs(name)
+
+
+def stratified(labels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
+    """Positions int64 [min(n, N)] of random examples, each class in proportion, in order."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    n = min(n, len(labels))
+    return np.sort(order[(2 * np.arange(n) + 1) * len(labels) // (2 * n)])
 
 
 def name_of(run: Run) -> str:

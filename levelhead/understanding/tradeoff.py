@@ -26,6 +26,7 @@ from levelhead.intervals import (
 )
 from levelhead.recipe import Recipe
 from levelhead.runs import Run
+from levelhead.understanding.confidence import confidence_course
 from levelhead.understanding.qualities import (
     PICTURES,
     Cell,
@@ -103,7 +104,8 @@ def tradeoff(
     epsilon are remedies. Accuracy, NLL, smECE and AURC (before and after each run's temperature;
     AURC also by the p-norm score, p from validation), accuracy, ECE and AUROC of corrupted test
     pictures (means over `corruptions.AMOUNTS`), AUROC against the test pictures of the data sets
-    `ood`, accuracy of `students` (runs taught by one of `runs`) by distillation temperature.
+    `ood`, accuracy of `students` (runs taught by one of `runs`) by distillation temperature; and
+    mean confidence minus accuracy on validation after each epoch.
     Predictions are made once and kept in each run's outputs/; `watch` is told of each. Raises
     LevelheadError for runs that are judged on different pictures, a recipe and seed given twice,
     `ood` that is the runs' own data or not unique in name, and students of other teachers.
@@ -251,6 +253,7 @@ def _told(setting: _Setting, measures: Mapping[str, Measure], level: float) -> d
         "seeds": [*setting.runs],
         "runs": [str(run.folder) for run in setting.runs.values()],
         "measures": numbers,
+        "confidence": confidence_course([*setting.runs.values()], level),
     }
 
 
