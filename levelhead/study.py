@@ -37,6 +37,7 @@ from levelhead.intervals import (
 from levelhead.metrics import METRICS as EVERY
 from levelhead.metrics.ece import Binned
 from levelhead.models import MODELS
+from levelhead.parallel import LATE, Job, carry_on, side_by_side
 from levelhead.prepare import Data, prepare
 from levelhead.recipe import Recipe
 from levelhead.report import command, write_report
@@ -44,7 +45,7 @@ from levelhead.resolve import frozen
 from levelhead.runs import Run, new_folder, read_json, write, write_json
 from levelhead.targets import check_smoothing
 from levelhead.text import duration
-from levelhead.training import Event, Note, Progress, resume, train, untrained
+from levelhead.training import Event, Note, Progress, untrained
 
 LEVEL, RESAMPLES = 0.95, 1000
 METHOD = (
@@ -57,7 +58,6 @@ METHOD = (
 STAGES = {"raw": "test", "calibrated": "test_calibrated"}
 MIXED = "raw against calibrated baseline"
 KINDS = {"raw": ("raw", "raw"), "calibrated": ("calibrated", "calibrated"), MIXED: tuple(STAGES)}
-LATE = "not begun, the time is spent; the same command goes on"
 # Few, so that a table of settings can be read: a run's own findings hold the others.
 METRICS = {name: EVERY[name] for name in ("accuracy", "top5", "nll", "brier", "ece")}
 # Fields that say which pictures are which, or that --seeds varies: one value a study.
@@ -127,6 +127,7 @@ def compare(
     seeds: int = 3,
     out: str | Path | None = None,
     data: Data | None = None,
+    jobs: int = 1,
     deadline: float = math.inf,
     watch: Callable[[Event], None] = lambda event: None,
 ) -> Study:
@@ -135,10 +136,14 @@ def compare(
     What is finished is kept and what was stopped goes on, so that the same call with the same
     `out` continues a study; without `out`, the newest unfinished study of this very request in
     runs/. A training that fails is listed, and the others go on; so is one that would end after
-    `deadline` (by time.monotonic), going by the longest so far. `watch` is told every Event.
+    `deadline` (by time.monotonic), going by the longest so far. `jobs` trains so many at once, each
+    in a process with its share of the cores; another share may round otherwise in the last digit,
+    so that the runs are like, not equal to, those of another `jobs`. `watch` is told every Event.
     Raises LevelheadError for bad input, for another request than the folder's, for settings
     that would be judged on different pictures, and if every training failed.
     """
+    if jobs < 1:
+        raise LevelheadError(f"--jobs {jobs}: must be 1 or more, for example 2")
     todo = cells(recipe, grid, seeds)
     asked = _request(recipe, grid, seeds)
     folder = _unfinished(asked) if out is None else Path(out)
@@ -162,20 +167,26 @@ def compare(
             watch(event)
         notes.update([event.text] if isinstance(event, Note) else [])
 
+    wait = [cell for cell in todo if not Run(folder / cell.folder).finished]
+    why: dict[Path, str] = {}
+    if jobs > 1:
+        why = side_by_side([_job(folder, cell) for cell in wait], jobs, deadline, once)
     longest = 0.0
     for number, cell in enumerate(todo, 1):
         run, began = Run(folder / cell.folder), time.monotonic()
-        if not run.finished and began + longest > deadline:
-            failed.append({"name": cell.name, "seed": cell.seed, "why": LATE})
-            continue
+        reason = why.get(run.folder)
+        if reason is None and not run.finished and began + longest > deadline:
+            reason = LATE
         try:
-            if not run.finished:
+            if reason is None and not run.finished:
                 watch(Note(f"{cell.name}, seed {cell.seed} ({number} of {len(todo)})"))
-                run = _train(run.folder, cell, known[cell.name], once)
+                run = carry_on(_job(folder, cell), known[cell.name], once)
                 longest = max(longest, time.monotonic() - began)
         except LevelheadError as error:
             watch(Note(f"Failed: {error}"))
-            failed.append({"name": cell.name, "seed": cell.seed, "why": str(error)})
+            reason = str(error)
+        if reason is not None:
+            failed.append({"name": cell.name, "seed": cell.seed, "why": reason})
             continue
         hashes.append(run.data["hashes"])
         if hashes[-1] != hashes[0]:
@@ -245,11 +256,8 @@ def _prepare(
     return known
 
 
-def _train(folder: Path, cell: Cell, data: Data, watch: Callable[[Event], None]) -> Run:
-    if (folder / "recipe.toml").exists():
-        return resume(folder, data=data, report=False, watch=watch)
-    (folder / ".recipe.toml.part").unlink(missing_ok=True)  # stopped while it was being written
-    return train(cell.recipe, out=folder, data=data, report=False, watch=watch)
+def _job(folder: Path, cell: Cell) -> Job:
+    return Job(f"{cell.name}, seed {cell.seed}", cell.recipe, folder / cell.folder)
 
 
 def _request(recipe: Recipe, grid: Mapping[str, Sequence[Any]], seeds: int) -> str:

@@ -32,6 +32,17 @@ def add_budget(parser: Parser) -> None:
     )
 
 
+def add_jobs(parser: Parser) -> None:
+    """`--jobs N`."""
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="trainings at once, each in a process with its share of the cores (default: 1)",
+    )
+
+
 def deadline(minutes: float) -> float:
     """`--budget` from now, by time.monotonic. Raises LevelheadError for what is no time."""
     if not minutes >= 0:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from levelhead.cli.common import add_budget, add_json, add_out, deadline, print_json
+from levelhead.cli.common import add_budget, add_jobs, add_json, add_out, deadline, print_json
 from levelhead.flags import Parser, add_recipe, grid_of, recipe_of
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def compare(words: list[str]) -> int:
     )
     add_recipe(parser, many=True)
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds (default: 3)")
+    add_jobs(parser)
     add_budget(parser)
     add_out(parser, "study folder (default: the next runs/NAME-study-N)")
     add_json(parser)
@@ -120,6 +121,7 @@ def compare(words: list[str]) -> int:
         grid,
         seeds=found.seeds,
         out=found.out,
+        jobs=found.jobs,
         deadline=deadline(found.budget),
         watch=watch,
     )

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from levelhead.cli.common import add_budget, add_json, add_out, deadline, print_json
+from levelhead.cli.common import add_budget, add_jobs, add_json, add_out, deadline, print_json
 from levelhead.flags import Parser
 
 if TYPE_CHECKING:
@@ -212,6 +212,7 @@ def reproduce(words: list[str]) -> int:
     parser.add_argument(
         "--full", action="store_true", help="the published settings, for a GPU and days"
     )
+    add_jobs(parser)
     add_budget(parser)
     add_out(parser, "folder for its studies and its page (default: runs/papers)")
     add_json(parser)
@@ -230,6 +231,7 @@ def reproduce(words: list[str]) -> int:
         experiments=found.experiment,
         seeds=found.seeds,
         full=found.full,
+        jobs=found.jobs,
         deadline=deadline(found.budget),
         watch=watcher(epochs=False),
     )

@@ -32,6 +32,7 @@ def reproduce(
     experiments: Sequence[str] = (),
     seeds: int = 3,
     full: bool = False,
+    jobs: int = 1,
     deadline: float = math.inf,
     watch: Callable[[Event], None] = lambda event: None,
 ) -> dict[str, Any]:
@@ -39,10 +40,11 @@ def reproduce(
 
     data: folder of the paper's data sets, each a folder. out: gets a study a setting, which are
     kept and gone on with, and PAPER/: README.md, findings.json and figures. `full` takes the
-    published settings instead of those scaled down to two CPU cores. No training is begun that
-    would end after `deadline` (by time.monotonic); what is missing then is said so. Experiments
-    not asked for keep what was found of them before, by its date. Returns findings. Raises
-    LevelheadError for an unknown paper or experiment and for data that is missing.
+    published settings instead of those scaled down to two CPU cores, `jobs` trains so many at once
+    (see `compare`). No training is begun that would end after `deadline` (by time.monotonic); what
+    is missing then is said so. Experiments not asked for keep what was found of them before, by its
+    date. Returns findings. Raises LevelheadError for an unknown paper or experiment and for data
+    that is missing.
     """
     if paper not in PAPERS:
         raise LevelheadError(f"{paper}: no such paper; {nearest(paper, list(PAPERS))}")
@@ -74,6 +76,7 @@ def reproduce(
                 plan.grid,
                 seeds=seeds,
                 out=out / name,
+                jobs=jobs,
                 deadline=deadline,
                 watch=watch,
             )
