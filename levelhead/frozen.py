@@ -22,7 +22,7 @@ from levelhead.datasets.entries import Examples
 from levelhead.losses import LOSSES
 from levelhead.models import Network
 from levelhead.recipe import Recipe
-from levelhead.targets import Targets, smooth
+from levelhead.targets import Targets, of_batch, smooth
 
 PENALTIES = tuple(10.0 ** (p / 2) for p in range(-10, 1))
 FOLDS = 5
@@ -113,19 +113,27 @@ def fit_head(
     labels: Tensor,
     recipe: Recipe,
     class_weights: Tensor | None = None,
+    *,
+    rows: Tensor | None = None,
+    soft: Tensor | None = None,
 ) -> list[Trial]:
     """Solve for the head in place; returns the penalties tried on folds (none if one was given).
 
-    features float32 [N,D], labels int64 [N]. Features are standardised for the penalty's sake,
-    and the scaling is folded into the weights afterwards. Raises LevelheadError as the loss does.
+    features float32 [N,D], labels int64 [N]; `rows` [K,K] and `soft` [N,K] make targets as in
+    `training.fit`. Features are standardised for the penalty's sake, and the scaling is folded into
+    the weights afterwards. Raises LevelheadError as the loss does.
     """
     mean, std = features.mean(0), features.std(0).clamp_min(1e-6)
     x = (features - mean) / std
     classes = head.out_features
+    if rows is None and (recipe.targets == "explicit" or soft is not None):
+        rows = smooth(torch.arange(classes), classes, recipe.smoothing, recipe.convention)
+    smoothing = recipe.smoothing if rows is None else 0.0
+    weights = None if class_weights is None else class_weights.to(x)
 
-    def solve(rows: Tensor, penalty: float, first: Tensor | None) -> Tensor:
-        weights = None if class_weights is None else class_weights.to(x)
-        return _solve(x[rows], labels[rows], classes, penalty, recipe, weights, first)
+    def solve(here: Tensor, penalty: float, first: Tensor | None) -> Tensor:
+        wanted = of_batch(labels[here], here, rows, soft)
+        return _solve(x[here], wanted, smoothing, classes, penalty, recipe, weights, first)
 
     trials: list[Trial] = []
     penalty = recipe.penalty
@@ -155,7 +163,8 @@ def fit_head(
 
 def _solve(
     x: Tensor,
-    labels: Tensor,
+    wanted: Targets,
+    smoothing: float,
     classes: int,
     penalty: float,
     recipe: Recipe,
@@ -165,11 +174,6 @@ def _solve(
     """argmin over [K,D+1] of mean loss + penalty/2 · ‖weights without bias‖², by L-BFGS."""
     start = torch.zeros(classes, x.shape[1] + 1) if first is None else first.clone()
     solution = start.requires_grad_()
-    wanted = Targets(labels)
-    smoothing = recipe.smoothing
-    if recipe.targets == "explicit":
-        wanted = Targets(labels, smooth(labels, classes, smoothing, recipe.convention))
-        smoothing = 0.0
     solver = torch.optim.LBFGS(
         [solution],
         max_iter=200,

@@ -20,7 +20,7 @@ from levelhead.labels import read_epsilons, read_labels, read_prior
 from levelhead.losses import settle
 from levelhead.machine import gains_from_bfloat16, pick_device
 from levelhead.recipe import Recipe
-from levelhead.resolve import Facts, choose_model, frozen, resolve
+from levelhead.resolve import Facts, choose_model, resolve
 from levelhead.splits import Splits, split
 
 
@@ -172,11 +172,10 @@ def _by_people(recipe: Recipe, data: Data) -> Data:
     ]
     if votes:
         settle(recipe.loss, targets.Targets(labels, said))
-        if recipe.targets == "online" or frozen(recipe):
-            wrong = "--targets online" if recipe.targets == "online" else f"--model {recipe.model}"
+        if recipe.targets == "online":
             raise LevelheadError(
-                f"{told}: counts are soft targets, which {wrong} does not take; give one label for "
-                "each picture, --targets explicit, or a network trained step by step"
+                f"{told}: counts are soft targets, which --targets online does not take; give one "
+                "label for each picture, or --targets explicit"
             )
         if recipe.smoothing or recipe.smoothing_by_class:
             notes.append("They are soft already and smoothed again; unless meant, leave that out.")

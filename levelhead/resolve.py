@@ -218,8 +218,6 @@ def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Rec
             ("--targets online", recipe.targets == "online"),
             ("--save-every", recipe.save_every is not None),
             ("--teacher", recipe.teacher is not None),
-            ("--prior", recipe.prior is not None),
-            ("--smoothing-by-class", recipe.smoothing_by_class is not None),
             (f"--mix {recipe.mix}", recipe.mix != "none"),
             ("--loss logit_norm", recipe.loss == "logit_norm"),  # L2 alone would set its scale
         ):

@@ -538,7 +538,15 @@ def _train_head(
     features_in, computed = time.perf_counter() - began, sum(told)
     labels = torch.from_numpy(data.splits.train.labels)
     network.head.cpu()
-    trials = fit_head(network.head, known["train"], labels, recipe, weights)
+    trials = fit_head(
+        network.head,
+        known["train"],
+        labels,
+        recipe,
+        weights,
+        rows=target_rows(recipe, data),
+        soft=data.soft,
+    )
     network.to(device)
     write(run.folder / "model.safetensors", save(_state(network)))
     write_rows(run.folder / "history.csv", trials)

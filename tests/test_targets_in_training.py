@@ -270,9 +270,6 @@ def test_labels_that_do_not_fit_the_run_are_refused(digits, tmp_path):
     np.save(tmp_path / "votes.npy", np.eye(10)[np.arange(1797) % 10])
     refused("votes.npy", "not soft targets", loss="label_relaxation")
     refused("votes.npy", "--targets online does not take", targets="online")
-    votes = QUICK.replace(labels=str(tmp_path / "votes.npy"), model="lite0")
-    with pytest.raises(LevelheadError, match="--model lite0 does not take"):
-        falsified(votes, digits)
 
 
 def test_cifar_labels_by_people(real_data):
@@ -452,7 +449,6 @@ def test_a_subset_of_classes_keeps_the_splits(digits, tmp_path):
         ("--prior frequency --targets online", "learns its own"),
         ("--prior two.csv --smoothing 0.1", "for 10 classes"),
         ("--prior bad.csv --smoothing 0.1", "adds up to 10"),
-        ("--prior frequency --smoothing 0.1 --model lite0", "--prior: needs a network trained"),
         ("--smoothing-by-class none.csv", "none.csv: not a CSV table"),
         ("--smoothing-by-class e.csv --loss mbls", "takes the place of smoothing"),
         ("--smoothing-by-class e.csv --convention others", "(K-1)/K"),

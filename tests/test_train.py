@@ -968,6 +968,33 @@ def test_smoothing_the_head_inside_or_explicitly_is_the_same(convention):
     assert heads[2].max(1).values.mean() > heads[0].max(1).values.mean() + 0.05
 
 
+@pytest.mark.parametrize("votes", [False, True])
+@pytest.mark.parametrize("prior", [False, True])
+def test_head_towards_any_targets_is_sklearns_on_weighted_copies(votes, prior):
+    """If this fails, a prior or people's votes are left out of the head on a frozen body."""
+    from sklearn.linear_model import LogisticRegression
+
+    from levelhead.targets import target_table
+
+    features, labels = clouds(n=120)
+    generator = torch.Generator().manual_seed(1)
+    soft = torch.rand(120, 3, generator=generator).softmax(1) if votes else None
+    rows = target_table(torch.tensor([0.7, 0.2, 0.1]), 0.3) if prior else None
+    head, penalty = torch.nn.Linear(12, 3), 1e-2
+    frozen.fit_head(head, features, labels, Recipe("x", penalty=penalty), rows=rows, soft=soft)
+    told = torch.eye(3)[labels] if soft is None else soft
+    wanted = (told if rows is None else told @ rows).double().numpy()
+    np.testing.assert_allclose(wanted.sum(1), 1, atol=1e-6)
+    # Every example once for each class, weighted by what its target gives that class.
+    x = features.double().numpy()
+    x = (x - x.mean(0)) / x.std(0, ddof=1)
+    model = LogisticRegression(C=1 / (penalty * 120), tol=1e-10, max_iter=20_000)
+    copies, classes = np.repeat(x, 3, 0), np.tile(np.arange(3), 120)
+    model.fit(copies, classes, sample_weight=wanted.ravel())
+    ours = torch.softmax(head(features), 1).detach().numpy()
+    np.testing.assert_allclose(ours, model.predict_proba(x), atol=2e-3)
+
+
 def test_head_survives_features_that_never_change_and_tiny_classes():
     """If this fails, a dead feature (or a class of two) fills the head with NaN."""
     features, labels = clouds(n=60)
@@ -1063,7 +1090,11 @@ def test_a_frozen_body_end_to_end(photos, tmp_path, monkeypatch):
         second = train(chosen, tmp_path / "second")
         assert weights_of(second) == weights_of(run)
         smoothed = train(chosen.replace(smoothing=0.2), tmp_path / "smoothed")
-    assert weights_of(smoothed) != weights_of(run)
+        table = tmp_path / "epsilons.csv"
+        table.write_text(f"class,epsilon\n{run.data['class_names'][0]},0.4\n")
+        by_class = chosen.replace(smoothing=0.2, smoothing_by_class=str(table))
+        uneven = train(by_class, tmp_path / "uneven")
+    assert len({str(weights_of(r)) for r in (run, smoothed, uneven)}) == 3
     body = {k: v for k, v in load_file(run.folder / "model.safetensors").items() if "body" in k}
     other = load_file(smoothed.folder / "model.safetensors")
     assert all(torch.equal(tensor, other[key]) for key, tensor in body.items())
