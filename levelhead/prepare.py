@@ -38,6 +38,7 @@ class Data:
     read_as: tuple[Any, ...]  # the recipe's fields that decided all this
     order: tuple[str, ...]  # ids of the original training set, before any were held out
     soft: Tensor | None = None  # float32 [N,K]: shares of people's votes on the train split
+    soft_validation: Tensor | None = None  # the same of validation
 
 
 def prepare(
@@ -180,7 +181,13 @@ def _by_people(recipe: Recipe, data: Data) -> Data:
         if recipe.smoothing or recipe.smoothing_by_class:
             notes.append("They are soft already and smoothed again; unless meant, leave that out.")
     splits = dataclasses.replace(data.splits, **changed, notes=(*data.splits.notes, *notes))
-    return dataclasses.replace(data, splits=splits, soft=said[rows["train"]] if votes else None)
+    if not votes:
+        return dataclasses.replace(data, splits=splits)
+    shares: dict[str, Any] = {
+        "soft": said[rows["train"]],
+        "soft_validation": said[rows["validation"]],
+    }
+    return dataclasses.replace(data, splits=splits, **shares)
 
 
 def target_rows(recipe: Recipe, data: Data) -> Tensor | None:

@@ -439,8 +439,10 @@ def _carry_out(
         )
         for name in ("validation", "test")
     }
+    if data.soft_validation is not None:
+        outputs["validation"] = outputs["validation"].with_people(data.soft_validation)
     for name, made in outputs.items():
-        made.save(folder / "outputs" / f"{name}.safetensors")
+        made.save(run.path_of(name))
     calibrator = CALIBRATORS["temperature"].fit_on(outputs["validation"])
     write_json(folder / "calibration.json", calibrator.to_json())
     environment |= {

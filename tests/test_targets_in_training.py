@@ -194,6 +194,23 @@ def test_votes_reach_the_loss_by_picture(seen, digits, tmp_path):
     assert any("smoothed again" in note for note in smoothed.data["notes"])
 
 
+def test_a_run_keeps_what_people_said_of_validation(digits, tmp_path):
+    """Predictions could not be held against people, whose votes taught them."""
+    votes = (
+        np.random.default_rng(3).integers(0, 4, (1797, 10))
+        + 9 * np.eye(10, dtype=int)[np.arange(1797) % 10]
+    )
+    np.save(tmp_path / "votes.npy", votes)
+    told = QUICK.replace(labels=str(tmp_path / "votes.npy"))
+    run = train(told, tmp_path / "run", data=digits, report=False)
+    held, test = run.outputs("validation"), run.outputs("test")
+    rows = votes[[int(name.split("/")[1]) for name in held.ids]]
+    wanted = torch.from_numpy(rows / rows.sum(1, keepdims=True))
+    torch.testing.assert_close(held.label_distribution, wanted, check_dtype=False)
+    assert test.label_distribution is None
+    assert "soft_nll" in run.findings["validation"]["metrics"]
+
+
 def test_labels_are_read_from_every_kind_of_table(digits, tmp_path):
     """A table would be matched by its order where it has ids, or its words taken for positions."""
     said = (np.arange(1797) * 7) % 10
@@ -219,7 +236,7 @@ def test_labels_are_read_from_every_kind_of_table(digits, tmp_path):
         for part in (data.splits.train, data.splits.validation):
             wanted = said[[int(name.split("/")[1]) for name in part.ids]]
             assert part.labels.tolist() == wanted.tolist(), told
-        assert (data.soft is not None) == soft
+        assert (data.soft is not None) == (data.soft_validation is not None) == soft
     (tmp_path / "n.csv").write_text("label\ncat\nowl\n")
     assert read_labels(str(tmp_path / "n.csv"), ("a", "b"), NAMES)[1].tolist() == [0, 2]
     (tmp_path / "n.csv").write_text("label\n1\n2\n")  # names win over positions, all or none
