@@ -23,6 +23,7 @@ from levelhead.losses import LOSSES
 from levelhead.metrics import METRICS
 from levelhead.models import MODELS
 from levelhead.recipe import Recipe
+from levelhead.reproduce import PAPERS
 from levelhead.resolve import DEFAULTS
 
 TARGET = Path(__file__).with_name("reference.md")
@@ -80,6 +81,20 @@ def reference() -> str:
             *table(
                 "name | what it shows",
                 ((f"`{n}`", summary(sys.modules[f.data.__module__])) for n, f in FIGURES.items()),
+            ),
+            "",
+            "## Reproductions",
+            "",
+            "What `levelhead reproduce PAPER --experiment NAME` measures; a page each:",
+            f"{', '.join(f'[{name}]({name}/README.md)' for name in PAPERS)}.",
+            "",
+            *table(
+                "paper | `--experiment` | what it measures",
+                (
+                    (f"`{paper}`", f"`{name}`", experiment.title)
+                    for paper, module in PAPERS.items()
+                    for name, experiment in module.EXPERIMENTS.items()
+                ),
             ),
             "",
         ]
