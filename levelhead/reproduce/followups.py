@@ -6,8 +6,8 @@ Claims are held against ours by their direction: they were published for other d
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,45 +82,51 @@ def _students(planned: Mapping[str, Any]) -> list[str]:
     return [n for n in planned if n.startswith("students-of-") and n.count("-") == 2]
 
 
-# Of a run on test: title, values of each example (None: a number of the whole), scale, digits.
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class _Measure:
+    """Of a run on test: a number of each example (`rows`), or of them all (`whole`)."""
+
     title: str
-    rows: Callable[[Run], Tensor] | None
-    of: Callable[[Run], float]
     scale: float
     digits: int
+    rows: Callable[[Run], Tensor] | None = None
+    whole: Callable[[Run], float] | None = None
 
     def mean(self, runs: Sequence[Run]) -> SeedInterval:
         """Over the seeds of a setting."""
         if self.rows is not None:
             return over_examples([self.rows(run) for run in runs], self.scale)
-        return over_seeds([self.scale * self.of(run) for run in runs])
+        return over_seeds([self._number(run) for run in runs])
 
     def gap(self, a: Sequence[Run], b: Sequence[Run]) -> SeedInterval | None:
         """That of b minus that of a, by seed."""
         if self.rows is not None:
             return difference(a, b, self.scale, self.rows)
-        gaps = [self.scale * (self.of(two) - self.of(one)) for one, two in paired(a, b)]
+        gaps = [self._number(two) - self._number(one) for one, two in paired(a, b)]
         return over_seeds(gaps) if gaps else None
 
+    def _number(self, run: Run) -> float:
+        assert self.whole is not None
+        return self.scale * self.whole(run)
 
-def _nll(run: Run, scaled: bool = False) -> Tensor:
-    test = run.outputs("test")
-    return (run.calibration.apply(test) if scaled else test).rows.nll
+
+def _nll(run: Run) -> Tensor:
+    return run.outputs("test").rows.nll
 
 
-def _told(name: str, stage: str) -> Callable[[Run], float]:
+def _nll_scaled(run: Run) -> Tensor:
+    return run.calibration.apply(run.outputs("test")).rows.nll
+
+
+def _judged(name: str, stage: str) -> Callable[[Run], float]:
     return lambda run: float(run.findings[stage]["metrics"][name]["value"])
 
 
-ACCURACY = _Measure("accuracy %", correct, _told("accuracy", "test"), 100, 2)
-NLL = _Measure("NLL", _nll, _told("nll", "test"), 1, 4)
-NLL_SCALED = _Measure(
-    "NLL after T", lambda run: _nll(run, True), _told("nll", "test_calibrated"), 1, 4
-)
-SMECE = _Measure("smECE %", None, _told("smece", "test"), 100, 2)
-SMECE_SCALED = _Measure("smECE % after T", None, _told("smece", "test_calibrated"), 100, 2)
+ACCURACY = _Measure("accuracy %", 100, 2, rows=correct)
+NLL = _Measure("NLL", 1, 4, rows=_nll)
+NLL_SCALED = _Measure("NLL after T", 1, 4, rows=_nll_scaled)
+SMECE = _Measure("smECE %", 100, 2, whole=_judged("smece", "test"))
+SMECE_SCALED = _Measure("smECE % after T", 100, 2, whole=_judged("smece", "test_calibrated"))
 MEASURES = (ACCURACY, NLL, NLL_SCALED, SMECE, SMECE_SCALED)
 
 
@@ -249,7 +255,7 @@ def _chosen(runs: Mapping[float, Sequence[Run]]) -> Iterator[str]:
     for name, sign in (("accuracy", 1), ("nll", -1)):
         best = {}
         for split in ("validation", "test"):
-            told = _told(name, split)
+            told = _judged(name, split)
             means = {
                 epsilon: sum(map(told, several)) / len(several) for epsilon, several in runs.items()
             }
