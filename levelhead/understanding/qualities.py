@@ -30,7 +30,7 @@ from levelhead.runs import Run
 from levelhead.understanding.runs import run_data, stratified
 
 PICTURES = 2000
-"""So many test pictures, stratified by class, are corrupted in each way."""
+"""So many test pictures, stratified by class, are corrupted in each way, or seen of other data."""
 SCORES = ("msp", "energy", "max_logit")
 STAGES = {"raw": "test", "temperature": "test_calibrated"}  # a run's findings by series
 
@@ -105,19 +105,23 @@ def corrupted(run: Run, level: float, look: Look, seen: dict[Any, Examples]) -> 
 
 
 def foreign(run: Run, elsewhere: Mapping[str, Listing], level: float, look: Look) -> Cells:
-    """AUROC of one run's test pictures against those of other data sets."""
+    """AUROC of one run's test pictures against some of other data sets."""
 
-    def pictures(listing: Listing) -> Examples:
+    def pictures(listing: Listing, chosen: np.ndarray) -> Examples:
         asked: dict[str, Any] = {name: run.data[name] for name in ("image_size", "channels")}
         made = load(listing, **asked, resize=run.recipe.resize, skip_broken=True).splits["test"]
+        names = {listing.splits["test"].ids[i] for i in chosen}
+        made = made.take(np.flatnonzero([id_ in names for id_ in made.ids]))  # less broken ones
         # Its classes are not the network's.
         return dataclasses.replace(made, labels=np.zeros(len(made), np.int64))
 
     cells: Cells = {}
     for name, listing in elsewhere.items():
         part = listing.splits["test"]
-        stamp = hashlib.sha256(repr((part.ids, part.labels.tolist())).encode()).hexdigest()
-        made = look(f"ood-{name}", stamp, functools.partial(pictures, listing))
+        chosen = stratified(part.labels, PICTURES)
+        asked = [part.ids[i] for i in chosen], part.labels[chosen].tolist()
+        stamp = hashlib.sha256(repr(asked).encode()).hexdigest()
+        made = look(f"ood-{name}", stamp, functools.partial(pictures, listing, chosen))
         for score, cell in apart(run.outputs("test"), made, level).items():
             cells[f"ood_{name}", score] = cell
     return cells

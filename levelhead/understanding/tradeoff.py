@@ -103,7 +103,7 @@ def tradeoff(
     A setting is a recipe without its seed; those that differ from the hard one in more than
     epsilon are remedies. Accuracy, NLL, smECE and AURC (before and after each run's temperature;
     AURC also by the p-norm score, p from validation), accuracy, ECE and AUROC of corrupted test
-    pictures (means over `corruptions.AMOUNTS`), AUROC against the test pictures of the data sets
+    pictures (means over `corruptions.AMOUNTS`), AUROC against test pictures of the data sets
     `ood`, accuracy of `students` (runs taught by one of `runs`) by distillation temperature; and
     mean confidence minus accuracy on validation after each epoch.
     Predictions are made once and kept in each run's outputs/; `watch` is told of each. Raises
@@ -146,6 +146,9 @@ def tradeoff(
         "schema": SCHEMA,
         "n": runs[0].data["counts"]["test"],
         "n_corrupted": min(PICTURES, runs[0].data["counts"]["test"]),
+        "n_elsewhere": {
+            name: min(PICTURES, len(listing.splits["test"])) for name, listing in elsewhere.items()
+        },
         "corruptions": AMOUNTS,
         "interval": {"level": level, "method": METHOD},
         "measures": {
