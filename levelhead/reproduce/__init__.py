@@ -68,9 +68,15 @@ def reproduce(
             continue
         watch(Note(f"Study {name}:"))
         try:
-            if plan.taught_by is not None and str(plan.recipe.teacher).endswith(".safetensors"):
+            if plan.taught_by is not None and time.monotonic() < deadline:
+                lessons = {
+                    str(cell.recipe.teacher).replace("{seed}", str(cell.seed))
+                    for cell in cells(plan.recipe, plan.grid, seeds)
+                    if not Run(out / name / cell.folder).finished
+                }
                 for run in finished(out / plan.taught_by):
-                    train_outputs(run)  # what the students will learn from
+                    if str(run.path_of("train").absolute()) in lessons:
+                        train_outputs(run)
             compare(
                 plan.recipe,
                 plan.grid,
