@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from torch import Tensor
 
 from levelhead.figures.tradeoff import NAMES
-from levelhead.intervals import SeedInterval
+from levelhead.intervals import SeedInterval, widened
 from levelhead.reproduce import mueller2019
 from levelhead.reproduce.plan import (
     Experiment,
@@ -84,30 +85,32 @@ def _students(planned: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Measure:
-    """Of a run on test: a number of each example (`rows`), or of them all (`whole`)."""
+    """Of a run on test: a number of each example (`rows`), or of them all with its interval."""
 
     title: str
     scale: float
     digits: int
     rows: Callable[[Run], Tensor] | None = None
-    whole: Callable[[Run], float] | None = None
+    whole: Callable[[Run], Mapping[str, float]] | None = None
 
     def mean(self, runs: Sequence[Run]) -> SeedInterval:
         """Over the seeds of a setting."""
         if self.rows is not None:
             return over_examples([self.rows(run) for run in runs], self.scale)
-        return over_seeds([self._number(run) for run in runs])
+        assert self.whole is not None
+        told = [self.whole(run) for run in runs]
+        value, low, high = (
+            [self.scale * one[end] for one in told] for end in ("value", "low", "high")
+        )
+        return widened(value, fmean(low), fmean(high))
 
     def gap(self, a: Sequence[Run], b: Sequence[Run]) -> SeedInterval | None:
         """That of b minus that of a, by seed."""
         if self.rows is not None:
             return difference(a, b, self.scale, self.rows)
-        gaps = [self._number(two) - self._number(one) for one, two in paired(a, b)]
-        return over_seeds(gaps) if gaps else None
-
-    def _number(self, run: Run) -> float:
         assert self.whole is not None
-        return self.scale * self.whole(run)
+        both = [[self.whole(run)["value"] for run in pair] for pair in paired(a, b)]
+        return over_seeds([self.scale * (two - one) for one, two in both]) if both else None
 
 
 def _nll(run: Run) -> Tensor:
@@ -118,8 +121,8 @@ def _nll_scaled(run: Run) -> Tensor:
     return run.calibration.apply(run.outputs("test")).rows.nll
 
 
-def _judged(name: str, stage: str) -> Callable[[Run], float]:
-    return lambda run: float(run.findings[stage]["metrics"][name]["value"])
+def _judged(name: str, stage: str) -> Callable[[Run], Mapping[str, float]]:
+    return lambda run: dict(run.findings[stage]["metrics"][name])
 
 
 ACCURACY = _Measure("accuracy %", 100, 2, rows=correct)
@@ -256,9 +259,7 @@ def _chosen(runs: Mapping[float, Sequence[Run]]) -> Iterator[str]:
         best = {}
         for split in ("validation", "test"):
             told = _judged(name, split)
-            means = {
-                epsilon: sum(map(told, several)) / len(several) for epsilon, several in runs.items()
-            }
+            means = {e: fmean(told(run)["value"] for run in same) for e, same in runs.items()}
             best[split] = max(means, key=lambda epsilon: sign * means[epsilon])
         title = "accuracy" if name == "accuracy" else "NLL"
         yield (
