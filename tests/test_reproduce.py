@@ -206,7 +206,9 @@ def test_a_whole_reproduction_and_again(pictures, tiny, tmp_path, capsys):
     assert len(began) > 30
     assert cli([*words[:-1], "--seeds", "2", "--experiment", "table2", "mnist"]) == 0
     assert {p: p.stat().st_mtime_ns for p in out.glob("*/*/*/model.safetensors")} == began
-    assert "error %, teacher 2×1200, dropout" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "error %, teacher 2×1200, dropout" in said
+    assert "information in nats" not in said, "it was not asked for"
     assert (out / "mueller2019" / "README.md").read_text() == page, "the others must be kept"
     # Another paper reads the same trainings.
     assert cli(["reproduce", "xia2025", *words[2:], "--seeds", "2"]) == 0

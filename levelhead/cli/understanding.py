@@ -238,8 +238,9 @@ def reproduce(words: list[str]) -> int:
     if found.json:
         print_json(findings)
         return 0
-    print(columns(["", "published", "ours", "interval", ""], plain_table(findings)))
-    said = [s for e in findings["experiments"].values() for s in e["words"]]
+    asked = {n: e for n, e in findings["experiments"].items() if n in (found.experiment or [n])}
+    print(columns(["", "published", "ours", "interval", ""], plain_table(asked)))
+    said = [s for e in asked.values() for s in e["words"]]
     print("\n".join(["", *said, f"Page: {out}/{found.paper}/README.md"]).strip())
     return 0
 

@@ -82,7 +82,7 @@ def _panels(folder: Path, figure: str) -> list[Path]:
     return sorted((p for p, m in found.items() if m), key=lambda p: int(p.stem.split("-")[-1]))
 
 
-def plain_table(findings: Mapping[str, Any]) -> list[list[str]]:
+def plain_table(experiments: Mapping[str, Any]) -> list[list[str]]:
     """Rows for a terminal: what, published, ours, interval, verdict."""
-    rows = [Row(**row) for found in findings["experiments"].values() for row in found["rows"]]
+    rows = [Row(**row) for found in experiments.values() for row in found["rows"]]
     return [[row.what, *row.shown] for row in rows]
