@@ -15,7 +15,7 @@ from levelhead.runs import write
 ACROSS = 4  # panels of a figure beside each other
 HOW = (
     "Intervals are at 95 % and hold over seeds (Student's t; means of examples, as accuracy and "
-    "NLL, also over these). "
+    "NLL, also over these); of one seed they hold for that network alone. "
     "A published number *agrees* where our interval reaches it; a claim *agrees* where our "
     "interval lies wholly inside it, *differs* where wholly outside; else the data *cannot tell*."
 )
