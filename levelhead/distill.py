@@ -183,6 +183,6 @@ def warning(recipe: Recipe) -> str | None:
         "ResNet-50 to ResNet-18 at 2: 68.9 against 71.4 %, Chandrasegaran et al. 2022), for its "
         "targets are softer than a hard teacher's (CIFAR-10, docs/mueller2019: smoothness index "
         "0.56 against 0.26 at 2, students 70.4 against 74.7 %, at equal index alike); "
-        "--temperature 1, a teacher with hard targets, or --teacher-norm (as large as a hard one's: "
+        "--temperature 1, a teacher with hard targets, or --teacher-norm (that of a hard one: "
         "74.7 % there) avoid it."
     )
