@@ -1,7 +1,6 @@
 """Trainings side by side, each in a process of its own with its share of the cores.
 
-Two cores train two networks on a thread each faster than one after the other on both: threads wait
-for each other at every layer, processes do not.
+Threads wait for each other at every layer, processes do not (benchmarks/jobs.py times both ways).
 """
 
 from __future__ import annotations
