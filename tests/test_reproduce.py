@@ -45,6 +45,8 @@ def test_verdicts():
     assert claim("a", found(-0.1, 2), above, "above 0", 1).verdict == "cannot tell"
     assert claim("a", found(-0.6, 0.2), (-0.5, 0.5), "within", 1).verdict == "cannot tell"
     assert claim("a", found(-0.3, 0.2), (-0.5, 0.5), "within", 1).verdict == "agrees"
+    anything = (-math.inf, math.inf)
+    assert claim("a", found(0.1, 2), anything, "–", 1).verdict is None, "nothing was claimed"
     assert missing("a", "1").verdict == "cannot tell"
     # One seed does not say how seeds differ.
     assert claim("a", over_seeds([3.0]), above, "above 0", 1).verdict == "cannot tell"

@@ -60,10 +60,15 @@ def number(
 def claim(
     what: str, found: SeedInterval, wanted: tuple[float, float], told: str, digits: int
 ) -> Row:
-    """A published claim, as a range: agrees where our interval is in it, differs where outside."""
+    """A published claim, as a range: agrees where our interval is in it, differs where outside.
+
+    ANY: nothing was claimed, so there is no verdict.
+    """
     low, high = wanted
-    verdict: Verdict = "cannot tell"
-    if low <= found.low and found.high <= high:
+    verdict: Verdict | None = "cannot tell"
+    if wanted == ANY:
+        verdict = None
+    elif low <= found.low and found.high <= high:
         verdict = "agrees"
     elif found.high < low or found.low > high:
         verdict = "differs"

@@ -56,7 +56,7 @@ def information(
     a, b = (position(held, name) for name in classes)
     curve: list[dict[str, Any]] = []
     drawn: dict[int, Information] = {}
-    kept = run.folder / "outputs" / f"differences-{a}-{b}-{per_class}-{draws}-{seed}.safetensors"
+    kept = run.path_of(f"differences-{a}-{b}-{per_class}-{draws}-{seed}")
     try:
         tables = load_file(kept)
     except (OSError, SafetensorError):
