@@ -137,7 +137,7 @@ def timed(task: Task, repeats: int) -> dict[str, float]:
 MEASURE = """
 import json, sys, threading, time
 from pathlib import Path
-import levelhead.findings, levelhead.metrics, scipy.special, torch
+import levelhead.judging, levelhead.metrics, scipy.special, torch
 from levelhead import judge, read_predictions
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -120,7 +120,7 @@ def notebook(folder: Path, seconds: float) -> dict[str, float]:
     import torch
     from torch import nn
 
-    from levelhead import datasets
+    from levelhead import data as datasets
     from levelhead.models.borrowed import import_torchvision
 
     import_torchvision()

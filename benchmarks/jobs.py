@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from levelhead.prepare import prepare
 from levelhead.recipe import Recipe
+from levelhead.training.prepare import prepare
 
 
 def timed(words: list[str], jobs: int, folder: Path) -> float:

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from levelhead.calibrators import CALIBRATORS
-from levelhead.datasets import DATASETS
+from levelhead.cli.flags import explanations
+from levelhead.data import LAYOUTS
 from levelhead.decisions import SCORES
 from levelhead.figures import FIGURES
-from levelhead.flags import explanations
 from levelhead.losses import LOSSES
 from levelhead.metrics import METRICS
 from levelhead.models import MODELS
+from levelhead.papers import PAPERS
 from levelhead.recipe import Recipe
-from levelhead.reproduce import PAPERS
-from levelhead.resolve import DEFAULTS
+from levelhead.training.defaults import DEFAULTS
 
 TARGET = Path(__file__).with_name("reference.md")
 
@@ -52,13 +52,13 @@ def reference() -> str:
             "",
             "`timm:NAME` and `torchvision:NAME` take any network of those libraries. What a model",
             "chooses for the fields left open (smaller data also shrinks the batch and lengthens",
-            "training, see `levelhead/resolve.py`):",
+            "training, see `levelhead/training/defaults.py`):",
             "",
             *table(" | ".join(("model", *CHOSEN)), choices()),
             "",
             "## Data",
             "",
-            *table("kind | what it is", ((f"`{n}`", d.words) for n, d in DATASETS.items())),
+            *table("kind | what it is", ((f"`{n}`", d.words) for n, d in LAYOUTS.items())),
             "",
             "## Losses",
             "",

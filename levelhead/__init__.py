@@ -16,11 +16,10 @@ from levelhead.errors import LevelheadError
 from levelhead.recipe import Recipe
 
 if TYPE_CHECKING:
-    from levelhead.findings import audit, calibrate, decide, judge
-    from levelhead.outputs import Outputs
-    from levelhead.reading import read_predictions
+    from levelhead.judging import audit, calibrate, decide, judge
+    from levelhead.outputs import Outputs, read_predictions
     from levelhead.runs import Run, open_run
-    from levelhead.study import compare
+    from levelhead.studies.compare import compare
     from levelhead.training import fit, resume, train
 
 __version__ = "0.1.0"
@@ -44,14 +43,14 @@ __all__ = [
 
 _ROOMS = {
     "Outputs": "outputs",
-    "read_predictions": "reading",
-    "audit": "findings",
-    "calibrate": "findings",
-    "decide": "findings",
-    "judge": "findings",
+    "read_predictions": "outputs",
+    "audit": "judging",
+    "calibrate": "judging",
+    "decide": "judging",
+    "judge": "judging",
     "Run": "runs",
     "open_run": "runs",
-    "compare": "study",
+    "compare": "studies.compare",
     "fit": "training",
     "resume": "training",
     "train": "training",

@@ -1,7 +1,7 @@
 """Recipe: everything that is needed to repeat a run, in one frozen dataclass.
 
 The fields are the command-line flags and the keys of `recipe.toml`; each knob is written once,
-here. `None` means "chosen for this model and this data" (`levelhead.resolve` chooses).
+here. `None` means "chosen for this model and this data" (`levelhead.training.defaults` chooses).
 """
 
 from __future__ import annotations

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
-import json
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from levelhead.errors import LevelheadError
+from levelhead.files import read_json, write
 from levelhead.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
 
     from levelhead.calibrators import Calibrator
+    from levelhead.data.splits import Splits
     from levelhead.models import Network
     from levelhead.outputs import Outputs
-    from levelhead.splits import Splits
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class Run:
 
     def outputs(self, split: str) -> Outputs:
         """Outputs of `validation`, `test` or whatever else `path_of` keeps."""
-        from levelhead.reading import read_predictions
+        from levelhead.outputs.read import read_predictions
 
         return read_predictions(self.path_of(split))
 
@@ -193,50 +191,6 @@ def new_folder(out: str | Path | None, name: str) -> Path:
         raise LevelheadError(
             f"--out {path}: cannot be made ({error.strerror}); choose another folder"
         ) from None
-
-
-def write(path: Path, content: str | bytes) -> None:
-    """Write a whole file or nothing of it. Raises LevelheadError when the disk is full."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise LevelheadError(
-            f"{path}: cannot be written ({error.strerror}); free some space, then "
-            "levelhead resume goes on where training stopped"
-        ) from None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON that every reader accepts: NaN and infinity are refused."""
-    write(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON. Raises LevelheadError if it is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise LevelheadError(
-            f"{path}: missing; training has not finished: levelhead resume {path.parent}"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise LevelheadError(
-            f"{path}: cannot be read ({error}); restore it or train anew"
-        ) from None
-
-
-def write_rows(path: Path, rows: list[Any]) -> None:
-    """Write a list of dataclasses as CSV."""
-    text = io.StringIO()
-    names = [field.name for field in dataclasses.fields(rows[0])] if rows else []
-    table = csv.DictWriter(text, names, lineterminator="\n")
-    table.writeheader()
-    table.writerows(dataclasses.asdict(row) for row in rows)
-    write(path, text.getvalue())
 
 
 def write_splits(path: Path, splits: Splits) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from levelhead.errors import LevelheadError
 from levelhead.models import MODELS
 from levelhead.recipe import Recipe
-from levelhead.resolve import DEFAULTS, LEAST_STEPS, Facts, frozen, resolve
+from levelhead.training.defaults import DEFAULTS, LEAST_STEPS, Facts, frozen, resolve
 
 DIGITS = Facts(size=8, channels=1, examples=1294)
 MNIST = Facts(size=28, channels=1, examples=54_000)

@@ -13,7 +13,8 @@ from levelhead.calibrators.calibrator import LOG_ZERO, Calibrator, check_classes
 from levelhead.calibrators.newton import affine, newton
 from levelhead.calibrators.temperature import WIDEST, Temperature
 from levelhead.errors import LevelheadError
-from levelhead.outputs import Outputs, first
+from levelhead.outputs import Outputs
+from levelhead.outputs.validate import first
 
 PRIOR = 10.0
 """Standard deviation of the weak Gaussian penalty on every parameter, around temperature scaling

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from levelhead.binning import bin_confidence
 from levelhead.calibrators import CALIBRATORS
 from levelhead.calibrators.calibrator import check_classes
 from levelhead.calibrators.matrix import folds as deal
 from levelhead.errors import LevelheadError, nearest
-from levelhead.intervals import mean_interval
-from levelhead.outputs import Outputs, first
+from levelhead.outputs import Outputs
+from levelhead.outputs.validate import first
+from levelhead.statistics.binning import bin_confidence
+from levelhead.statistics.examples import mean_interval
 
 Range = tuple[float, float, float]
 """A value with the ends of its interval."""

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from levelhead.calibrators.calibrator import LOG_ZERO, Calibrator, check_classes
 from levelhead.errors import LevelheadError
-from levelhead.intervals import normal_quantile
-from levelhead.outputs import Outputs, first
+from levelhead.outputs import Outputs
+from levelhead.outputs.validate import first
+from levelhead.statistics.examples import normal_quantile
 
 WIDEST = 1e3
 """The largest temperature, in units of the largest difference of two logits of one row."""

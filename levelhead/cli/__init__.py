@@ -7,7 +7,7 @@ import sys
 import warnings
 from typing import Any
 
-from levelhead.cli import judging, running, understanding
+from levelhead.cli import judging, running, studying
 from levelhead.errors import LevelheadError, nearest
 
 HELP = """levelhead: image classifiers whose confidence can be believed
@@ -91,11 +91,11 @@ COMMANDS = {
     "audit": judging.audit,
     "calibrate": judging.calibrate,
     "decide": judging.decide,
-    "penultimate": understanding.penultimate,
-    "information": understanding.information,
-    "distillation": understanding.distillation,
-    "tradeoff": understanding.tradeoff,
-    "reproduce": understanding.reproduce,
+    "penultimate": studying.penultimate,
+    "information": studying.information,
+    "distillation": studying.distillation,
+    "tradeoff": studying.tradeoff,
+    "reproduce": studying.reproduce,
     "report": running.report,
     "check": running.check,
     "models": running.models,

@@ -7,8 +7,8 @@ import math
 import time
 from typing import Any
 
+from levelhead.cli.flags import Parser
 from levelhead.errors import LevelheadError
-from levelhead.flags import Parser
 
 
 def add_out(parser: Parser, told: str) -> None:

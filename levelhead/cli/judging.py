@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from levelhead.cli.common import add_json, add_out, print_json
+from levelhead.cli.flags import Parser
 from levelhead.errors import LevelheadError
-from levelhead.flags import Parser
 
 if TYPE_CHECKING:
     from levelhead.outputs import Outputs
@@ -39,9 +39,9 @@ def audit(words: list[str]) -> int:
     add_json(parser)
     found = parser.parse(words)
 
-    from levelhead.findings import audited
-    from levelhead.reading import read_people
-    from levelhead.report import judgement, metric_table
+    from levelhead.judging import audited
+    from levelhead.outputs.read import read_people
+    from levelhead.report import judgement_page, metric_table
 
     outputs = _read(found, found.predictions, group_column=found.group_column)
     if found.people is not None:
@@ -53,9 +53,9 @@ def audit(words: list[str]) -> int:
         )
         findings = done.findings
         if folder is not None:
-            panels = judgement.audit_panels(outputs, done)
+            panels = judgement_page.audit_panels(outputs, done)
             view = (_name(found.predictions), _command("audit", words))
-            page = judgement.audit_report(outputs, findings, panels, *view)
+            page = judgement_page.audit_report(outputs, findings, panels, *view)
             _write(found, folder, findings, panels, page)
     if found.json:
         print_json(findings)
@@ -81,10 +81,10 @@ def calibrate(words: list[str]) -> int:
     add_json(parser)
     found = parser.parse(words)
 
-    from levelhead.findings import calibrate
+    from levelhead.files import write_json
+    from levelhead.judging import calibrate
     from levelhead.metrics import HEADLINE
-    from levelhead.report import judgement, metric_table
-    from levelhead.runs import write_json
+    from levelhead.report import judgement_page, metric_table
 
     validation, test = _both(found)
     with _folder(found, found.validation, "calibration") as folder:
@@ -94,16 +94,16 @@ def calibrate(words: list[str]) -> int:
             if done.calibrator is not None:
                 write_json(folder / "calibration.json", done.calibrator.to_json())
             done.outputs.save(folder / "calibrated.safetensors")
-            panels = judgement.calibration_panels(test, done.outputs, findings)
+            panels = judgement_page.calibration_panels(test, done.outputs, findings)
             view = (_name(found.apply or found.validation), _command("calibrate", words))
-            page = judgement.calibration_report(findings, panels, *view)
+            page = judgement_page.calibration_report(findings, panels, *view)
             _write(found, folder, findings, panels, page)
     if found.json:
         print_json(findings)
         return 0
     print("\n".join(findings["words"]))
     print()
-    print(judgement.ranking_table(findings["ranking"]))
+    print(judgement_page.ranking_table(findings["ranking"]))
     print()
     print(metric_table({"before": findings["before"], "after": findings["after"]}, HEADLINE))
     print(f"Report: {folder}/report.html")
@@ -136,8 +136,8 @@ def decide(words: list[str]) -> int:
     found = parser.parse(words)
 
     from levelhead.decisions.costs import of_errors, read_costs
-    from levelhead.findings import decide
-    from levelhead.report import judgement
+    from levelhead.judging import decide
+    from levelhead.report import judgement_page
 
     validation, test = _both(found)
     costs = None if found.costs is None else read_costs(found.costs, test.class_names)
@@ -157,9 +157,9 @@ def decide(words: list[str]) -> int:
         )
         findings = decided.findings
         if folder is not None:
-            panels = judgement.decision_panels(decided)
+            panels = judgement_page.decision_panels(decided)
             view = (_name(found.apply or found.validation), _command("decide", words))
-            page = judgement.decision_report(findings, panels, *view)
+            page = judgement_page.decision_report(findings, panels, *view)
             _write(found, folder, findings, panels, page)
     if found.json:
         print_json(findings)
@@ -218,7 +218,7 @@ def _add_figures(parser: Parser) -> None:
 
 def _read(found: Any, path: str, **more: Any) -> Outputs:
     """Predictions of a file, or of a run's test split."""
-    from levelhead.reading import read_predictions
+    from levelhead.outputs.read import read_predictions
     from levelhead.runs import finished_run
 
     if Path(path).is_dir():
@@ -266,8 +266,8 @@ def _folder(found: Any, path: str, what: str) -> Iterator[Path | None]:
 
 def _write(found: Any, folder: Path, findings: dict[str, Any], panels: Any, page: str) -> None:
     """Write findings, report and, where asked for, the figures."""
-    from levelhead.report.judgement import write_panels
-    from levelhead.runs import write, write_json
+    from levelhead.files import write, write_json
+    from levelhead.report.judgement_page import write_panels
 
     write_json(folder / "findings.json", findings)
     write(folder / "report.html", page)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from levelhead.cli.common import add_budget, add_jobs, add_json, add_out, deadline, print_json
-from levelhead.flags import Parser, add_recipe, grid_of, recipe_of
+from levelhead.cli.flags import Parser, add_recipe, grid_of, recipe_of
 
 if TYPE_CHECKING:
     from levelhead.runs import Run
@@ -24,8 +24,8 @@ def train(words: list[str]) -> int:
     found = parser.parse(words)
     recipe = recipe_of(found)
 
-    from levelhead.terminal import watcher
-    from levelhead.training import train
+    from levelhead.cli.terminal import watcher
+    from levelhead.training.run import train
 
     _show_run(train(recipe, found.out, watch=watcher()), found.json)
     return 0
@@ -79,8 +79,8 @@ def resume(words: list[str]) -> int:
     add_json(parser)
     found = parser.parse(words)
 
-    from levelhead.terminal import watcher
-    from levelhead.training import resume
+    from levelhead.cli.terminal import watcher
+    from levelhead.training.run import resume
 
     _show_run(resume(found.run, watch=watcher()), found.json)
     return 0
@@ -111,8 +111,8 @@ def compare(words: list[str]) -> int:
     found = parser.parse(words)
     recipe, grid = grid_of(found)
 
-    from levelhead.study import compare, table
-    from levelhead.terminal import watcher
+    from levelhead.cli.terminal import watcher
+    from levelhead.studies.compare import compare, table
     from levelhead.text import columns
 
     watch = watcher(epochs=False)
@@ -156,7 +156,7 @@ def predict(words: list[str]) -> int:
     add_json(parser)
     found = parser.parse(words)
 
-    from levelhead.predict import predict_files, write_csv
+    from levelhead.deploy.predict import predict_files, write_csv
     from levelhead.runs import finished_run
 
     predicted = predict_files(
@@ -212,9 +212,9 @@ def check(words: list[str]) -> int:
     add_json(parser)
     found = parser.parse(words)
 
-    from levelhead.datasets.check import check
-    from levelhead.datasets.check import words as sentences
-    from levelhead.terminal import counter
+    from levelhead.cli.terminal import counter
+    from levelhead.data.check import check
+    from levelhead.data.check import words as sentences
 
     findings = check(found.data, progress=counter("reading pictures"))
     if found.json:

@@ -14,8 +14,8 @@ from levelhead.decisions.plain import missing, plain, share
 from levelhead.decisions.scores import find_score
 from levelhead.decisions.selective import checked
 from levelhead.errors import LevelheadError
-from levelhead.intervals import normal_quantile
 from levelhead.outputs import Outputs
+from levelhead.statistics.examples import normal_quantile
 
 
 def separate(

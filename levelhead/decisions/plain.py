@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from levelhead.intervals import mean_interval, wilson
+from levelhead.statistics.examples import mean_interval, wilson
 
 
 def plain(value: Any) -> Any:

@@ -5,8 +5,8 @@ arrays), and `draw(panel, axes)`, which only draws. `canvas.to_svg(panel, figure
 `canvas.to_png(panel, figure.draw)` make pictures. A new figure is a file and a line here.
 
 >>> from levelhead.figures import FIGURES
->>> len(FIGURES), "risk_coverage" in FIGURES
-(16, True)
+>>> "risk_coverage" in FIGURES
+True
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from levelhead.figures import (
-    classwise,
+    classwise_reliability,
     comparison,
-    confidence,
+    confidence_histogram,
     confusion,
     coverage,
     cumulative,
     curves,
-    distillation,
+    gains,
     heatmap,
-    information,
+    information_plane,
     overconfidence,
-    penultimate,
+    projection,
     reliability,
     risk_coverage,
     samples,
-    tradeoff,
+    students,
 )
 
 
@@ -44,10 +44,20 @@ class Figure:
 
 
 FIGURES: dict[str, Figure] = {
-    figure.__name__.rpartition(".")[2]: Figure(figure.data, figure.draw)
-    for figure in (
-        *(reliability, classwise, heatmap, confidence, cumulative, risk_coverage, coverage),
-        *(confusion, curves, samples, comparison, penultimate, information, distillation),
-        *(tradeoff, overconfidence),
-    )
+    "reliability": Figure(reliability.data, reliability.draw),
+    "classwise": Figure(classwise_reliability.data, classwise_reliability.draw),
+    "heatmap": Figure(heatmap.data, heatmap.draw),
+    "confidence": Figure(confidence_histogram.data, confidence_histogram.draw),
+    "cumulative": Figure(cumulative.data, cumulative.draw),
+    "risk_coverage": Figure(risk_coverage.data, risk_coverage.draw),
+    "coverage": Figure(coverage.data, coverage.draw),
+    "confusion": Figure(confusion.data, confusion.draw),
+    "curves": Figure(curves.data, curves.draw),
+    "samples": Figure(samples.data, samples.draw),
+    "comparison": Figure(comparison.data, comparison.draw),
+    "penultimate": Figure(projection.data, projection.draw),
+    "information": Figure(information_plane.data, information_plane.draw),
+    "distillation": Figure(students.data, students.draw),
+    "tradeoff": Figure(gains.data, gains.draw),
+    "overconfidence": Figure(overconfidence.data, overconfidence.draw),
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from levelhead.figures.canvas import BLUE, GRID, INK, VERMILLION, percent, shorten, tip
-from levelhead.findings import confusion
+from levelhead.judging import confusion
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

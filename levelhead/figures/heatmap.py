@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from levelhead.binning import bin_edges
 from levelhead.figures.canvas import BLUE, GRID, INK, VERMILLION, shorten, tip
-from levelhead.figures.classwise import table
+from levelhead.figures.classwise_reliability import table
 from levelhead.figures.reliability import uprights
+from levelhead.statistics.binning import bin_edges
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

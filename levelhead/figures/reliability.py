@@ -1,8 +1,8 @@
 """Reliability diagram: of the predictions made with confidence c, how many were right?
 
-Bins: `levelhead.binning` (15, right-closed); DeGroot and Fienberg 1983, Guo et al. 2017. The curve
-needs none: kernel smoothing at the bandwidth of the smooth ECE (Błasiok and Nakkiran 2023), where
-that can be read.
+Bins: `levelhead.statistics.binning` (15, right-closed); DeGroot and Fienberg 1983, Guo et al.
+2017. The curve needs none: kernel smoothing at the bandwidth of the smooth ECE (Błasiok and
+Nakkiran 2023), where that can be read.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from levelhead.binning import bin_confidence
 from levelhead.figures.canvas import BLUE, GREEN, INK, MUTED, VERMILLION, number, tip, tips
-from levelhead.intervals import wilson
 from levelhead.metrics import METRICS
 from levelhead.metrics.metric import interval_of
+from levelhead.statistics.binning import bin_confidence
+from levelhead.statistics.examples import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

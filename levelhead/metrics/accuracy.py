@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from levelhead.binning import sums
-from levelhead.intervals import wilson
 from levelhead.metrics.metric import Metric, mean, number
 from levelhead.outputs import Outputs
+from levelhead.statistics.binning import sums
+from levelhead.statistics.examples import wilson
 
 accuracy = Metric(
     name="accuracy",

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from levelhead.binning import sums
-from levelhead.intervals import wilson
 from levelhead.metrics.metric import Metric, number, once
 from levelhead.outputs import Outputs
+from levelhead.statistics.binning import sums
+from levelhead.statistics.examples import wilson
 
 
 @dataclass(frozen=True, eq=False)

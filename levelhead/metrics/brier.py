@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from levelhead.intervals import Cells, Error
 from levelhead.metrics.ece import Binned, cells, metric, prepare, squared, squared_error
 from levelhead.metrics.metric import Metric, mean, number
+from levelhead.statistics.calibration_error import Cells, Error
 
 brier = Metric(
     name="brier",

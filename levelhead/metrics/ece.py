@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from levelhead.binning import BINS, bin_index, sums
-from levelhead.intervals import Cells, Error, absolute_error
 from levelhead.metrics.metric import Metric, number, once
 from levelhead.outputs import Outputs
+from levelhead.statistics.binning import BINS, bin_index, sums
+from levelhead.statistics.calibration_error import Cells, Error, absolute_error
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,18 +12,16 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from levelhead.intervals import (
+from levelhead.outputs import Outputs
+from levelhead.statistics.calibration_error import Cells, Error, calibration_interval
+from levelhead.statistics.examples import (
     ANALYTIC,
-    Cells,
-    Error,
     Interval,
     bootstrap_interval,
-    calibration_interval,
     normal_interval,
     weights,
     wilson,
 )
-from levelhead.outputs import Outputs
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from levelhead.calibrators.temperature import Temperature
-from levelhead.intervals import example_variance, normal_quantile
 from levelhead.metrics.metric import Metric, mean, number, once
 from levelhead.outputs import Outputs, log_probabilities
+from levelhead.statistics.examples import example_variance, normal_quantile
 
 _ROWS, _SCORES = 2_000, 1_000_000  # for a temperature that Newton steps on all make exact
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from levelhead.binning import BINS, sums
-from levelhead.intervals import Cells, Error
 from levelhead.metrics.metric import Metric, number, once
 from levelhead.outputs import Outputs
+from levelhead.statistics.binning import BINS, sums
+from levelhead.statistics.calibration_error import Cells, Error
 
 GRID = 4096
 """Cells: the bandwidth of a million calibrated examples is still some cells wide."""

@@ -14,12 +14,7 @@ from torch import Tensor, nn
 
 from levelhead.errors import LevelheadError, nearest
 from levelhead.models.alexnet import alexnet
-from levelhead.models.borrowed import (
-    lite0,
-    published_statistics,
-    timm_network,
-    torchvision_network,
-)
+from levelhead.models.borrowed import lite0, published_statistics, timm_network, torchvision_network
 from levelhead.models.fast import fast
 from levelhead.models.network import Network, Shape
 from levelhead.models.resnet import cifar_resnet, resnet18

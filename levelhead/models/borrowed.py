@@ -110,7 +110,7 @@ def lite0(shape: Shape) -> tuple[nn.Module, nn.Linear]:
     The weights come with the package: nothing is downloaded. Images are standardised with mean =
     deviation = 0.5 (`PUBLISHED_STATISTICS`).
     """
-    from levelhead.weights import lite0_weights
+    from levelhead.models.weights import lite0_weights
 
     timm = import_torchvision("timm")
     net = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)

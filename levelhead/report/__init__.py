@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from levelhead.files import read_json, write
 from levelhead.report.page import metric_table, shown
-from levelhead.report.run import (
+from levelhead.report.run_page import (
     after_temperature,
     command,
     curve_panels,
@@ -18,8 +19,8 @@ from levelhead.report.run import (
     run_report,
     run_words,
 )
-from levelhead.report.study import study_report
-from levelhead.runs import finished_run, read_json, write
+from levelhead.report.study_page import study_report
+from levelhead.runs import finished_run
 
 __all__ = [
     "command",

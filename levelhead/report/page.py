@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from levelhead.figures.canvas import number, percent, shorten
-from levelhead.findings.words import sharp
+from levelhead.judging.words import sharp
 from levelhead.text import columns, duration
 
 if TYPE_CHECKING:

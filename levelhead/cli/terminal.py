@@ -1,0 +1,72 @@
+"""What a person sees while it runs: notes, how far it is, a line an epoch; on standard error."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from levelhead.training.events import Event
+
+
+def watcher(epochs: bool = True) -> Callable[[Event], None]:
+    """A `watch` for train and compare: live lines on a terminal, a line now and then in a log.
+
+    Without `epochs` their lines pass, too.
+    """
+    from levelhead.text import duration
+    from levelhead.training.events import Epoch, Note, Progress, Step
+
+    passing, lasting = _lines()
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Note):
+            lasting(event.text)
+        elif isinstance(event, Progress):
+            passing(f"{event.what}: {event.done:,} of {event.total:,}")
+        elif isinstance(event, Step):
+            left = event.images_left / max(event.images_per_second, 1e-9)
+            passing(
+                f"step {event.step:,} of {event.steps:,}: loss {event.loss:.4f}, "
+                f"{event.images_per_second:,.0f} images/s, {duration(left)} left"
+            )
+        elif isinstance(event, Epoch):
+            (lasting if epochs else passing)(
+                f"epoch {event.epoch:3}: train loss {event.train_loss:.4f}, "
+                f"NLL {event.train_nll:.4f}, accuracy {event.train_accuracy:.4f}; "
+                f"validation NLL {event.validation_nll:.4f}, "
+                f"accuracy {event.validation_accuracy:.4f}; "
+                f"{event.images_per_second:,.0f} images/s, {duration(event.seconds)}"
+            )
+
+    return watch
+
+
+def counter(what: str) -> Callable[[int, int], None]:
+    """A `progress(done, total)` that shows how far a stage is."""
+    passing, _ = _lines()
+    return lambda done, total: passing(f"{what}: {done:,} of {total:,}")
+
+
+def _lines() -> tuple[Callable[[str], None], Callable[[str], None]]:
+    """Two writers: of a line that the next one overwrites (in a log: one every ten seconds), and
+    of a line that stays."""
+    live = sys.stderr.isatty()
+    width = shutil.get_terminal_size().columns - 1
+    last = time.monotonic() if not live else 0.0
+
+    def passing(text: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > (0.1 if live else 10):
+            last = now
+            print(f"\r\x1b[2K{text[:width]}" if live else text, end="" if live else "\n", **err)
+
+    def lasting(text: str) -> None:
+        print("\r\x1b[2K" + text if live else text, **err)
+
+    err: dict[str, Any] = {"file": sys.stderr, "flush": True}
+    return passing, lasting

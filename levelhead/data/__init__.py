@@ -1,0 +1,17 @@
+"""Images and labels: `scan` lists what is on disk, `load` decodes it."""
+
+from levelhead.data.entries import Dataset, Entries, Examples, Listing
+from levelhead.data.layouts import LAYOUTS, Layout, scan
+from levelhead.data.load import load, pictures
+
+__all__ = [
+    "LAYOUTS",
+    "Dataset",
+    "Entries",
+    "Examples",
+    "Layout",
+    "Listing",
+    "load",
+    "pictures",
+    "scan",
+]

@@ -1,0 +1,176 @@
+"""`levelhead check`: what is in a data set, and what is wrong with it, before any training."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from levelhead.data import scan
+from levelhead.data.cache import on_all_cores
+from levelhead.data.decode import Broken, digest, header, pixels, reason
+from levelhead.data.entries import Entries, count, some
+
+Seen = tuple[str, int, int, int] | str  # (mode, width, height, digest), or why not
+
+
+def check(
+    data: str,
+    *,
+    group_column: str = "group",
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Read every picture of a source at full size and report what stands out.
+
+    The dict is fit for JSON: counts per split and class, sizes, modes, unreadable pictures,
+    copies (pictures with the same decoded pixels) within and across splits, the same picture
+    under two labels, groups, notes. Raises LevelheadError where `scan` does.
+    """
+    listing = scan(data, group_column=group_column)
+    names = listing.class_names
+    total = sum(map(len, listing.splits.values()))
+    seen: dict[int, list[dict[str, str]]] = defaultdict(list)
+    modes: Counter[str] = Counter()
+    widths, heights = [], []
+    unreadable, splits = [], {}
+    done = 0
+    for split, entries in listing.splits.items():
+
+        def tell(part: int, _: int, before: int = done) -> None:
+            if progress is not None:
+                progress(before + part, total)
+
+        for i, found in enumerate(_look(entries, tell)):
+            if isinstance(found, str):
+                unreadable.append({"split": split, "id": entries.ids[i], "why": found})
+                continue
+            mode, width, height, key = found
+            modes[mode] += 1
+            widths.append(width)
+            heights.append(height)
+            label = names[int(entries.labels[i])]
+            seen[key].append({"split": split, "id": entries.ids[i], "label": label})
+        counts = np.bincount(entries.labels, minlength=len(names)).tolist()
+        splits[split] = {"n": len(entries), "counts": dict(zip(names, counts, strict=True))}
+        done += len(entries)
+    copies = [same for same in seen.values() if len(same) > 1]
+    pairs = [pair for same in copies for pair in _pairs(same)]
+    return {
+        "schema": 1,
+        "name": listing.name,
+        "source": listing.source,
+        "class_names": list(names),
+        "splits": splits,
+        "sizes": {"width": _spread(widths), "height": _spread(heights)},
+        "modes": dict(modes.most_common()),
+        "unreadable": unreadable,
+        "duplicates": {
+            "within": [[a, b] for a, b in pairs if a["split"] == b["split"]],
+            "across": [[a, b] for a, b in pairs if a["split"] != b["split"]],
+        },
+        "contradictions": [same for same in copies if len({x["label"] for x in same}) > 1],
+        "groups": _groups(listing.splits),
+        "notes": list(listing.notes),
+    }
+
+
+def _look(entries: Entries, progress: Callable[[int, int], None]) -> list[Seen]:
+    """Mode, size and digest of every picture, or why it cannot be read."""
+    images, read = entries.images, entries.read
+
+    def work(i: int) -> Seen:
+        if images is not None:
+            height, width, channels = images.shape[1:]
+            return "L" if channels == 1 else "RGB", width, height, digest(images[i])
+        assert read is not None
+        try:
+            data = read(i)
+            return *header(io.BytesIO(data)), digest(pixels(data))
+        except (Broken, OSError) as error:
+            return reason(error)
+
+    return on_all_cores(work, len(entries), progress)
+
+
+def _spread(values: list[int]) -> dict[str, float] | None:
+    if not values:
+        return None
+    return {"min": min(values), "median": float(np.median(values)), "max": max(values)}
+
+
+def _pairs(same: list[dict[str, str]]) -> list[list[dict[str, str]]]:
+    """Each copy with the first of its split, and the first ones of the splits with each other."""
+    first: dict[str, dict[str, str]] = {}
+    pairs = []
+    for one in same:
+        if one["split"] in first:
+            pairs.append([first[one["split"]], one])
+        else:
+            pairs += [[other, one] for other in first.values()]
+            first[one["split"]] = one
+    return pairs
+
+
+def _groups(splits: dict[str, Entries]) -> dict[str, Any] | None:
+    sizes = Counter(group for entries in splits.values() for group in entries.groups or ())
+    if not sizes:
+        return None
+    where = Counter(group for entries in splits.values() for group in set(entries.groups or ()))
+    name, largest = sizes.most_common(1)[0]
+    across = sorted(group for group, times in where.items() if times > 1)
+    return {"n": len(sizes), "largest": {"name": name, "n": largest}, "across": across}
+
+
+def words(findings: dict[str, Any]) -> list[str]:
+    """The findings of `check` as sentences."""
+    splits, names = findings["splits"], findings["class_names"]
+    told = ", ".join(f"{name} {part['n']:,}" for name, part in splits.items())
+    total = count(sum(part["n"] for part in splits.values()), "picture")
+    lines = [f"{findings['name']}: {total} of {count(len(names), 'class')} ({told})."]
+    train = splits["train"]["counts"]
+    small, large = min(train, key=train.get), max(train, key=train.get)
+    lines.append(f"In train a class has {train[small]:,} ({small}) to {train[large]:,} ({large}).")
+    if train[large] >= 3 * train[small]:
+        lines.append("They are unbalanced: look at each class's recall, not at accuracy alone.")
+    if train[small] < (2 if "test" in splits else 3):
+        lines.append(f"Class {small!r} is too small to be split: add pictures, or remove it.")
+    if findings["modes"]:
+        sizes = " and ".join(
+            f"{side}s from {s['min']} to {s['max']} (median {s['median']:g})"
+            for side, s in findings["sizes"].items()
+        )
+        modes = ", ".join(f"{mode} {n:,}" for mode, n in findings["modes"].items())
+        lines.append(f"They have {sizes} pixels; modes: {modes}.")
+    broken = [f"{x['id']} ({x['why']})" for x in findings["unreadable"]]
+    lines.append(
+        f"{count(len(broken), 'picture')} cannot be read: {some(broken)}. Mend or remove such "
+        "pictures, or train with --skip-broken."
+        if broken
+        else "All pictures can be read."
+    )
+    for where, what, mend in (
+        ("within", "within a split", "They count double, and are never parted by levelhead."),
+        ("across", "across splits", "They flatter the test: remove them; --strict-splits refuses."),
+    ):
+        pairs = [f"{a['id']} = {b['id']}" for a, b in findings["duplicates"][where]]
+        if pairs:
+            lines.append(f"{count(len(pairs), 'exact duplicate')} {what}: {some(pairs)}. {mend}")
+    if not any(findings["duplicates"].values()):
+        lines.append("No picture stands there twice.")
+    wrong = [
+        " = ".join(f"{x['id']} ({x['label']})" for x in same) for same in findings["contradictions"]
+    ]
+    if wrong:
+        lines.append(
+            f"Under two labels: {count(len(wrong), 'picture')}: {'; '.join(wrong[:10])}. "
+            "Correct one of the labels."
+        )
+    if (groups := findings["groups"]) is not None:
+        largest = f"{groups['largest']['name']}, {count(groups['largest']['n'], 'picture')}"
+        lines.append(f"{count(groups['n'], 'group')} (largest: {largest}), which are kept whole.")
+        if groups["across"]:
+            lines.append(f"Groups in several splits: {some(groups['across'])}. Move each into one.")
+    return [*lines, *findings["notes"]]

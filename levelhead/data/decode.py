@@ -1,0 +1,208 @@
+"""Reading one encoded picture right, whatever its mode; and measuring pictures by their headers.
+
+Pillow reads every header. Plain 8-bit RGB and grey pictures are then decoded by OpenCV (faster,
+the same pixels), all others by Pillow. Colour profiles are not applied; CMYK in a JPEG is taken to
+be inverted, as Adobe writes it and browsers read it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import statistics
+from functools import cache
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from levelhead.data.entries import Array, Entries, count
+from levelhead.errors import LevelheadError
+
+MOST_PIXELS = 178_956_970
+"""Pictures with more pixels than this are refused by their header (a decompression bomb)."""
+# Pillow's other formats run helper programs (EPS) or are no pictures one trains on.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2"}
+)
+"""Endings (lower case) of the files that are taken for pictures."""
+GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
+
+
+class Broken(Exception):
+    """Why one picture cannot be read (without its name)."""
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _open(stream: BinaryIO) -> Any:
+    """Pillow's lazy image: only the header is read. Raises Broken."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        image = Image.open(stream, formats=_formats())
+    except Image.DecompressionBombError:
+        raise Broken(f"more than {MOST_PIXELS:,} pixels (a decompression bomb?)") from None
+    except UnidentifiedImageError:
+        stream.seek(0)
+        start = stream.read(12)
+        raise Broken(f"not a picture (begins with {start!r})" if start else "empty file") from None
+    except Exception as error:  # a damaged header can raise nearly anything
+        raise Broken(f"damaged header ({error})") from None
+    if image.width * image.height > MOST_PIXELS:
+        raise Broken(
+            f"{image.width} x {image.height} is more than {MOST_PIXELS:,} pixels "
+            "(a decompression bomb?)"
+        )
+    return image
+
+
+def _turned(image: Any, data: bytes) -> bool:
+    """Whether EXIF says that the picture is to be turned or mirrored."""
+    if image.format == "PNG" and b"eXIf" not in data:
+        return False  # Pillow would decode the picture to look for it
+    try:
+        return bool(image.getexif().get(0x0112, 1) not in (0, 1))
+    except Exception:  # damaged EXIF: the pixels may still be good
+        return False
+
+
+def _plain(image: Any, data: bytes) -> bool:
+    """Whether OpenCV reads this picture like Pillow does, and would notice if it were cut off."""
+    if image.mode not in ("L", "RGB") or "transparency" in image.info:
+        return False
+    if image.format == "JPEG":  # older OpenCV paints what is missing of a JPEG grey, silently
+        return data.endswith(b"\xff\xd9")
+    if image.format == "PNG":
+        return data[24] == 8 and data.endswith(b"IEND\xaeB`\x82")
+    return bool(image.format == "WEBP")
+
+
+def _convert(image: Any) -> Array:
+    """Pillow's image -> uint8 [H,W] or [H,W,3]; transparent pixels lie on white."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG")):
+        return (np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)
+    if image.mode in ("I", "F"):
+        raise Broken("32-bit pixels, whose range nothing tells; save as 8 or 16 bit")
+    grey = image.mode in GREY
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+        return np.asarray(image.getchannel("R") if grey else image.convert("RGB"))
+    return np.asarray(image.convert("L" if grey else "RGB"))
+
+
+def pixels(data: bytes) -> Array:
+    """Decode one picture: bytes -> uint8 [H,W] if it is grey, else [H,W,3] RGB, upright.
+
+    16-bit values are cut to their high byte. Raises Broken if the picture is damaged, cut off,
+    too large, or none at all.
+    """
+    import cv2
+    from PIL import ImageOps
+
+    with _open(io.BytesIO(data)) as image:
+        turned = _turned(image, data)
+        if not turned and _plain(image, data):
+            flag = cv2.IMREAD_GRAYSCALE if image.mode == "L" else cv2.IMREAD_COLOR
+            try:
+                array = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+            except cv2.error:
+                array = None  # Pillow will say why
+            if array is not None and array.shape[1::-1] == image.size:
+                return array if array.ndim == 2 else cv2.cvtColor(array, cv2.COLOR_BGR2RGB)
+        try:
+            return _convert(ImageOps.exif_transpose(image) if turned else image)
+        except Broken:
+            raise
+        except Exception as error:
+            raise Broken(f"damaged or cut off ({error})") from None
+
+
+def header(stream: BinaryIO) -> tuple[str, int, int]:
+    """(Pillow's mode, width, height) without decoding. A grey palette counts as L."""
+    with _open(stream) as image:
+        mode, palette = image.mode, image.palette
+        if mode == "P" and palette is not None and palette.rawmode in ("RGB", None):
+            colours = np.frombuffer(bytes(palette.palette), np.uint8)
+            colours = colours[: len(colours) // 3 * 3].reshape(-1, 3)
+            mode = "L" if (colours == colours[:, :1]).all() else mode
+        return mode, image.width, image.height
+
+
+def digest(array: Array) -> int:
+    """64-bit BLAKE2b of the pixels and their shape; [H,W] and [H,W,1] are the same."""
+    shape = "x".join(map(str, (*array.shape[:2], array.shape[2] if array.ndim == 3 else 1)))
+    state = hashlib.blake2b(shape.encode(), digest_size=8)
+    state.update(np.ascontiguousarray(array).data)
+    return int.from_bytes(state.digest(), "little")
+
+
+def fit(
+    array: Array, size: int | None, channels: int, resize: Literal["crop", "squash"] | str
+) -> Array:
+    """Bring uint8 [H,W] or [H,W,C] to [size,size,channels] (None: keep the size).
+
+    `crop` keeps the centre square, `squash` changes the proportions. Shrinking averages areas,
+    enlarging is cubic. Colour becomes luma (0.299 R + 0.587 G + 0.114 B), grey is repeated.
+    """
+    import cv2
+
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim == 3 and channels == 1:
+        array = cv2.cvtColor(array, cv2.COLOR_RGB2GRAY)
+    if size is not None and array.shape[:2] != (size, size):
+        if resize == "crop":
+            side = min(array.shape[:2])
+            top, left = ((length - side) // 2 for length in array.shape[:2])
+            array = array[top : top + side, left : left + side]
+        height, width = (min(length, size) for length in array.shape[:2])
+        if (height, width) != array.shape[:2]:
+            array = cv2.resize(array, (width, height), interpolation=cv2.INTER_AREA)
+        if (height, width) != (size, size):
+            array = cv2.resize(array, (size, size), interpolation=cv2.INTER_CUBIC)
+    if array.ndim == 2:
+        array = np.repeat(array[:, :, None], channels, axis=2)
+    return array
+
+
+def measure(entries: Entries, sample: int = 200) -> tuple[int, int]:
+    """(median short side in pixels, 1 if all are grey else 3) of a sample of at most 200.
+
+    Raises LevelheadError if none of them can be read.
+    """
+    if entries.images is not None:
+        return min(entries.images.shape[1:3]), entries.images.shape[3]
+    assert entries.read is not None
+    # Eight runs of neighbours: a shard's row groups are read whole.
+    run = max(sample // 8, 1)
+    starts = np.linspace(0, max(len(entries) - run, 0), 8).astype(int)
+    index = sorted({i for start in starts for i in range(start, min(start + run, len(entries)))})
+    sides, grey, why = [], True, ""
+    for i in index:
+        try:
+            with entries.read.open(i) as stream:
+                mode, width, height = header(stream)
+        except (Broken, OSError) as error:
+            why = why or f"{entries.ids[i]}: {reason(error)}"
+            continue
+        sides.append(min(width, height))
+        grey = grey and mode in GREY
+    if not sides:
+        raise LevelheadError(f"{why}; nor can any of {count(len(index), 'picture')} tried be read")
+    return int(statistics.median(sides)), 1 if grey else 3
+
+
+def reason(error: Broken | OSError) -> str:
+    """Why a picture could not be read, without its name."""
+    return str(error) if isinstance(error, Broken) else (error.strerror or str(error))

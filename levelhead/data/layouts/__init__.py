@@ -1,0 +1,60 @@
+"""Layouts: the kinds of sources that `scan` can list.
+
+Each source is a file here and a line in `LAYOUTS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from levelhead.data.entries import Listing
+from levelhead.data.layouts import digits, folder, idx, npz, parquet, table
+from levelhead.errors import LevelheadError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One kind of source: whether it is there (cheap), how to list it, and words about it."""
+
+    here: Callable[[Path], bool]
+    read: Callable[[Path, str], Listing]
+    words: str
+
+
+LAYOUTS: dict[str, Layout] = {
+    "digits": Layout(digits.here, digits.read, digits.WORDS),
+    "labels.csv": Layout(table.here, table.read, table.WORDS),
+    "npz": Layout(npz.here, npz.read, npz.WORDS),
+    "idx": Layout(idx.here, idx.read, idx.WORDS),
+    "parquet": Layout(parquet.here, parquet.read, parquet.WORDS),
+    "folder": Layout(folder.here, folder.read, folder.WORDS),
+}
+"""The kinds of sources, in the order in which they are tried."""
+
+
+def scan(data: str, *, group_column: str = "group") -> Listing:
+    """List the pictures of a source without decoding them.
+
+    `data` is the word `digits`, or the path of a file or folder in one of the layouts of
+    `LAYOUTS`; `group_column` names the column of groups in a labels.csv or parquet file.
+    Raises LevelheadError if nothing is there, nothing matches, or no classifier can come of it.
+    """
+    path = Path(data) if data == "digits" else Path(data).expanduser().absolute()
+    try:
+        found = [kind for kind, layout in LAYOUTS.items() if layout.here(path)]
+        if not found:
+            wanted = "; ".join(layout.words for layout in LAYOUTS.values())
+            there = "no data in a known layout" if path.exists() else "no such file or folder"
+            raise LevelheadError(f"{data}: {there}; give one of: {wanted}")
+        listing = LAYOUTS[found[0]].read(path, group_column)
+    except OSError as error:
+        raise LevelheadError(
+            f"{error.filename or path}: cannot be read ({error.strerror or error})"
+        ) from None
+    if found[1:]:
+        note = f"Read as {found[0]}; what looks like {' and '.join(found[1:])} there is not used."
+        listing = dataclasses.replace(listing, notes=(note, *listing.notes))
+    return listing

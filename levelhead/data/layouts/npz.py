@@ -1,0 +1,89 @@
+"""NumPy .npz: `images` and `labels`, or x_train, y_train, x_test, y_test and their kin."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from levelhead.data.entries import Array, Listing
+from levelhead.data.listing import Found, finish
+from levelhead.errors import LevelheadError
+
+WORDS = (
+    "npz: images uint8 [N,H,W] or [N,H,W,C] and labels [N], or x_train, y_train, x_test, y_test "
+    "(or train_images, train_labels and so on); if wanted classes and groups"
+)
+SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+PAIRS = {  # (pictures, labels, groups) -> split
+    ("images", "labels", "groups"): "train",
+    **{(f"x_{s}", f"y_{s}", f"groups_{s}"): split for s, split in SPLITS.items()},
+    **{(f"{s}_images", f"{s}_labels", f"{s}_groups"): split for s, split in SPLITS.items()},
+}
+
+
+def _file(path: Path) -> Path | None:
+    """The file itself, or a folder's only .npz if it holds pictures."""
+    if not path.is_dir():
+        return path if path.suffix.lower() == ".npz" and path.is_file() else None
+    inside = list(path.glob("*.npz"))
+    if len(inside) != 1 or not zipfile.is_zipfile(inside[0]):
+        return None
+    with zipfile.ZipFile(inside[0]) as archive:
+        names = {name.removesuffix(".npy") for name in archive.namelist()}
+    return inside[0] if any(x in names for x, _, _ in PAIRS) else None
+
+
+def here(path: Path) -> bool:
+    """Whether this is an .npz file, or a folder with exactly one, of pictures."""
+    return _file(path) is not None
+
+
+def _arrays(path: Path) -> dict[str, Array]:
+    """The arrays it needs, never unpickling. Raises LevelheadError for objects and damage."""
+    wanted = {"classes", *(name for names in PAIRS for name in names)}
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files if name in wanted}
+    # TypeError: a single array (.npy) under this name.
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        if "pickle" in str(error).lower() and zipfile.is_zipfile(path):
+            raise LevelheadError(
+                f"{path}: holds Python objects, which are never loaded as they can run code; "
+                "save plain arrays of numbers or strings"
+            ) from None
+        raise LevelheadError(f"{path}: not an npz that can be read ({error})") from None
+
+
+def read(path: Path, group_column: str) -> Listing:
+    """The arrays of the file; ids are `train/0`, `test/0`.
+
+    Without `classes`, the classes are the labels that occur. Raises LevelheadError for pickled
+    objects and pixels that are not uint8.
+    """
+    file = _file(path)
+    assert file is not None
+    arrays = _arrays(file)
+    found: dict[str, Found] = {}
+    for (x, y, g), split in PAIRS.items():
+        if x not in arrays or split in found:
+            continue
+        if y not in arrays:
+            raise LevelheadError(f"{file}: {x} without {y}; wanted {WORDS}")
+        images, labels = arrays[x], arrays[y]
+        if images.dtype != np.uint8:
+            raise LevelheadError(
+                f"{file}: {x} is {images.dtype}; save uint8 from 0 to 255 "
+                "(for floats in 0 to 1: (x * 255).round().astype('uint8'))"
+            )
+        images = np.ascontiguousarray(images[..., None] if images.ndim == 3 else images)
+        labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+        groups = [str(group) for group in arrays[g].tolist()] if g in arrays else None
+        ids = [f"{split}/{i}" for i in range(len(images))]
+        found[split] = Found(ids, labels.tolist(), groups, images)
+    if not found:
+        raise LevelheadError(f"{file}: no pictures (an array images or x_train); wanted {WORDS}")
+    names = [str(v) for v in arrays["classes"].ravel()] if "classes" in arrays else None
+    return finish(str(path), path.name if path.is_dir() else path.stem, found, names)

@@ -1,0 +1,110 @@
+"""Decode what a listing names into arrays of pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from levelhead.data.cache import decode_split
+from levelhead.data.entries import Dataset, Entries, Examples, Listing, count
+from levelhead.data.layouts import folder
+from levelhead.errors import LevelheadError
+
+
+def load(
+    listing: Listing,
+    *,
+    image_size: int | None,
+    channels: int,
+    resize: str = "crop",
+    skip_broken: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Decode a listing on all cores, or take it from the cache of an earlier run.
+
+    Pictures become uint8 [N,image_size,image_size,channels]; `image_size` None keeps their own
+    size, which must then be one. `resize` is `crop` (centre square) or `squash`; `progress` is
+    called with (pictures done, all). Raises LevelheadError naming the first picture that cannot
+    be read, unless `skip_broken` leaves such pictures out and lists them in `skipped`.
+    """
+    total = sum(len(entries) for entries in listing.splits.values())
+    splits: dict[str, Examples] = {}
+    notes = list(listing.notes)
+    skipped: list[tuple[str, str]] = []
+    done = 0
+    for name, entries in listing.splits.items():
+
+        def tell(part: int, _: int, before: int = done) -> None:
+            if progress is not None:
+                progress(before + part, total)
+
+        made = decode_split(
+            entries, image_size=image_size, channels=channels, resize=resize, progress=tell
+        )
+        examples = Examples(made.images, entries.labels, entries.ids, made.digests, entries.groups)
+        if made.broken:
+            skipped += [(entries.ids[i], why) for i, why in made.broken.items()]
+            whole = np.setdiff1d(np.arange(len(entries)), list(made.broken))
+            examples = examples.take(whole)
+        splits[name] = examples
+        if made.note and made.note not in notes:
+            notes.append(made.note)
+        done += len(entries)
+    if skipped and not skip_broken:
+        first, why = skipped[0]
+        more = f" ({count(len(skipped) - 1, 'picture')} more)" if skipped[1:] else ""
+        raise LevelheadError(
+            f"{first}: {why}{more}; mend or remove it, or leave such pictures out "
+            "with --skip-broken"
+        )
+    sizes = {examples.images.shape[1:] for examples in splits.values()}
+    if len(sizes) > 1:
+        raise LevelheadError(
+            f"{listing.source}: the splits' pictures differ in size; give --image-size"
+        )
+    for name, examples in splits.items():
+        counts = np.bincount(examples.labels, minlength=len(listing.class_names))
+        if name != "validation" and not counts.all():
+            lost = listing.class_names[int(counts.argmin())]
+            raise LevelheadError(f"{listing.source}: no picture of {lost!r} in {name} can be read")
+    told = repr((listing.class_names, sorted((s, e.hash()) for s, e in splits.items())))
+    splits = {name: splits[name] for name in ("train", "validation", "test") if name in splits}
+    return Dataset(
+        listing.name,
+        listing.source,
+        listing.class_names,
+        splits,
+        hashlib.sha256(told.encode()).hexdigest(),
+        tuple(notes),
+        tuple(skipped),
+    )
+
+
+def pictures(
+    paths: Sequence[Path],
+    *,
+    image_size: int,
+    channels: int,
+    resize: str = "crop",
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Examples, tuple[tuple[str, str], ...]]:
+    """Decode loose files to predict on: (those that can be read, (id, why) of the others).
+
+    Ids are the paths as given; labels are -1. Nothing is cached.
+    """
+    ids = tuple(map(str, paths))
+    entries = Entries(ids, np.full(len(ids), -1), read=folder.Files(tuple(paths)))
+    made = decode_split(
+        entries,
+        image_size=image_size,
+        channels=channels,
+        resize=resize,
+        progress=progress,
+        cached=False,
+    )
+    whole = np.setdiff1d(np.arange(len(ids)), list(made.broken))
+    examples = Examples(made.images, entries.labels, ids, made.digests).take(whole)
+    return examples, tuple((ids[i], why) for i, why in made.broken.items())

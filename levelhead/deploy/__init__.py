@@ -1,0 +1,1 @@
+"""Deploy: acting on new images with a trained run."""

@@ -1,0 +1,64 @@
+"""Files: written whole or not at all, read with an error that names them; where caches lie."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from levelhead.errors import LevelheadError
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a whole file or nothing of it. Raises LevelheadError when the disk is full."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise LevelheadError(
+            f"{path}: cannot be written ({error.strerror}); free some space, then "
+            "levelhead resume goes on where training stopped"
+        ) from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON that every reader accepts: NaN and infinity are refused."""
+    write(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON. Raises LevelheadError if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LevelheadError(
+            f"{path}: missing; training has not finished: levelhead resume {path.parent}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise LevelheadError(
+            f"{path}: cannot be read ({error}); restore it or train anew"
+        ) from None
+
+
+def write_rows(path: Path, rows: list[Any]) -> None:
+    """Write a list of dataclasses as CSV."""
+    text = io.StringIO()
+    names = [field.name for field in dataclasses.fields(rows[0])] if rows else []
+    table = csv.DictWriter(text, names, lineterminator="\n")
+    table.writeheader()
+    table.writerows(dataclasses.asdict(row) for row in rows)
+    write(path, text.getvalue())
+
+
+def cache_folder() -> Path:
+    """`$LEVELHEAD_CACHE`, or the user's cache folder; not created here."""
+    import platformdirs
+
+    return Path(os.environ.get("LEVELHEAD_CACHE") or platformdirs.user_cache_dir("levelhead"))

@@ -1,0 +1,30 @@
+"""Findings: what Outputs say about a classifier, as numbers with intervals and as sentences.
+
+`judge` measures, `audit` adds advice on one set of predictions, `calibrate` fits on one set and
+judges on another, `decide` sets thresholds and tells what they are worth.
+"""
+
+from levelhead.judging.audit import Audited, audit, audited, cross_fitted
+from levelhead.judging.calibrate import Calibrated, calibrate
+from levelhead.judging.decide import Decided, decide
+from levelhead.judging.findings import run_findings
+from levelhead.judging.judge import SCHEMA, classification_report, confidence_gap, confusion, judge
+from levelhead.judging.words import words
+
+__all__ = [
+    "SCHEMA",
+    "Audited",
+    "Calibrated",
+    "Decided",
+    "audit",
+    "audited",
+    "calibrate",
+    "classification_report",
+    "confidence_gap",
+    "confusion",
+    "cross_fitted",
+    "decide",
+    "judge",
+    "run_findings",
+    "words",
+]

@@ -1,0 +1,174 @@
+"""Auditing one set of predictions: what they are worth, and advice on what would mend them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from levelhead.calibrators import CALIBRATORS
+from levelhead.calibrators.matrix import folds as deal
+from levelhead.decisions import SCORES, ood, risk_coverage, threshold_for_risk
+from levelhead.decisions.threshold import RISKS
+from levelhead.errors import LevelheadError
+from levelhead.judging.calibrate import check_methods, ranked_and_chosen, ranking
+from levelhead.judging.judge import classification_report, judge
+from levelhead.judging.words import about, doubt, nll_change, threshold_words, verdict
+from levelhead.metrics import HEADLINE, ece
+from levelhead.outputs import Outputs
+from levelhead.statistics.binning import BINS
+from levelhead.statistics.calibration_error import (
+    absolute_error,
+    consistency,
+    examples_needed_for_calibration,
+)
+
+RANKED = 20_000
+"""Calibrators are ranked on so many examples at most: more would not change the order."""
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What an audit found, and the outputs calibrated fold by fold as it advises."""
+
+    findings: dict[str, Any]
+    after: Outputs | None
+
+
+def audit(outputs: Outputs, **choices: Any) -> dict[str, Any]:
+    """The findings of `audited`, which says what `choices` there are."""
+    return audited(outputs, **choices).findings
+
+
+def audited(
+    outputs: Outputs,
+    *,
+    risk: float = 0.01,
+    methods: Sequence[str] | None = None,
+    outside: Outputs | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    bins: int = BINS,
+) -> Audited:
+    """Judge one set of predictions, and say what would mend them: advice, not applied.
+
+    A judgement (`judge`) with more: `calibrated`, how likely a calibrated model is to look like
+    this (p-value), and how many examples would tell; `advice`, what each calibrator does to
+    examples it was not fitted on (`methods`: default all), and the metrics before and after the
+    one to choose; `selective`, the scores of certainty and the thresholds that keep each risk,
+    `risk` among them, with a guarantee; `outside`, where given, how far other examples are told
+    apart; `report` by class; `words`. `temperature` is the fit on all examples: `metrics` are
+    those of the outputs as given. Raises LevelheadError for methods, risks and bins that cannot be.
+    """
+    check_methods(methods)
+    kept = selective(outputs, sorted({*RISKS, risk}))
+    choices: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed, "bins": bins}
+    found = judge(outputs, **choices)
+    found["bins"] = bins
+    found["calibrated"] = _could_be_calibrated(outputs, level, resamples, seed, bins)
+    advice, after = _advice(outputs, methods, **choices)
+    found["temperature"] = advice.pop("temperature")
+    if after is not None:
+        advice["before"] = {name: found["metrics"][name] for name in HEADLINE}
+        advice["after"] = judge(after, metrics=HEADLINE, **choices)["metrics"]
+    found["advice"] = advice
+    found["selective"] = kept
+    if outside is not None:
+        found["outside"] = {"n": len(outside)} | ood.separate(outputs, outside, level=level)
+    found["report"] = classification_report(outputs)
+    choices.pop("bins")
+    said = [doubt(outputs), verdict(outputs, found["calibrated"], **choices)]
+    if after is not None:
+        said.append(nll_change(outputs, after, advice["method"], advice=True, **choices))
+    said += [*advice["words"], threshold_words(kept, risk), *about(outputs, level)]
+    found["words"] = [sentence for sentence in said if sentence]
+    return Audited(found, after)
+
+
+def _could_be_calibrated(
+    outputs: Outputs, level: float, resamples: int, seed: int, bins: int
+) -> dict[str, Any]:
+    """The consistency test of the ECE, and how many examples it would need to tell."""
+    cells, error = ece.cells(ece.prepare(outputs, bins)), absolute_error
+    return {
+        "test": "consistency resampling of the ECE (Bröcker & Smith 2007)",
+        "resamples": resamples,
+        "ece": float(error(cells.residual, cells.count)),
+        "p_value": consistency(cells, error, resamples, seed),
+        "needed": examples_needed_for_calibration(cells, error, level, seed=seed),
+    }
+
+
+def _advice(
+    outputs: Outputs, methods: Sequence[str] | None, **choices: Any
+) -> tuple[dict[str, Any], Outputs | None]:
+    """The ranking of calibrators, the choice, and outputs calibrated fold by fold with it."""
+    advice: dict[str, Any] = {
+        "text": "advice, not applied", "method": None, "n": len(outputs), "ranking": [],
+        "before": None, "after": None, "temperature": None, "words": [],
+    }  # fmt: skip
+    try:
+        few = outputs
+        if len(outputs) > RANKED:
+            draw = torch.Generator().manual_seed(choices["seed"])
+            few = outputs.take(torch.randperm(len(outputs), generator=draw)[:RANKED].sort().values)
+            advice["n"] = RANKED
+        where = "these examples: advice, not applied"
+        fitted = CALIBRATORS["temperature"].fit_outputs(outputs, fitted_on=where)
+        advice["temperature"] = fitted.summary()
+        ranked, method, sentence = ranked_and_chosen(
+            few, methods, choices["seed"], choices["level"]
+        )
+        advice["ranking"] = ranking(ranked)
+        advice["method"] = method
+        advice["words"] = [sentence]
+        if method == "none":
+            return advice, None
+        after = cross_fitted(outputs, method, seed=choices["seed"])
+        if method == "temperature":
+            advice["words"].append(fitted.sentence())
+        advice["words"].append(
+            "That is advice, not applied: fit it on examples that neither trained nor judge the "
+            "model (levelhead calibrate VALIDATION --apply TEST)."
+        )
+        return advice, after
+    except LevelheadError as error:
+        advice["reason"] = str(error)
+        advice["words"] = [f"No calibrator: {error}."]
+        return advice, None
+
+
+def cross_fitted(outputs: Outputs, method: str, folds: int = 5, seed: int = 0) -> Outputs:
+    """Each fold of the examples calibrated by `method` fitted on the other folds."""
+    fold = deal(outputs.labels, folds, seed)
+    bare = Outputs(outputs.kind, outputs.scores, outputs.labels, outputs.class_names)
+    scores = torch.empty_like(outputs.scores, dtype=torch.float64)
+    kind = outputs.kind
+    for f in range(folds):
+        part, rest = ((fold == f).nonzero().squeeze(1), (fold != f).nonzero().squeeze(1))
+        after = CALIBRATORS[method].fit_outputs(bare.take(rest)).apply(bare.take(part))
+        scores[part], kind = after.scores, after.kind
+    return dataclasses.replace(outputs, kind=kind, scores=scores)
+
+
+def selective(outputs: Outputs, risks: Sequence[float]) -> dict[str, Any]:
+    """Risk–coverage areas of every score, and thresholds of the top probability for `risks`.
+
+    The thresholds are set on these examples, which fitted nothing: the guarantee is for examples
+    to come. A score that the outputs cannot give is None with a reason.
+    """
+    errors = 1 - outputs.rows.correct
+    scores: dict[str, Any] = {}
+    for name, score in SCORES.items():
+        if reason := score.missing(outputs):
+            scores[name] = {"aurc": None, "eaurc": None, "reason": reason}
+        else:
+            curve = risk_coverage(score.of(outputs), errors)
+            scores[name] = {"aurc": curve.aurc, "eaurc": curve.eaurc}
+    certainty = SCORES["msp"].of(outputs)
+    kept = [threshold_for_risk(certainty, errors, risk).as_json() for risk in risks]
+    return {"score": "msp", "scores": scores, "thresholds": kept}

@@ -1,0 +1,137 @@
+"""Deciding: thresholds, sets and cheapest choices, set on validation and judged on test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from levelhead.calibrators import CALIBRATORS
+from levelhead.decisions import (
+    SCORES,
+    apply_threshold,
+    conformal,
+    fit_pnorm,
+    halves,
+    ood,
+    risk_coverage,
+    threshold_for_risk,
+)
+from levelhead.decisions import costs as pricing
+from levelhead.decisions.costs import Costs
+from levelhead.decisions.threshold import RISKS
+from levelhead.errors import LevelheadError
+from levelhead.judging.calibrate import check_methods, ranked_and_chosen, refuse
+from levelhead.judging.judge import SCHEMA
+from levelhead.judging.words import decision_words
+from levelhead.outputs import Outputs
+
+METHODS: tuple[conformal.Method, ...] = ("lac", "aps", "raps")
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What was decided, and the certainties and errors on test that figures draw."""
+
+    findings: dict[str, Any]
+    certainty: dict[str, Tensor]  # by score, float64 [N]
+    errors: Tensor  # float64 [N], 1.0 where the answer is wrong
+
+
+def decide(
+    validation: Outputs,
+    test: Outputs,
+    *,
+    risk: float = 0.01,
+    alpha: float = 0.1,
+    methods: Sequence[str] | None = None,
+    costs: Costs | None = None,
+    abstain_price: float | None = None,
+    outside: Outputs | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Decided:
+    """When to answer, what set to give, what to choose; what each is worth on test.
+
+    Validation is halved: A fits the calibrator and the exponent of the p-norm score, B sets the
+    thresholds (learn then test: the risk holds with probability `level`) and the conformal
+    quantiles (`alpha`), so that both guarantees hold. Findings: `{"schema", "n", "calibrator",
+    "scores", "threshold", "thresholds", "conformal", "costs", "outside", "words"}`; a block that
+    cannot be is None. Raises LevelheadError as `calibrate` does.
+    """
+    check_methods(methods)
+    refuse(validation, test)
+    first, second = halves(validation, seed)
+    found: dict[str, Any] = {
+        "schema": SCHEMA,
+        "n": {"fit": len(first), "set": len(second), "test": len(test)},
+        "calibrator": None, "scores": {}, "conformal": None, "costs": None, "outside": None,
+    }  # fmt: skip
+    raw = {"set": second, "test": test}
+    ready = raw
+    if validation.kind != "confidence":
+        try:
+            _, method, why = ranked_and_chosen(first, methods, seed, level)
+        except LevelheadError as error:  # too few, or a zero that none mends: decide without
+            method, why = "none", f"No calibrator: {error}."
+        found["calibrator"] = {"method": method, "reason": why}
+        if method != "none":
+            fitted = CALIBRATORS[method].fit_outputs(first, fitted_on="half of validation")
+            found["calibrator"]["calibration"] = fitted.to_json()
+            ready = {name: fitted.apply(part) for name, part in raw.items()}
+    best = "msp"
+    scores = {n: SCORES[n] for n in ("msp", "margin", "entropy") if not SCORES[n].missing(second)}
+    if validation.kind == "logits":
+        fitted_norm = fit_pnorm(first)
+        found["pnorm"] = fitted_norm.as_json()
+        scores[fitted_norm.score.name] = fitted_norm.score
+        best = fitted_norm.score.name
+    for name, score in scores.items():
+        # The p-norm is that of the logits as they came: a calibrator may bend them.
+        parts = raw if name.startswith("pnorm") else ready
+        found["scores"][name] = _score(name, score, parts["set"], parts["test"], risk, level)
+    found["score"] = best
+    found["threshold"] = found["scores"][best]
+    parts = raw if best.startswith("pnorm") else ready
+    certainty, errors = scores[best].of(parts["set"]), 1 - parts["set"].rows.correct
+    found["thresholds"] = []
+    for wanted in sorted({*RISKS, risk}):
+        chosen = threshold_for_risk(certainty, errors, wanted, confidence=level, score=best)
+        row = {"set": chosen.as_json(), "test": apply_threshold(chosen, parts["test"], level)}
+        found["thresholds"].append(row)
+    if validation.kind != "confidence":
+        found["conformal"] = {}
+        for way in METHODS:
+            made = conformal.fit(ready["set"], alpha, way, seed)
+            worth = conformal.evaluate(made, ready["test"], level)
+            promise = {"guarantee": made.guarantee(), "expected": made.coverage_range(level)}
+            found["conformal"][way] = {"fitted": made.to_json(), "test": worth} | promise
+    if costs is not None:
+        if validation.kind == "confidence":
+            raise LevelheadError("costs: need the probabilities of all classes, not one confidence")
+        found["costs"] = pricing.evaluate(ready["test"], costs, abstain_price, level=level)
+    if outside is not None:
+        found["outside"] = {"n": len(outside)} | ood.separate(test, outside, level=level)
+    found["words"] = decision_words(found, risk, alpha)
+    sure = {
+        n: s.of(raw["test"] if n.startswith("pnorm") else ready["test"]) for n, s in scores.items()
+    }
+    return Decided(found, sure, 1 - ready["test"].rows.correct)
+
+
+def _score(
+    name: str, score: Any, setting: Outputs, test: Outputs, risk: float, level: float
+) -> dict[str, Any]:
+    """One score: its areas on test, and its threshold for `risk`, set on one half and tested."""
+    curve = risk_coverage(score.of(test), 1 - test.rows.correct)
+    certainty, errors = score.of(setting), 1 - setting.rows.correct
+    threshold = threshold_for_risk(certainty, errors, risk, confidence=level, score=name)
+    return {
+        "title": score.title,
+        "aurc": curve.aurc,
+        "eaurc": curve.eaurc,
+        "set": threshold.as_json(),
+        "test": apply_threshold(threshold, test, level),
+    }

@@ -1,0 +1,165 @@
+"""Judging Outputs: every metric with its interval, the confusion matrix, the report by class."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from levelhead.calibrators import Calibrator, Temperature
+from levelhead.errors import LevelheadError
+from levelhead.metrics import METRICS, intervals_of, reason
+from levelhead.outputs import Outputs
+from levelhead.statistics.binning import BINS
+from levelhead.statistics.examples import ANALYTIC, Interval, mean_interval, normal_quantile, wilson
+
+SCHEMA = 1
+MOST_BINS = 1000
+
+
+def judge(
+    outputs: Outputs,
+    *,
+    calibrator: Calibrator | None = None,
+    metrics: Sequence[str] | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    bins: int = BINS,
+) -> dict[str, Any]:
+    """Every metric (or those named) with its interval, in the JSON schema of DESIGN.md.
+
+    With `calibrator` (fitted elsewhere) the outputs are calibrated first, and `temperature` says
+    how. Outputs with groups are also judged group by group, under `groups`. `bins` is that of the
+    binned metrics. Fractions, natural logarithms; what is not finite is None beside a `reason`.
+    Raises LevelheadError for bins that cannot be.
+    """
+    if not 1 <= bins <= MOST_BINS:
+        raise LevelheadError(f"bins {bins}: must be from 1 to {MOST_BINS:,}, for example 15")
+    if calibrator is not None:
+        outputs = calibrator.apply(outputs)
+    choices: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed, "bins": bins}
+    found, methods = _metrics(outputs, metrics or tuple(METRICS), **choices)
+    judged: dict[str, Any] = {
+        "schema": SCHEMA,
+        "n": len(outputs),
+        "classes": outputs.classes,
+        "class_names": list(outputs.class_names),
+        "interval": {"level": level, "method": methods, "resamples": resamples},
+        "metrics": found,
+        "temperature": calibrator.summary() if isinstance(calibrator, Temperature) else None,
+    }
+    if outputs.groups is not None:
+        names = np.array(outputs.groups)
+        judged["groups"] = {}
+        for group in np.unique(names).tolist():
+            part = outputs.take(np.flatnonzero(names == group))
+            cells = _metrics(part, tuple(found), **choices)[0]
+            judged["groups"][group] = {"n": len(part), "metrics": cells}
+    return judged
+
+
+def _metrics(
+    outputs: Outputs, names: Sequence[str], *, bins: int, **choices: Any
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Values with intervals, nulls beside a reason; and how each interval was found."""
+    found: dict[str, Any] = {}
+    methods: dict[str, str] = {}
+    ready: dict[str, Any] = {}
+    for name in names:
+        metric = METRICS[name]
+        found[name] = {"value": None, "low": None, "high": None}
+        if (why := reason(metric, outputs)) is not None:
+            found[name]["reason"] = why
+            continue
+        binned = "bins" in inspect.signature(metric.prepare).parameters
+        more: dict[str, Any] = {"bins": bins} if binned else {}
+        ready[name] = metric.prepare(outputs, **more)
+        if len(outputs) > ANALYTIC:  # no bootstrap to share: one at a time, for the memory
+            methods |= _fill(found, ready, outputs, choices)
+            ready = {}
+    methods |= _fill(found, ready, outputs, choices)
+    return found, methods
+
+
+def _fill(
+    found: dict[str, Any], ready: dict[str, Any], outputs: Outputs, choices: dict[str, Any]
+) -> dict[str, str]:
+    """Put values and intervals of what is prepared into `found`; returns how each was made."""
+    ends = intervals_of([(METRICS[n], prepared) for n, prepared in ready.items()], **choices)
+    for (name, prepared), end in zip(ready.items(), ends, strict=True):
+        value = number(METRICS[name].value(prepared)[name])
+        alone = len(outputs) == 1 and end.low == end.high  # one example, resampled, is no interval
+        low, high = (None, None) if alone else (number(end.low), number(end.high))
+        found[name] = {"value": value, "low": low, "high": high}
+        if value is None:
+            found[name] |= {"low": None, "high": None, "reason": "the scores are too large for it"}
+    return {name: end.method for name, end in zip(ready, ends, strict=True)}
+
+
+def confusion(outputs: Outputs) -> Tensor:
+    """Counts, int64 [K, K]: row the true class, column the prediction."""
+    k = outputs.classes
+    cells = outputs.labels * k + outputs.predictions()
+    return torch.bincount(cells, minlength=k * k).view(k, k)
+
+
+def classification_report(outputs: Outputs) -> dict[str, Any]:
+    """Precision, recall, F1 and support of each class, and their macro and weighted means.
+
+    `{"classes": [{"name", "precision", "recall", "f1", "support", "predicted"}], "macro": {…},
+    "weighted": {…}}`. Precision of a class never predicted, recall of one without examples are
+    undefined: None, and left out of the means (scikit-learn's zero_division=nan).
+    """
+    counts = confusion(outputs).double()
+    hits, support, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
+    parts = {
+        "precision": hits / predicted,
+        "recall": hits / support,
+        "f1": 2 * hits / (support + predicted),
+    }
+    classes = [
+        {"name": name}
+        | {part: number(values[k]) for part, values in parts.items()}
+        | {"support": int(support[k]), "predicted": int(predicted[k])}
+        for k, name in enumerate(outputs.class_names)
+    ]
+    means = {}
+    for kind, weight in (("macro", torch.ones_like(support)), ("weighted", support)):
+        means[kind] = {
+            part: number((values.nan_to_num(0) * weight).sum() / weight[~values.isnan()].sum())
+            for part, values in parts.items()
+        }
+    return {"classes": classes, **means}
+
+
+def confidence_gap(
+    outputs: Outputs, *, level: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> tuple[float, Interval]:
+    """Mean confidence minus accuracy (above 0: overconfident), with its interval.
+
+    The bootstrap's interval, widened to the one that a calibrated model of these confidences
+    would have: where (nearly) every answer is right, resampling cannot see how many errors to
+    expect. Where all are right, or none, also to Wilson's of the accuracy, for a model that
+    allows no error at all.
+    """
+    rows = outputs.rows
+    differences = rows.confidence - rows.correct
+    gap = float(differences.mean())
+    found = mean_interval(differences, level, resamples, seed)
+    errors = rows.confidence * (1 - rows.confidence)
+    half = normal_quantile(level) * math.sqrt(float(errors.mean()) / len(outputs))
+    ends = [found.low, found.high, gap - half, gap + half]
+    if (right := int(rows.correct.sum())) in (0, len(outputs)):
+        ends += [float(rows.confidence.mean()) - end for end in wilson(right, len(outputs), level)]
+    return gap, Interval(max(min(ends), -1.0), min(max(ends), 1.0), found.method)
+
+
+def number(value: Any) -> float | None:
+    """A float, or None where it is not finite: JSON has no NaN."""
+    return float(value) if math.isfinite(float(value)) else None

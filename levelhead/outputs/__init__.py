@@ -1,0 +1,15 @@
+"""Outputs: what a classifier said about labelled examples; every judgement is a function of it."""
+
+from levelhead.outputs.outputs import Outputs, Rows, log_probabilities, probabilities
+from levelhead.outputs.read import read_people, read_predictions
+from levelhead.outputs.validate import Kind
+
+__all__ = [
+    "Kind",
+    "Outputs",
+    "Rows",
+    "log_probabilities",
+    "probabilities",
+    "read_people",
+    "read_predictions",
+]

@@ -1,0 +1,346 @@
+"""Outputs: what a classifier said about labelled examples.
+
+Every judgement and every study is a function of Outputs. Whether the scores are logits or
+probabilities is a type, stated by whoever made them and never guessed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from levelhead.errors import LevelheadError
+from levelhead.outputs.coerce import (
+    floats,
+    integers,
+    names_or_positions,
+    positions,
+    shares,
+    strings,
+)
+from levelhead.outputs.validate import PIECE, Kind, check_range, check_rows
+
+RESERVED = ("id", "path", "label", "prediction", "confidence", "decision", "group")
+"""Columns of a table of predictions that are no classes."""
+
+TENSORS = ("features", "head_weight", "head_bias", "predicted", "label_distribution")
+STRINGS = ("ids", "groups", "split", "split_hash")
+"""The optional fields of Outputs, by how a file keeps them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What each example says, [N]; made once by `Outputs.rows`, in float64.
+
+    Of Outputs that hold the confidence alone, `rank` is 0 or 1 (right or not) and the last three
+    are NaN.
+    """
+
+    prediction: Tensor  # int32; the first class of those with the highest score
+    rank: Tensor  # int32; how many classes stand before the label: 0 where the prediction is right
+    confidence: Tensor  # float64, probability of the prediction
+    log_rest: Tensor  # float64, log(1 − confidence), exact where confidence is all but 1
+    nll: Tensor  # float64, −log probability of the label, nats; infinite where that is exactly 0
+    brier: Tensor  # float64, squared distance from the one-hot label, summed over classes, 0 to 2
+    entropy: Tensor  # float64, of the class probabilities, nats
+
+    @property
+    def correct(self) -> Tensor:
+        """1.0 where the prediction is the label, float64 [N]."""
+        return (self.rank == 0).double()
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """Scores [N, K] and labels [N] of N examples, with what is known about them.
+
+    Use `from_logits`, `from_probabilities` or `from_confidence`. Raises LevelheadError, naming the
+    row, for NaN or infinite scores, labels out of range, and probability rows that do not add up
+    to 1 (± 0.001; within that they are renormalised in float64 when used).
+    """
+
+    kind: Kind
+    scores: Tensor  # [N, K], float32 or float64; of kind "confidence" [N, 1], the top probability
+    labels: Tensor  # int64 [N]
+    class_names: tuple[str, ...]
+    ids: tuple[str, ...] | None = None
+    features: Tensor | None = None  # float32 [N, D]
+    head_weight: Tensor | None = None  # float32 [K, D]
+    head_bias: Tensor | None = None  # float32 [K]
+    split: str | None = None  # "train", "validation" or "test", where known
+    split_hash: str | None = None
+    predicted: Tensor | None = None  # int64 [N], of kind "confidence" alone
+    label_distribution: Tensor | None = None  # float64 [N, K], what people said; rows add up to 1
+    groups: tuple[str, ...] | None = None  # [N], for example the camera of each example
+
+    @classmethod
+    def from_logits(cls, scores: Any, labels: Any, class_names: Any = None, **more: Any) -> Outputs:
+        """Outputs from logits [N, K] and labels: tensors, arrays (NumPy, JAX, Keras) or lists.
+
+        Labels are positions [N], names of classes [N] (with `class_names`, for example
+        scikit-learn's `classes_`), or [N, K] counts or shares of what people said: then the label
+        is the commonest, and `label_distribution` keeps the rest. `more` are the other fields by
+        name. Class names default to "0" … "K−1".
+        """
+        return cls._from("logits", scores, labels, class_names, **more)
+
+    @classmethod
+    def from_probabilities(
+        cls, scores: Any, labels: Any, class_names: Any = None, **more: Any
+    ) -> Outputs:
+        """The same from probabilities [N, K], rows that add up to 1 (`predict_proba`)."""
+        return cls._from("probabilities", scores, labels, class_names, **more)
+
+    @classmethod
+    def from_confidence(
+        cls, confidence: Any, predicted: Any, labels: Any, class_names: Any = None, **more: Any
+    ) -> Outputs:
+        """Outputs of which only the prediction [N] and its probability [N] are known.
+
+        So cloud services log them. Metrics that need every class are then None, with a reason.
+        Class names default to all that occur, or to "0" … for positions.
+        """
+        sure = floats(confidence, "confidence").reshape(-1, 1)
+        names = None if class_names is None else strings(class_names)
+        columns = [names_or_positions(values) for values in (labels, predicted)]
+        if any(isinstance(column, tuple) for column in columns):
+            texts = [tuple(map(str, c.tolist())) if isinstance(c, Tensor) else c for c in columns]
+            names = tuple(sorted({*texts[0], *texts[1]})) if names is None else names
+            both = [positions(text, names, lambda i: f"row {i}") for text in texts]
+        else:
+            both = [column for column in columns if isinstance(column, Tensor)]
+            if names is None:
+                most = max(int(c.max()) if len(c) else 0 for c in both)
+                names = tuple(str(k) for k in range(max(most + 1, 2)))
+        return cls._from("confidence", sure, both[0], names, predicted=both[1], **more)
+
+    @classmethod
+    def _from(cls, kind: Kind, scores: Any, labels: Any, names: Any, **more: Any) -> Outputs:
+        scores = floats(scores, kind)
+        for name in ("features", "head_weight", "head_bias"):
+            if more.get(name) is not None:
+                more[name] = floats(more[name], name).float()
+        for name in ("ids", "groups"):
+            if more.get(name) is not None:
+                more[name] = strings(more[name])
+        classes = scores.shape[1] if scores.ndim == 2 else 0
+        names = tuple(str(k) for k in range(classes)) if names is None else strings(names)
+        found = names_or_positions(labels, names)
+        if isinstance(found, tuple):
+            found = positions(found, names, lambda i: f"row {i}")
+        if found.ndim == 2:
+            more["label_distribution"] = found
+        if more.get("label_distribution") is not None:
+            more["label_distribution"] = shares(more["label_distribution"])
+            if found.ndim == 2:
+                found = more["label_distribution"].argmax(1)
+        return cls(kind, scores, found, names, **more)
+
+    def __post_init__(self) -> None:
+        k, shape = len(self.class_names), self.scores.shape
+        if self.kind != "confidence" and len(shape) == 2 and shape[1] not in (1, k):
+            raise LevelheadError(
+                f"class names: {k} for {shape[1]} columns of scores; give one a class"
+            )
+        check_rows(self.kind, self.scores, self.labels, k, lambda i: f"row {i}")
+        n = len(self.scores)
+        if len(set(self.class_names)) < k:
+            twice = next(c for i, c in enumerate(self.class_names) if c in self.class_names[:i])
+            raise LevelheadError(f"class names: {twice!r} stands twice; rename one")
+        if (self.kind == "confidence") != (self.predicted is not None):
+            raise LevelheadError(
+                "predicted: belongs to Outputs of kind 'confidence', and only there"
+            )
+        if self.predicted is not None:
+            check_range("prediction", self.predicted, n, k, lambda i: f"row {i}")
+        for name, names in (("ids", self.ids), ("groups", self.groups)):
+            if names is not None and len(names) != n:
+                raise LevelheadError(f"{name}: {len(names)} for {n} rows; give one a row")
+        if self.ids is not None and len(set(self.ids)) < n:
+            seen: dict[str, int] = {}
+            for i, name in enumerate(self.ids):
+                if name in seen:
+                    raise LevelheadError(
+                        f"row {i}: the id {name!r} stands in row {seen[name]} too; "
+                        "remove the duplicate"
+                    )
+                seen[name] = i
+        for name, tensor, wanted in (
+            ("features", self.features, f"[{n}, D]"),
+            ("head_weight", self.head_weight, f"[{k}, D]"),
+            ("head_bias", self.head_bias, f"[{k}]"),
+            ("label_distribution", self.label_distribution, f"[{n}, {k}]"),
+        ):
+            if tensor is None:
+                continue
+            found, dims = tuple(tensor.shape), wanted[1:-1].split(", ")
+            if len(found) != len(dims) or any(
+                d != "D" and int(d) != size for d, size in zip(dims, found, strict=True)
+            ):
+                raise LevelheadError(f"{name}: shape {found}; must be {wanted}")
+
+    def __len__(self) -> int:
+        return self.scores.shape[0]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes K."""
+        return len(self.class_names)
+
+    def predictions(self) -> Tensor:
+        """The class with the highest score, int64 [N]; of several, the first."""
+        return self.rows.prediction.long()
+
+    def log_probabilities(self) -> Tensor:
+        """Natural logarithms of the class probabilities, float64 [N, K]; −inf where exactly 0."""
+        return log_probabilities(self.kind, self.scores)
+
+    def probabilities(self) -> Tensor:
+        """Class probabilities, float64 [N, K]; each row adds up to 1."""
+        return probabilities(self.kind, self.scores)
+
+    @cached_property
+    def rows(self) -> Rows:
+        """What the metrics need of each example, computed once, in float64, piece by piece."""
+        if self.predicted is not None:
+            sure = self.scores[:, 0].double()
+            unknown = torch.full_like(sure, math.nan)
+            wrong = (self.predicted != self.labels).int()
+            top = (self.predicted.int(), wrong, sure, torch.log1p(-sure))
+            return Rows(*top, unknown, unknown, unknown)
+        n = len(self)
+        kinds = (torch.int32, torch.int32, *[torch.float64] * 5)
+        found = [torch.empty(n, dtype=kind) for kind in kinds]
+        start = 0
+        for scores, labels in self.pieces():
+            for column, values in zip(found, _judged(self.kind, scores, labels), strict=True):
+                column[start : start + len(labels)] = values
+            start += len(labels)
+        return Rows(*found)
+
+    def pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Scores and labels, some rows at a time."""
+        step = max(1, PIECE // self.scores.shape[1])
+        for start in range(0, len(self), step):
+            yield self.scores[start : start + step], self.labels[start : start + step]
+
+    def take(self, index: Any) -> Outputs:
+        """The examples at `index` (positions), in that order; the split hash no longer holds."""
+        chosen = integers(index)
+        return dataclasses.replace(
+            self,
+            scores=self.scores[chosen],
+            labels=self.labels[chosen],
+            ids=None if self.ids is None else tuple(self.ids[i] for i in chosen.tolist()),
+            groups=None if self.groups is None else tuple(self.groups[i] for i in chosen.tolist()),
+            split_hash=None,
+            **{
+                name: getattr(self, name)[chosen]
+                for name in ("features", "predicted", "label_distribution")
+                if getattr(self, name) is not None
+            },
+        )
+
+    def with_people(self, counts: Any) -> Outputs:
+        """The same, with what people said: counts or shares [N, K], in the order of the rows."""
+        return dataclasses.replace(self, label_distribution=shares(counts))
+
+    def look_like_probabilities(self) -> bool:
+        """Whether these "logits" are all in [0, 1] and add up to 1 in every row."""
+        return self.kind == "logits" and all(
+            bool((s >= 0).all() and ((s.double().sum(1) - 1).abs() < 1e-3).all())
+            for s, _ in self.pieces()
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write as safetensors, strings as JSON in its header; whole or not at all."""
+        from safetensors.torch import save
+
+        tensors = {self.kind: self.scores, "labels": self.labels}
+        tensors |= {name: getattr(self, name) for name in TENSORS}
+        tensors = {name: t.contiguous() for name, t in tensors.items() if t is not None}
+        header = {name: getattr(self, name) for name in STRINGS}
+        header["classes"] = self.class_names
+        content = save(tensors, {"levelhead": json.dumps(header, ensure_ascii=False)})
+        path = Path(path)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(content)
+            os.replace(part, path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise LevelheadError(
+                f"{path}: cannot be written ({error.strerror}); free the disk or choose another"
+            ) from None
+
+
+def probabilities(kind: Kind, scores: Tensor) -> Tensor:
+    """Class probabilities of scores [N, K] of a kind, float64. Raises for kind "confidence"."""
+    z = _all_classes(kind, scores)
+    return torch.softmax(z, 1) if kind == "logits" else z / z.sum(1, keepdim=True)
+
+
+def log_probabilities(kind: Kind, scores: Tensor) -> Tensor:
+    """Their natural logarithms, float64; −inf where a probability is exactly 0."""
+    z = _all_classes(kind, scores)
+    return torch.log_softmax(z, 1) if kind == "logits" else (z / z.sum(1, keepdim=True)).log()
+
+
+def _all_classes(kind: Kind, scores: Tensor) -> Tensor:
+    if kind == "confidence":
+        raise LevelheadError(
+            "only the prediction and its confidence are known; this needs the scores of all classes"
+        )
+    return scores.double()
+
+
+def _judged(kind: Kind, scores: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """The fields of `Rows` for some rows.
+
+    With d = z − max z ≤ 0 and the top class apart, r = Σ_others e^d gives the confidence 1/(1 + r),
+    log(1 − confidence) = log r − log(1 + r) and log p_y = d_y − log(1 + r) without cancellation.
+    """
+    prediction = scores.argmax(1)
+    here = torch.arange(len(scores))
+    own = scores[here, labels]
+    right = prediction == labels
+    before = torch.zeros(len(scores), dtype=torch.int32)
+    wrong = (~right).nonzero().squeeze(1)
+    if len(wrong):  # of equal scores the first class counts
+        among, score, label = scores[wrong], own[wrong, None], labels[wrong, None]
+        first = (among == score) & (torch.arange(scores.shape[1]) < label)
+        before[wrong] = ((among > score) | first).sum(1, dtype=torch.int32)
+    z = scores.double()
+    if kind == "logits":
+        z = z - z[here, prediction][:, None]
+        e = z.exp()
+        d_own, e_own = z[here, labels], e[here, labels]
+        e[here, prediction] = 0
+        rest = e.sum(1)
+        total, squares = 1 + rest, (e * e).sum(1)
+        log_total = torch.log1p(rest)
+        entropy = log_total - (e.mul_(z)).sum(1) / total
+        sure, log_rest, nll = 1 / total, rest.log() - log_total, log_total - d_own
+    else:
+        z = z / z.sum(1, keepdim=True)
+        sure, e_own = z[here, prediction], z[here, labels]
+        entropy = torch.special.entr(z).sum(1)
+        z[here, prediction] = 0
+        rest, squares = z.sum(1), (z * z).sum(1)
+        total, log_rest, nll = torch.ones_like(rest), rest.log(), -e_own.log()
+    # (1 − p_y)² + Σ_others p²: exact where p_y is near 1.
+    part = e_own / total
+    missed = (1 - part).square() + (sure.square() + squares / total.square() - part.square())
+    brier = torch.where(right, (rest.square() + squares) / total.square(), missed)
+    return prediction, before, sure, log_rest, nll, brier, entropy

@@ -1,0 +1,126 @@
+"""Published experiments, run again: PAPERS holds their recipes, their numbers and their claims."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from levelhead.errors import LevelheadError, nearest
+from levelhead.files import read_json, write_json
+from levelhead.papers import followups, mueller2019, xia2025
+from levelhead.papers.document import write_page
+from levelhead.papers.plan import finished
+from levelhead.runs import Run
+from levelhead.studies import train_outputs
+from levelhead.studies.compare import cells, compare
+from levelhead.training.events import Event, Note
+
+PAPERS: dict[str, Any] = {
+    "mueller2019": mueller2019,
+    "xia2025": xia2025,
+    "followups": followups,
+}
+
+
+def reproduce(
+    paper: str,
+    data: str | Path,
+    out: str | Path,
+    *,
+    experiments: Sequence[str] = (),
+    seeds: int = 3,
+    full: bool = False,
+    jobs: int = 1,
+    deadline: float = math.inf,
+    watch: Callable[[Event], None] = lambda event: None,
+) -> dict[str, Any]:
+    """Train what some experiments (default: all) of a paper need, and hold it against the paper.
+
+    data: folder of the paper's data sets, each a folder. out: gets a study a setting, which are
+    kept and gone on with, and PAPER/: README.md, findings.json and figures. `full` takes the
+    published settings instead of those scaled down to two CPU cores, `jobs` trains so many at once
+    (see `compare`). No training is begun that would end after `deadline` (by time.monotonic); what
+    is missing then is said so. Experiments not asked for keep what was found of them before, by its
+    date. Returns findings. Raises LevelheadError for an unknown paper or experiment and for data
+    that is missing.
+    """
+    if paper not in PAPERS:
+        raise LevelheadError(f"{paper}: no such paper; {nearest(paper, list(PAPERS))}")
+    module, out = PAPERS[paper], Path(out)
+    for name in experiments:
+        if name not in module.EXPERIMENTS:
+            known = list(module.EXPERIMENTS)
+            raise LevelheadError(f"--experiment {name}: unknown; {nearest(name, known)}")
+    chosen = {n: e for n, e in module.EXPERIMENTS.items() if n in (experiments or [n])}
+    planned = module.studies(Path(data).expanduser().absolute(), out.absolute(), full)
+    needed = {name for e in chosen.values() for name in planned if name.startswith(e.studies)}
+    needed |= {by for name in needed if (by := planned[name].taught_by)}
+    runs = {
+        name: [Run(out / name / cell.folder) for cell in cells(plan.recipe, plan.grid, seeds)]
+        for name, plan in planned.items()
+        if name in needed
+    }
+    for name, todo in runs.items():
+        plan = planned[name]
+        if (out / name / "findings.json").exists() and all(run.finished for run in todo):
+            continue
+        watch(Note(f"Study {name}:"))
+        try:
+            if plan.taught_by is not None and time.monotonic() < deadline:
+                lessons = {
+                    str(cell.recipe.teacher).replace("{seed}", str(cell.seed))
+                    for cell in cells(plan.recipe, plan.grid, seeds)
+                    if not Run(out / name / cell.folder).finished
+                }
+                for run in finished(out / plan.taught_by):
+                    if str(run.path_of("train").absolute()) in lessons:
+                        train_outputs(run)
+            compare(
+                plan.recipe,
+                plan.grid,
+                seeds=seeds,
+                out=out / name,
+                jobs=jobs,
+                deadline=deadline,
+                watch=watch,
+            )
+        except LevelheadError as error:
+            if not todo or not Path(plan.recipe.data).exists():
+                raise
+            watch(Note(f"Study {name}: {error}"))
+    found: dict[str, Any] = {}
+    panels: dict[str, Any] = {}
+    for name, experiment in chosen.items():
+        watch(Note(f"Judging {name}"))
+        judged = experiment.judge({study: out / study for study in planned})
+        wait = {
+            study: (sum(not run.finished for run in todo), len(todo))
+            for study, todo in runs.items()
+            if study.startswith(experiment.studies)
+        }
+        found[name] = {
+            "title": experiment.title,
+            "judged": time.strftime("%Y-%m-%d"),
+            "scaled": None if full else experiment.scaled,
+            "not_trained": {study: counts for study, counts in wait.items() if counts[0]},
+            "rows": [row.as_json() for row in judged.rows],
+            "words": judged.words,
+            "figures": list(judged.panels),
+        }
+        panels |= judged.panels
+    found = _before(out / paper / "findings.json", full) | found
+    found = {name: found[name] for name in module.EXPERIMENTS if name in found}
+    findings = {"schema": 1, "paper": paper, "full": full, "seeds": seeds, "experiments": found}
+    (out / paper).mkdir(parents=True, exist_ok=True)
+    write_json(out / paper / "findings.json", findings)
+    write_page(out / paper, module.TITLE, findings, panels)
+    return findings
+
+
+def _before(path: Path, full: bool) -> dict[str, Any]:
+    """The experiments that were judged before, in the same settings."""
+    before = read_json(path) if path.exists() else {}
+    return dict(before["experiments"]) if before.get("full") == full else {}

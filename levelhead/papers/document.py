@@ -1,0 +1,88 @@
+"""The page of a reproduction: Markdown with its tables and figures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from levelhead.figures import FIGURES
+from levelhead.figures.canvas import to_png
+from levelhead.files import write
+from levelhead.papers.rows import Row
+
+ACROSS = 4  # panels of a figure beside each other
+HOW = (
+    "Intervals are at 95 % and hold over seeds (Student's t; means of examples, as accuracy and "
+    "NLL, also over these); of one seed they hold for that network alone. "
+    "A published number *agrees* where our interval reaches it; a claim *agrees* where our "
+    "interval lies wholly inside it, *differs* where wholly outside; else the data *cannot tell*."
+)
+
+
+def write_page(
+    folder: Path, title: str, findings: Mapping[str, Any], panels: Mapping[str, Any]
+) -> Path:
+    """README.md in a folder, its figures beside it. `panels`: what a figure draws, by file name,
+    which starts with the figure's name in FIGURES."""
+    for name, drawn in panels.items():
+        figure = FIGURES[name.partition("-")[0]]
+        for place, panel in enumerate(figure.data(drawn), 1):
+            write(folder / f"{name}-{place}.png", to_png(panel, figure.draw))
+    path = folder / "README.md"
+    write(path, page_text(folder, title, findings))
+    return path
+
+
+def page_text(folder: Path, title: str, findings: Mapping[str, Any]) -> str:
+    """The page of these findings, with the figures that lie in the folder."""
+    return "\n".join(_lines(folder, title, findings))
+
+
+def _lines(folder: Path, title: str, findings: Mapping[str, Any]) -> Iterator[str]:
+    experiments = findings["experiments"]
+    every = [row["verdict"] for found in experiments.values() for row in found["rows"]]
+    counts = {v: every.count(v) for v in ("agrees", "differs", "cannot tell")}
+    full = " --full" if findings["full"] else ""
+    yield from (f"# {title}", "")
+    seeds = findings["seeds"]
+    yield f"`levelhead reproduce {findings['paper']} --data DATA --out OUT{full} --seeds {seeds}`"
+    yield from ("", f"Rows: {', '.join(f'{n} {v}' for v, n in counts.items())}.")
+    yield from ("", HOW)
+    for name, found in experiments.items():
+        judged = f"`--experiment {name}`, judged {found['judged']}"
+        yield from ("", f"## {found['title']}", "", judged)
+        if found["scaled"]:
+            yield from ("", f"Scaled down: {found['scaled']}")
+        if wait := [f"{name} {a} of {b}" for name, (a, b) in found["not_trained"].items()]:
+            yield from ("", f"Not trained yet: {', '.join(wait)} runs.")
+        yield from ("", "| | published | ours | interval | seeds | |", "|---|---|---|---|---|---|")
+        for row in (Row(**row) for row in found["rows"]):
+            published, ours, ends, verdict = row.shown
+            seeds = row.seeds or "–"
+            verdict = "**differs**" if verdict == "differs" else verdict
+            yield f"| {row.what} | {published} | {ours} | {ends} | {seeds} | {verdict} |"
+        for sentence in found["words"]:
+            yield from ("", sentence)
+        for figure in found["figures"]:
+            drawn = [f"![{found['title']}]({path.name})" for path in _panels(folder, figure)]
+            across = min(len(drawn), ACROSS)
+            if across > 1:
+                yield from ("", f"|{' |' * across}", f"|{'---|' * across}")
+            for first in range(0, len(drawn), ACROSS):
+                shown = " | ".join(drawn[first : first + ACROSS])
+                yield from (f"| {shown} |",) if across > 1 else ("", shown)
+    yield ""
+
+
+def _panels(folder: Path, figure: str) -> list[Path]:
+    """The files of a figure in the order of its panels."""
+    found = {path: re.fullmatch(rf"{figure}-(\d+)", path.stem) for path in folder.glob("*.png")}
+    return sorted((p for p, m in found.items() if m), key=lambda p: int(p.stem.split("-")[-1]))
+
+
+def plain_table(experiments: Mapping[str, Any]) -> list[list[str]]:
+    """Rows for a terminal: what, published, ours, interval, verdict."""
+    rows = [Row(**row) for found in experiments.values() for row in found["rows"]]
+    return [[row.what, *row.shown] for row in rows]

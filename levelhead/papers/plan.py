@@ -1,0 +1,76 @@
+"""What a paper is made of: studies to train, experiments to read off them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from levelhead.papers.rows import Row, over_examples
+from levelhead.recipe import Recipe
+from levelhead.runs import Run
+from levelhead.statistics.seeds import SeedInterval
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One study: a recipe, the values compared, and the studies that teach it."""
+
+    recipe: Recipe
+    grid: Mapping[str, tuple[Any, ...]]
+    taught_by: str | None = None  # its runs' predictions on train are made first
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an experiment found: rows of its table, sentences, panels by figure."""
+
+    rows: list[Row]
+    words: list[str]
+    panels: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What to read off which studies."""
+
+    title: str
+    studies: tuple[str, ...]  # what their names begin with
+    judge: Callable[[Mapping[str, Path]], Found]
+    scaled: str  # what the light version leaves out
+
+
+def settings(folder: Path) -> dict[float, list[Run]]:
+    """The finished runs of a study by smoothing, in the order of their seeds."""
+    found: dict[float, list[Run]] = {}
+    for run in (Run(path.parent) for path in sorted(folder.glob("*/seed-*/recipe.toml"))):
+        if run.finished:
+            found.setdefault(run.recipe.smoothing, []).append(run)
+    return found
+
+
+def finished(folder: Path) -> list[Run]:
+    """The finished runs of a study, by smoothing and seed."""
+    return [run for runs in settings(folder).values() for run in runs]
+
+
+def paired(a: Sequence[Run], b: Sequence[Run]) -> list[tuple[Run, Run]]:
+    """Runs of the same seed."""
+    by_seed = {run.recipe.seed: run for run in b}
+    return [(run, by_seed[run.recipe.seed]) for run in a if run.recipe.seed in by_seed]
+
+
+def correct(run: Run) -> Tensor:
+    """1 where the run is right on test, else 0, float64 [N]."""
+    return run.outputs("test").rows.correct
+
+
+def difference(
+    a: Sequence[Run], b: Sequence[Run], scale: float, of: Callable[[Run], Tensor] = correct
+) -> SeedInterval | None:
+    """Mean of `of` (a number a test example) of b minus that of a, paired by seed and example."""
+    pairs = paired(a, b)
+    return over_examples([of(two) - of(one) for one, two in pairs], scale) if pairs else None

@@ -1,0 +1,174 @@
+"""Pages of judgements: an audit, a calibration, and decisions on anyone's predictions.
+
+Figures are named panels, made once: the page draws them as SVG, `write_panels` as PNG and SVG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from levelhead.decisions import SCORES, risk_coverage
+from levelhead.figures import FIGURES, confusion
+from levelhead.figures.canvas import to_png, to_svg
+from levelhead.files import write
+from levelhead.judging import Audited, Decided
+from levelhead.metrics import HEADLINE, METRICS
+from levelhead.outputs import Outputs
+from levelhead.report.page import page, shown, svgs
+from levelhead.report.run_page import WEAKEST, weakest_first
+from levelhead.text import columns
+
+Panels = dict[str, tuple[Any, ...]]
+CURVES = ("msp", "margin", "entropy", "pnorm")
+RELATIONS = {"before": "as given", "after": "after calibration"}
+
+
+def audit_report(
+    outputs: Outputs, found: Mapping[str, Any], panels: Panels, name: str, command: str
+) -> str:
+    """The page of an audit of `outputs`; `found` is what `findings.audit` said of them."""
+    (matrix,) = confusion.data(outputs)
+    return page(
+        "audit",
+        title=name,
+        found=found,
+        drawings=_drawings(panels),
+        least=round(min(96 * matrix.size[0], 460)),  # px; narrower, its numbers are too small
+        pairs=matrix.pairs(WEAKEST if outputs.classes > WEAKEST else 10),
+        classes=weakest_first(found["report"]["classes"], matrix),
+        weakest=WEAKEST,
+        headline=HEADLINE,
+        metrics=METRICS,
+        scores=SCORES,
+        kind_of=outputs.kind,
+        command=command,
+    )
+
+
+def audit_panels(outputs: Outputs, audited: Audited) -> Panels:
+    """The figures of an audit of `outputs`."""
+    found, after = audited.findings, audited.after
+    method = found["advice"]["method"]
+    titles = ("As given", f"With {(method or '').replace('_', ' ')} calibration, cross-fitted")
+    ece = [found["metrics"]["ece"]]
+    if after is not None:
+        ece.append(found["advice"]["after"]["ece"])
+    drawn = {"reliability": FIGURES["reliability"].data(outputs, after, titles, ece=ece)}
+    for figure in ("confidence", "cumulative", "classwise", "heatmap"):
+        drawn[figure] = FIGURES[figure].data(outputs)
+    errors = 1 - outputs.rows.correct
+    curves = {
+        SCORES[n].title: risk_coverage(SCORES[n].of(outputs), errors)
+        for n in CURVES
+        if not SCORES[n].missing(outputs)
+    }
+    drawn["risk_coverage"] = FIGURES["risk_coverage"].data(curves, _marks(found["selective"]))
+    drawn["confusion"] = confusion.data(outputs, ordered=True)
+    return drawn
+
+
+def calibration_report(found: Mapping[str, Any], panels: Panels, name: str, command: str) -> str:
+    """The page of a calibration: what `findings.calibrate` found."""
+    return page(
+        "calibration",
+        title=name,
+        found=found,
+        drawings=_drawings(panels),
+        headline=HEADLINE,
+        metrics=METRICS,
+        command=command,
+    )
+
+
+def calibration_panels(before: Outputs, after: Outputs, found: Mapping[str, Any]) -> Panels:
+    """The figures of a calibration."""
+    if found["method"] == "none":
+        return {"reliability": FIGURES["reliability"].data(before)}
+    titles = ("Before", f"After {found['method'].replace('_', ' ')} calibration")
+    ece = [found[stage]["metrics"]["ece"] for stage in RELATIONS]
+    drawn = {"reliability": FIGURES["reliability"].data(before, after, titles, ece=ece)}
+    for figure in ("confidence", "cumulative"):
+        both = zip(titles, (before, after), strict=True)
+        drawn[figure] = tuple(FIGURES[figure].data(o, title)[0] for title, o in both)
+    return drawn
+
+
+def decision_report(found: Mapping[str, Any], panels: Panels, name: str, command: str) -> str:
+    """The page of decisions: what `findings.decide` found."""
+    return page(
+        "decision",
+        title=name,
+        found=found,
+        drawings=_drawings(panels),
+        command=command,
+    )
+
+
+def decision_panels(decided: Decided) -> Panels:
+    """The figures of decisions, on the test outputs."""
+    found = decided.findings
+    curves = {
+        found["scores"][name]["title"]: risk_coverage(certainty, decided.errors)
+        for name, certainty in decided.certainty.items()
+    }
+    best = found["threshold"]
+    share = best["test"]["coverage"]["value"]
+    marks = {f"{(1 - best['set']['risk_wanted']) * 100:g} % precision": share} if share else {}
+    drawn = {"risk_coverage": FIGURES["risk_coverage"].data(curves, marks)}
+    if found["conformal"] is not None:
+        drawn["coverage"] = ()
+        for way, sets in found["conformal"].items():
+            classes = sets["test"]["by_class"]
+            counts = [row["n"] for row in classes]
+            hits = [round(row["coverage"]["value"] * row["n"]) for row in classes]
+            names = [row["name"] for row in classes]
+            wanted = (names, hits, counts, sets["test"]["wanted"])
+            drawn["coverage"] += FIGURES["coverage"].data(*wanted, title=f"{way.upper()}, by class")
+    return drawn
+
+
+def ranking_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The ranking of calibrators as plain text."""
+    lines, without = [], []
+    for row in rows:
+        name = "as it is" if row["method"] == "none" else row["method"].replace("_", " ")
+        if row["reason"]:
+            without.append(f"{name}: {row['reason'].removeprefix(name + ': ')}")
+        else:
+            change = " ".join(shown(row["against_temperature"], "nll", True))
+            nll = " ".join(shown(row["nll"], "nll"))
+            lines.append([name, nll, change, f"{row['ece']:.4f}", _count(row["parameters"])])
+    header = ["held-out folds", "NLL", "against temperature", "ECE", "numbers"]
+    return "\n".join([columns(header, lines), *without])
+
+
+def _count(number: int | None) -> str:
+    return "–" if number is None else f"{number:,}"
+
+
+def write_panels(panels: Mapping[str, Sequence[Any]], into: Path) -> list[Path]:
+    """Every panel as a PNG and an SVG in a folder; returns their paths."""
+    written = []
+    for name, several in panels.items():
+        for place, panel in enumerate(several, 1):
+            stem = f"{name}-{place}" if len(several) > 1 else name
+            draw = FIGURES[name].draw
+            for suffix, content in (
+                (".png", to_png(panel, draw)),
+                (".svg", to_svg(panel, draw, name)),
+            ):
+                write(into / (stem + suffix), content)
+                written.append(into / (stem + suffix))
+    return written
+
+
+def _drawings(panels: Panels) -> dict[str, list[Any]]:
+    return {name: svgs(name, several) for name, several in panels.items()}
+
+
+def _marks(selective: Mapping[str, Any]) -> dict[str, float]:
+    """At most three thresholds that keep something, by precision."""
+    kept = [t for t in selective["thresholds"] if t["keeps"] == "some"]
+    return {f"{(1 - t['risk_wanted']) * 100:g} % precision": t["coverage"] for t in kept[-3:]}

@@ -1,0 +1,188 @@
+"""The page of a run, its figures as files, and what a person reads when training has ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from levelhead.errors import LevelheadError
+from levelhead.files import read_json
+from levelhead.metrics import HEADLINE, METRICS
+from levelhead.recipe import Recipe
+from levelhead.report.page import metric_table, page, svgs
+from levelhead.runs import Run, finished_run
+from levelhead.text import duration
+
+if TYPE_CHECKING:
+    from levelhead.figures.confusion import Confusion
+    from levelhead.outputs import Outputs
+
+WEAKEST = 20
+"""So many classes stand in the open; the others behind a fold."""
+STAGES = {"validation": "validation", "test": "test", "test_calibrated": "test, after temperature"}
+
+
+def run_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = None) -> str:
+    """The page of a finished run. Raises LevelheadError for what is missing or damaged.
+
+    `images` holds the pictures to show by id of the test split, uint8 [H,W] or [H,W,1 or 3]
+    (`pictures` finds them); those that are missing are named instead.
+    """
+    from levelhead.figures import confusion, samples
+
+    run = finished_run(folder)
+    recipe, data, found, test = run.recipe, run.data, run.findings, run.outputs("test")
+    after = after_temperature(run, test)
+    stages = {name: found[name] for name in STAGES if found[name]}
+    (matrix,) = confusion.data(test)
+    lines = curve_panels(run)
+    return page(
+        "run",
+        title=f"{data['name']} · {recipe.model}",
+        stages={STAGES[name]: judged for name, judged in stages.items()},
+        found=found,
+        data=data,
+        reliability=svgs("reliability", reliability_panels(found, test, after)),
+        galleries=samples.data(after or test, images or {}),
+        matrix=svgs("confusion", (matrix,))[0],
+        weakest=WEAKEST,
+        headline=HEADLINE,
+        metrics=METRICS,
+        least=round(min(96 * matrix.size[0], 460)),  # px; narrower, its numbers are too small
+        pairs=matrix.pairs(WEAKEST if test.classes > WEAKEST else 10),
+        classes=weakest_first(found["report"]["classes"], matrix),
+        curves=list(zip(svgs("curves", lines), lines, strict=True)),
+        recipe={k: v for k, v in dataclasses.asdict(recipe).items() if v is not None},
+        environment=_environment(run),
+        command=command(recipe),
+        again=f"levelhead report {shlex.quote(str(folder))}",
+    )
+
+
+def reliability_panels(
+    found: Mapping[str, Any], test: Outputs, after: Outputs | None
+) -> tuple[Any, ...]:
+    """Panels of the test split before and after the temperature."""
+    from levelhead.figures import reliability
+
+    ece = [found[name]["metrics"]["ece"] for name in ("test", "test_calibrated") if found[name]]
+    return reliability.data(test, after, ece=ece)
+
+
+def after_temperature(run: Run, test: Outputs) -> Outputs | None:
+    """The test outputs with the run's temperature, where it has one."""
+    return run.calibration.apply(test) if run.findings["test_calibrated"] else None
+
+
+def curve_panels(run: Run) -> tuple[Any, ...]:
+    """Panels of the training's course."""
+    from levelhead.figures import curves
+
+    recipe = run.recipe
+    return curves.data(
+        run.history if (run.folder / "history.csv").exists() else [],
+        classes=len(run.data["class_names"]),
+        smoothing=recipe.smoothing,
+        convention=recipe.convention,
+        augmented=bool(recipe.crop or recipe.flip or recipe.cutout or recipe.window),
+    )
+
+
+def pictures(folder: str | Path) -> dict[str, np.ndarray]:
+    """The test pictures that a run's report shows, by id, read again from the run's data.
+
+    Full size, uint8 [H,W] or [H,W,3]. Empty where the data has moved: a report does without.
+    """
+    from levelhead.data import scan
+    from levelhead.data.decode import Broken, pixels
+    from levelhead.figures import samples
+
+    run = finished_run(folder)
+    test = run.outputs("test")
+    wanted = set(samples.wanted(run.calibration.apply(test)))
+    found: dict[str, np.ndarray] = {}
+    try:
+        splits = scan(run.recipe.data).splits.values()
+    except LevelheadError:
+        return found
+    for entries in splits:
+        for i, name in enumerate(entries.ids):
+            if name in wanted and name not in found:
+                try:
+                    if entries.images is not None:
+                        found[name] = entries.images[i]
+                    elif entries.read is not None:
+                        found[name] = pixels(entries.read(i))
+                except (OSError, Broken):
+                    continue
+    return found
+
+
+def run_words(run: Run) -> list[str]:
+    """What a person wants to read when training has ended, ending in the next command to type."""
+    data, found, folder = run.data, run.findings, shlex.quote(str(run.folder))
+    counts = ", ".join(f"{n:,} {name}" for name, n in data["counts"].items())
+    lines = [
+        f"Trained {run.recipe.model} on {data['name']}: {counts} pictures of "
+        f"{len(data['class_names'])} classes, in {duration(found['seconds'] or 0)} "
+        f"({found['images_per_second'] or 0:,.0f} images/s)."
+    ]
+    lines += [f"Note: {note}" for note in data["notes"]]
+    if data["skipped"]:
+        lines.append(f"Broken pictures left out, listed in data.json: {len(data['skipped'])}.")
+    stages = {STAGES[name]: found[name] for name in STAGES if found[name]}
+    return [
+        *lines,
+        *found["words"],
+        "",
+        *metric_table(stages, HEADLINE).splitlines(),
+        "",
+        f"Report: {run.folder / 'report.html'}",
+        f"Next: levelhead predict {folder} IMAGE...",
+    ]
+
+
+def command(recipe: Recipe) -> str:
+    """The command line that repeats a recipe: every field that is not its default."""
+    words = ["levelhead", "train", shlex.quote(recipe.data)]
+    for field in dataclasses.fields(Recipe):
+        value, flag = getattr(recipe, field.name), "--" + field.name.replace("_", "-")
+        if field.name == "data" or value == field.default:
+            continue
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [flag, *(shlex.quote(str(part)) for part in values)]
+    return " ".join(words)
+
+
+def weakest_first(report: Sequence[Mapping[str, Any]], matrix: Confusion) -> list[dict[str, Any]]:
+    """The rows of a classification report by F1, each with what the class is taken for.
+
+    Classes without examples come last: nothing of theirs was missed.
+    """
+    wrong = matrix.counts - np.diag(np.diag(matrix.counts))
+    rows: list[dict[str, Any]] = []
+    for k, row in enumerate(report):
+        other = int(wrong[k].argmax())
+        taken = matrix.class_names[other] if wrong[k, other] else None
+        rows.append({**row, "taken_for": taken, "times": int(wrong[k, other])})
+    return sorted(rows, key=lambda row: (row["support"] == 0, row["f1"] is None, row["f1"] or 0.0))
+
+
+def _environment(run: Run) -> dict[str, str]:
+    path = run.folder / "environment.json"
+    told = dict(read_json(path)) if path.exists() else {}
+    if (seconds := told.pop("seconds", None)) is not None:
+        told["training time"] = duration(seconds)
+    if (rate := told.pop("images_per_second", None)) is not None:
+        told["images per second"] = f"{rate:,.0f}"
+    if memory := told.pop("peak_memory_bytes", None):
+        told["peak memory"] = f"{memory / 1e9:.2f} GB"
+    return {name: str(value) for name, value in told.items() if value is not None}

@@ -1,0 +1,1 @@
+"""Representation: the geometry of penultimate features, and what they tell of the input."""

@@ -1,0 +1,89 @@
+"""What a finished run holds and what is made from it when first needed: data, train outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from levelhead.errors import LevelheadError
+from levelhead.machine import pick_device
+from levelhead.outputs import Outputs
+from levelhead.runs import Run
+from levelhead.training.inference import outputs_of
+from levelhead.training.prepare import Data, falsified, prepare
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Understood:
+    """Numbers for people and JSON, and what a figure draws: columns or curves by title."""
+
+    findings: dict[str, Any]
+    drawn: Mapping[str, Any]
+
+
+def run_data(run: Run) -> Data:
+    """The data a run was trained on, as it was then. Raises LevelheadError where it has changed."""
+    recipe, data = prepare(run.recipe)
+    for split, hash_ in run.data["hashes"].items():
+        if data.splits.hashes[split] != hash_:
+            raise LevelheadError(
+                f"{run.folder}: the {split} pictures of {recipe.data} are no longer those of the "
+                "run; restore them"
+            )
+    return falsified(recipe, data)
+
+
+def train_outputs(run: Run, at_most: int | None = None, *, device: str = "auto") -> Outputs:
+    """Outputs of a run on its training split, not augmented; made once, kept with the run.
+
+    `at_most`: of so many examples, stratified by class and always the same ones.
+    """
+    whole = "train"
+    if at_most is None or at_most >= run.data["counts"]["train"]:
+        return _made(run, whole, None, device)
+    if run.path_of(whole).exists():
+        found = run.outputs(whole)
+        return found.take(stratified(found.labels.numpy(), at_most))
+    return _made(run, f"{whole}-{at_most}", at_most, device)
+
+
+def _made(run: Run, name: str, at_most: int | None, device: str) -> Outputs:
+    if not run.path_of(name).exists():
+        data, where = run_data(run), pick_device(device)
+        part = data.splits.train
+        if at_most is not None:
+            part = part.take(stratified(part.labels, at_most))
+        made = outputs_of(
+            run.network(where),
+            part,
+            data.splits.class_names,
+            where,
+            tta=run.recipe.tta,
+            split="train",
+            # As of `take`: part of a split has no hash.
+            split_hash=data.splits.hashes["train"] if at_most is None else None,
+        )
+        made.save(run.path_of(name))
+    return run.outputs(name)
+
+
+def stratified(labels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
+    """Positions int64 [min(n, N)] of random examples, each class in proportion, in order."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    n = min(n, len(labels))
+    return np.sort(order[(2 * np.arange(n) + 1) * len(labels) // (2 * n)])
+
+
+def name_of(run: Run) -> str:
+    """A run in a table or figure: its folder and what smooths it."""
+    recipe = run.recipe
+    if recipe.loss != "cross_entropy":
+        return f"{run.folder.name} ({recipe.loss})"
+    how = "online" if recipe.targets == "online" else f"ε = {recipe.smoothing:g}"
+    return f"{run.folder.name} ({how})"

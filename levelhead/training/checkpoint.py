@@ -1,0 +1,84 @@
+"""What training carries from epoch to epoch, kept in one file and read back bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from levelhead.errors import LevelheadError
+from levelhead.files import write
+from levelhead.models import Network
+from levelhead.targets import OnlineTable
+from levelhead.training import optim
+from levelhead.training.events import Epoch
+
+
+@dataclass
+class State:
+    """What training carries from epoch to epoch, and what a checkpoint holds."""
+
+    network: Network
+    optimisers: list[torch.optim.Optimizer]
+    online: OnlineTable | None = None
+    epoch: int = 0
+    seconds: float = 0.0
+    step_seconds: float = 0.0
+
+
+def save_checkpoint(folder: Path, state: State, history: list[Epoch]) -> None:
+    """Everything needed to go on, in one file that replaces the last one whole or not at all."""
+    tensors = {f"model.{name}": tensor for name, tensor in state_of(state.network).items()}
+    tensors |= {
+        name: tensor.contiguous() for name, tensor in optim.state_tensors(state.optimisers).items()
+    }
+    if state.online is not None:
+        tensors |= {"online.sums": state.online.sums, "online.table": state.online.table}
+    told = {
+        "epoch": state.epoch,
+        "seconds": state.seconds,
+        "step_seconds": state.step_seconds,
+        "history": [dataclasses.asdict(row) for row in history],
+    }
+    content = save(tensors, metadata={"levelhead": json.dumps(told)})
+    write(folder / "checkpoint" / "last.safetensors", content)
+
+
+def load_checkpoint(folder: Path, state: State) -> list[Epoch]:
+    """Put the last checkpoint, if there is one, into `state`; returns the history so far."""
+    path = folder / "checkpoint" / "last.safetensors"
+    if not path.exists():
+        return []
+    try:
+        with safe_open(path, "pt") as file:
+            told = json.loads((file.metadata() or {})["levelhead"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        model = {
+            name.removeprefix("model."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("model.")
+        }
+        state.network.load_state_dict(model)
+        optim.load_state_tensors(state.optimisers, tensors)
+        if state.online is not None:
+            state.online.sums.copy_(tensors["online.sums"])
+            state.online.table.copy_(tensors["online.table"])
+        state.epoch = told["epoch"]
+        state.seconds, state.step_seconds = told["seconds"], told["step_seconds"]
+        return [Epoch(**row) for row in told["history"]]
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise LevelheadError(
+            f"{path}: not a checkpoint of this run ({reason}); delete it to train from the start"
+        ) from None
+
+
+def state_of(network: Network) -> dict[str, Tensor]:
+    """The network's tensors, on the CPU and contiguous, by name."""
+    return {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}

@@ -1,0 +1,215 @@
+"""A pretrained body that stands still: its features once, and the head that fits them best.
+
+The head is multinomial logistic regression with an L2 penalty, solved to convergence; the
+penalty with the best NLL on folds of the training split wins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from levelhead.data.batches import plain_batches, seeded, store
+from levelhead.data.entries import Examples
+from levelhead.files import cache_folder
+from levelhead.losses import LOSSES
+from levelhead.models import Network
+from levelhead.recipe import Recipe
+from levelhead.targets import Targets, of_batch, smooth
+
+PENALTIES = tuple(10.0 ** (p / 2) for p in range(-10, 1))
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One penalty tried: a row of history.csv. NLL and accuracy are plain, on held-out folds."""
+
+    penalty: float
+    fold_nll: float
+    fold_accuracy: float
+
+
+def frozen_features(
+    network: Network,
+    examples: Examples,
+    key: str,
+    device: torch.device,
+    tta: str,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Features [N,D] of a split, from the cache if an earlier run made them.
+
+    key: whatever decides them besides pictures and weights (model, size, resize).
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save_file
+
+    told = hashlib.sha256(repr((key, tta)).encode())
+    for tensor in network.body.state_dict().values():
+        told.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    told.update(examples.digests.tobytes())
+    path = cache_folder() / "features" / f"{told.hexdigest()[:32]}.safetensors"
+    if path.exists():
+        try:
+            return load_file(path)["features"]
+        except SafetensorError:
+            pass  # damaged: it is made again
+    fast = fuse(network, examples.images.shape[1]).place(device)
+    rows = []
+    for batch in plain_batches(store(examples, device), 64):
+        seen = [batch.images, batch.images.flip(3)] if tta == "flip" else [batch.images]
+        with torch.no_grad():
+            rows.append(torch.stack([fast.features(view) for view in seen]).mean(0).cpu())
+        if progress is not None:
+            progress(sum(map(len, rows)), len(examples))
+    features = torch.cat(rows)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}")
+        save_file({"features": features}, part)
+        os.replace(part, path)
+    except OSError:
+        pass  # an unwritable cache only costs the features again
+    return features
+
+
+def fuse(network: Network, size: int) -> Network:
+    """A copy in evaluation mode with every batch norm folded into the convolution before it.
+
+    Layers are paired by the order of their definition, which need not be that of their use: if
+    the copy's features of random pictures differ, the plain copy is returned.
+    """
+    import copy
+
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    plain, whole = copy.deepcopy(network).eval(), copy.deepcopy(network).eval()
+    for parent in list(whole.modules()):
+        children = list(parent.named_children())
+        for (name, conv), (after, norm) in pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(conv, norm))
+                # timm folds the activation into its norm layer; keep it.
+                setattr(parent, after, getattr(norm, "act", nn.Identity()))
+    probe = torch.rand((2, network.mean.shape[1], size, size), generator=seeded(0)) * 255
+    probe = probe.to(network.mean.device)
+    with torch.no_grad():
+        before, after_fusion = plain.features(probe), whole.features(probe)
+    close = (before - after_fusion).norm() <= 1e-3 * before.norm()
+    return whole if close else plain
+
+
+def fit_head(
+    head: nn.Linear,
+    features: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    class_weights: Tensor | None = None,
+    *,
+    rows: Tensor | None = None,
+    soft: Tensor | None = None,
+) -> list[Trial]:
+    """Solve for the head in place; returns the penalties tried on folds (none if one was given).
+
+    features float32 [N,D], labels int64 [N]; `rows` [K,K] and `soft` [N,K] make targets as in
+    `training.fit`. Features are standardised for the penalty's sake, and the scaling is folded into
+    the weights afterwards. Raises LevelheadError as the loss does.
+    """
+    mean, std = features.mean(0), features.std(0).clamp_min(1e-6)
+    x = (features - mean) / std
+    classes = head.out_features
+    if rows is None and (recipe.targets == "explicit" or soft is not None):
+        rows = smooth(torch.arange(classes), classes, recipe.smoothing, recipe.convention)
+    smoothing = recipe.smoothing if rows is None else 0.0
+    weights = None if class_weights is None else class_weights.to(x)
+
+    def solve(here: Tensor, penalty: float, first: Tensor | None) -> Tensor:
+        wanted = of_batch(labels[here], here, rows, soft)
+        return _solve(x[here], wanted, smoothing, classes, penalty, recipe, weights, first)
+
+    trials: list[Trial] = []
+    penalty = recipe.penalty
+    everything = torch.arange(len(labels))
+    if penalty is None:
+        fold = _folds(labels, recipe.seed)
+        logits = torch.zeros(len(PENALTIES), len(labels), classes)
+        for k in range(FOLDS):
+            inside, outside = torch.nonzero(fold != k)[:, 0], torch.nonzero(fold == k)[:, 0]
+            solution: Tensor | None = None
+            # From strong to weak: each solution is a good start for the next.
+            for i in reversed(range(len(PENALTIES))):
+                solution = solve(inside, PENALTIES[i], solution)
+                logits[i, outside] = _logits(x[outside], solution)
+        for tried, scores in zip(PENALTIES, logits, strict=True):
+            nll = float(nn.functional.cross_entropy(scores, labels))
+            hits = float((scores.argmax(1) == labels).float().mean())
+            trials.append(Trial(tried, nll, hits))
+        penalty = min(trials, key=lambda trial: trial.fold_nll).penalty
+    solution = solve(everything, penalty, None)
+    with torch.no_grad():
+        weight = solution[:, :-1] / std
+        head.weight.copy_(weight)
+        head.bias.copy_(solution[:, -1] - weight @ mean)
+    return trials
+
+
+def _solve(
+    x: Tensor,
+    wanted: Targets,
+    smoothing: float,
+    classes: int,
+    penalty: float,
+    recipe: Recipe,
+    class_weights: Tensor | None,
+    first: Tensor | None,
+) -> Tensor:
+    """argmin over [K,D+1] of mean loss + penalty/2 · ‖weights without bias‖², by L-BFGS."""
+    start = torch.zeros(classes, x.shape[1] + 1) if first is None else first.clone()
+    solution = start.requires_grad_()
+    solver = torch.optim.LBFGS(
+        [solution],
+        max_iter=200,
+        history_size=10,
+        tolerance_grad=1e-5,
+        tolerance_change=1e-7,
+        line_search_fn="strong_wolfe",
+    )
+
+    def objective() -> Any:
+        solver.zero_grad()
+        losses = LOSSES[recipe.loss](
+            _logits(x, solution),
+            wanted,
+            smoothing=smoothing,
+            convention=recipe.convention,
+            class_weights=class_weights,
+            strength=recipe.strength,
+            margin=recipe.margin,
+        )
+        value = losses.mean() + penalty / 2 * solution[:, :-1].square().sum()
+        value.backward()
+        return value
+
+    solver.step(objective)
+    return solution.detach()
+
+
+def _logits(x: Tensor, solution: Tensor) -> Tensor:
+    return torch.addmm(solution[:, -1], x, solution[:, :-1].T)
+
+
+def _folds(labels: Tensor, seed: int) -> Tensor:
+    """Fold of each example, 0 .. FOLDS-1, stratified: classes are dealt out like cards."""
+    order = torch.randperm(len(labels), generator=seeded(seed, -3))
+    by_class = order[torch.argsort(labels[order], stable=True)]
+    fold = torch.empty(len(labels), dtype=torch.int64)
+    fold[by_class] = torch.arange(len(labels)) % FOLDS
+    return fold

@@ -1,0 +1,74 @@
+"""A network and images make Outputs, in float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from levelhead.data.augment import views
+from levelhead.data.batches import Store, plain_batches, store
+from levelhead.data.entries import Examples
+from levelhead.models import Network
+from levelhead.outputs import Outputs
+
+# Features beyond this many bytes are not kept with the outputs; they can be made again.
+KEPT_FEATURES = 1 << 28
+
+
+JUDGING_BATCH = 500
+
+
+@torch.no_grad()
+def features_of(network: Network, split: Store, *, tta: str = "none") -> Tensor:
+    """Penultimate features [N,D] in evaluation mode, averaged over test-time views.
+
+    The head is linear, so the head of averaged features is the average of the views' logits.
+    """
+    network.eval()
+    rows = []
+    for batch in plain_batches(split, JUDGING_BATCH):
+        seen = [network.features(view) for view in views(batch.images, tta)]
+        rows.append(torch.stack(seen).mean(0) if len(seen) > 1 else seen[0])
+    return torch.cat(rows)
+
+
+@torch.no_grad()
+def outputs_of(
+    network: Network,
+    examples: Examples,
+    class_names: tuple[str, ...],
+    device: torch.device,
+    *,
+    tta: str = "none",
+    features: Tensor | None = None,
+    split: str | None = None,
+    split_hash: str | None = None,
+) -> Outputs:
+    """Outputs of `examples`: float32 logits and features, whatever precision trained the network.
+
+    `features` may be given where they are known already (a frozen body).
+    """
+    if features is None:
+        trained_in, network.dtype = network.dtype, torch.float32
+        features = features_of(network, store(examples, device), tta=tta)
+        network.dtype = trained_in
+    head = network.head
+    logits = head(features.to(head.weight.device)).cpu()
+    kept: dict[str, Any] = {}
+    # A network that trains on raw pixels has no representation worth a copy of the pictures.
+    if features.numel() * 4 <= KEPT_FEATURES and any(True for _ in network.body.parameters()):
+        kept["features"] = features.cpu()
+    bias = head.bias
+    return Outputs.from_logits(
+        logits,
+        torch.from_numpy(examples.labels),
+        class_names,
+        ids=examples.ids,
+        head_weight=head.weight.detach().cpu(),
+        head_bias=None if bias is None else bias.detach().cpu(),
+        split=split,
+        split_hash=split_hash,
+        **kept,
+    )

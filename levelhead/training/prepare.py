@@ -1,0 +1,247 @@
+"""Recipe -> everything training needs: data read, split and measured, open fields chosen."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from levelhead import targets
+from levelhead.data import load, scan
+from levelhead.data.annotations import read_epsilons, read_labels, read_prior
+from levelhead.data.batches import seeded
+from levelhead.data.entries import Examples
+from levelhead.data.splits import Splits, split
+from levelhead.errors import LevelheadError, nearest
+from levelhead.losses import settle
+from levelhead.machine import gains_from_bfloat16, pick_device
+from levelhead.recipe import Recipe
+from levelhead.training.defaults import Facts, choose_model, resolve
+
+
+@dataclass(frozen=True)
+class Data:
+    """Splits ready to train on; mean and deviation (0-255, by channel) of the train split."""
+
+    name: str
+    source: str
+    channels: int
+    size: int  # median short side of the pictures as they lie on disk, px
+    splits: Splits
+    mean: Tensor
+    std: Tensor
+    read_as: tuple[Any, ...]  # the recipe's fields that decided all this
+    order: tuple[str, ...]  # ids of the original training set, before any were held out
+    soft: Tensor | None = None  # float32 [N,K]: shares of people's votes on the train split
+    soft_validation: Tensor | None = None  # the same of validation
+
+
+def prepare(
+    recipe: Recipe,
+    *,
+    known: Data | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Recipe, Data]:
+    """Read, split and measure the data of a recipe, and resolve the recipe for it.
+
+    `known` data of another recipe is used again if this one would read it the same way. Raises
+    LevelheadError for data that cannot be read or split, and for flags that do not fit.
+    """
+    device = pick_device(recipe.device)
+    if known is not None:
+        facts = Facts(known.size, known.channels, len(known.splits.train))
+        chosen = choose_model(recipe, facts)
+        if _read_as(chosen) == known.read_as:
+            chosen = chosen.replace(data=known.source)
+            return resolve(chosen, facts, low_precision=gains_from_bfloat16(device)), known
+    listing = scan(recipe.data)
+    for name in recipe.classes:
+        if name not in listing.class_names:
+            mend = nearest(name, list(listing.class_names))
+            raise LevelheadError(f"--classes {name}: not in the data; {mend}")
+    chosen = choose_model(recipe, Facts(listing.size, listing.channels, 0))
+    dataset = load(
+        listing,
+        image_size=chosen.image_size,
+        channels=listing.channels,
+        resize=chosen.resize,
+        skip_broken=chosen.skip_broken,
+        progress=progress,
+    )
+    splits = split(
+        dataset,
+        validation=chosen.validation,
+        test=chosen.test,
+        seed=chosen.split_seed,
+        strict=chosen.strict_splits,
+    )
+    splits = of_classes(splits, chosen.classes) if chosen.classes else splits
+    mean, std = statistics(splits.train)
+    facts = Facts(listing.size, listing.channels, len(splits.train))
+    data = Data(
+        listing.name,
+        listing.source,
+        listing.channels,
+        listing.size,
+        splits,
+        mean,
+        std,
+        _read_as(chosen),
+        listing.splits["train"].ids,
+    )
+    chosen = chosen.replace(data=listing.source)
+    return resolve(chosen, facts, low_precision=gains_from_bfloat16(device)), data
+
+
+def of_classes(splits: Splits, classes: Sequence[str]) -> Splits:
+    """The same splits with the pictures of these classes alone, in the data's order of classes."""
+    kept = [k for k, name in enumerate(splits.class_names) if name in classes]
+    parts, count = {}, 0
+    for name in splits.hashes:
+        part = getattr(splits, name)
+        count += len(part)
+        part = part.take(np.flatnonzero(np.isin(part.labels, kept)))
+        parts[name] = dataclasses.replace(part, labels=np.searchsorted(kept, part.labels))
+    names = tuple(splits.class_names[k] for k in kept)
+    note = f"Only {', '.join(names)}: {sum(map(len, parts.values())):,} of {count:,} pictures."
+    hashes = {name: part.hash() for name, part in parts.items()}
+    notes = (*splits.notes, note)
+    return dataclasses.replace(splits, **parts, class_names=names, hashes=hashes, notes=notes)
+
+
+def falsified(recipe: Recipe, data: Data) -> Data:
+    """The data with the recipe's `noise` or `labels` in train and validation; test stays as it is.
+
+    Raises LevelheadError for labels that do not fit the data, the model or the loss.
+    """
+    if recipe.labels is not None:
+        return _by_people(recipe, data)
+    if recipe.noise == "none":
+        return data
+    splits, names = data.splits, data.splits.class_names
+    pairs = targets.confused_pairs(names) if recipe.noise == "asymmetric" else None
+    changed: dict[str, Any] = {}
+    for place, name in enumerate(("train", "validation")):
+        part = getattr(splits, name)
+        seed = seeded(recipe.split_seed, -4, place).initial_seed()
+        labels = torch.from_numpy(part.labels)
+        false = targets.noisy(labels, len(names), recipe.noise, recipe.noise_rate, seed, pairs)
+        changed[name] = dataclasses.replace(part, labels=false.numpy())
+    note = (
+        f"Label noise, {recipe.noise}: {recipe.noise_rate * 100:g} % of the labels of train and "
+        "validation are falsified; test is as it was."
+    )
+    changed["notes"] = (*splits.notes, note)
+    return dataclasses.replace(data, splits=dataclasses.replace(splits, **changed))
+
+
+def _by_people(recipe: Recipe, data: Data) -> Data:
+    """The data with the labels of `recipe.labels`.
+
+    Of votes the label has most (the first of ties), and `soft` their shares, to be trained towards.
+    """
+    assert recipe.labels is not None
+    told, names = f"--labels {recipe.labels}", data.splits.class_names
+    place, said = read_labels(recipe.labels, data.order, names)
+    votes = said.dim() == 2
+    labels = said.argmax(1) if votes else said
+    changed: dict[str, Any] = {}
+    rows, differ = {}, []
+    for name in ("train", "validation"):
+        part = getattr(data.splits, name)
+        if missing := [id_ for id_ in part.ids if id_ not in place]:
+            raise LevelheadError(
+                f"{told}: none for {len(missing):,} of {len(part):,} pictures of {name}, first "
+                f"{missing[0]!r}; add them, or give a table with a column id"
+            )
+        rows[name] = torch.tensor([place[id_] for id_ in part.ids])
+        changed[name] = dataclasses.replace(part, labels=labels[rows[name]].numpy())
+        differ.append(part.labels != changed[name].labels)
+    absent = torch.bincount(labels[rows["train"]], minlength=len(names)) == 0
+    if absent.any():
+        lost = names[int(absent.nonzero()[0])]
+        raise LevelheadError(f"{told}: no training picture is {lost!r}; check the file and column")
+    share = np.concatenate(differ).mean()
+    notes = [
+        f"Labels by people, {Path(recipe.labels).name}: {share * 100:.3g} % of those of train and "
+        "validation differ from the data's own; test is as it was."
+    ]
+    if votes:
+        settle(recipe.loss, targets.Targets(labels, said))
+        if recipe.targets == "online":
+            raise LevelheadError(
+                f"{told}: counts are soft targets, which --targets online does not take; give one "
+                "label for each picture, or --targets explicit"
+            )
+        if recipe.smoothing or recipe.smoothing_by_class:
+            notes.append("They are soft already and smoothed again; unless meant, leave that out.")
+    splits = dataclasses.replace(data.splits, **changed, notes=(*data.splits.notes, *notes))
+    if not votes:
+        return dataclasses.replace(data, splits=splits)
+    shares: dict[str, Any] = {
+        "soft": said[rows["train"]],
+        "soft_validation": said[rows["validation"]],
+    }
+    return dataclasses.replace(data, splits=splits, **shares)
+
+
+def target_rows(recipe: Recipe, data: Data) -> Tensor | None:
+    """Target of every class, float32 [K,K], where prior or smoothing_by_class decide it, or None.
+
+    data: as `falsified` returns it, for `frequency` is that of the labels which are trained on.
+    Raises LevelheadError for a file that is neither, and an ε that makes a wrong class likelier.
+    """
+    names, epsilon = data.splits.class_names, recipe.smoothing
+    if recipe.prior is None and recipe.smoothing_by_class is None:
+        return None
+    told: targets.Epsilon = epsilon
+    if recipe.smoothing_by_class is not None:
+        told = read_epsilons(Path(recipe.smoothing_by_class), names, epsilon)
+    if recipe.prior is None:
+        return targets.smooth(torch.arange(len(names)), len(names), told, recipe.convention)
+    if recipe.prior == "frequency":
+        labels = torch.from_numpy(data.splits.train.labels)
+        prior = torch.bincount(labels, minlength=len(names)).double() / len(labels)
+    else:
+        prior = read_prior(Path(recipe.prior), names)
+    try:
+        return targets.target_table(prior, told, recipe.convention)
+    except LevelheadError as error:
+        raise LevelheadError(f"--prior {recipe.prior}: {error}") from None
+
+
+def statistics(examples: Examples) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel, exact, in units of 0-255; in pieces of bounded memory."""
+    images = torch.from_numpy(examples.images)
+    channels = images.shape[3]
+    counts = torch.zeros(channels, 256, dtype=torch.float64)
+    for piece in images.split(max(1, (1 << 24) // images[0].numel())):
+        for channel in range(channels):
+            counts[channel] += torch.bincount(piece[..., channel].reshape(-1), minlength=256)
+    values = torch.arange(256, dtype=torch.float64)
+    total = counts.sum(1)
+    mean = counts @ values / total
+    variance = counts @ values.square() / total - mean.square()
+    # Pictures of one flat colour have no deviation to divide by.
+    return mean.float(), variance.sqrt().clamp_min(1.0).float()
+
+
+def _read_as(recipe: Recipe) -> tuple[Any, ...]:
+    path = recipe.data
+    return (
+        path if path == "digits" else str(Path(path).expanduser().absolute()),
+        tuple(sorted(recipe.classes)),
+        recipe.image_size,
+        recipe.resize,
+        recipe.validation,
+        recipe.test,
+        recipe.split_seed,
+        recipe.strict_splits,
+        recipe.skip_broken,
+    )
