@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 import tomllib
 import types
 import typing
@@ -202,6 +203,20 @@ class Recipe:
                 text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
                 lines.append(f"{field.name} = {text}")
         return "\n".join(lines) + "\n"
+
+    def command(self) -> str:
+        """The command line that trains it: every field that is not its default."""
+        words = ["levelhead", "train", shlex.quote(self.data)]
+        for field in dataclasses.fields(self):
+            value, flag = getattr(self, field.name), "--" + field.name.replace("_", "-")
+            if field.name == "data" or value == field.default:
+                continue
+            if isinstance(value, bool):
+                words.append(flag if value else flag.replace("--", "--no-", 1))
+            else:
+                values = value if isinstance(value, tuple) else (value,)
+                words += [flag, *(shlex.quote(str(part)) for part in values)]
+        return " ".join(words)
 
     @classmethod
     def from_toml(cls, text: str, where: str = "recipe.toml") -> Recipe:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -77,8 +76,7 @@ def _metrics(
         if (why := reason(metric, outputs)) is not None:
             found[name]["reason"] = why
             continue
-        binned = "bins" in inspect.signature(metric.prepare).parameters
-        more: dict[str, Any] = {"bins": bins} if binned else {}
+        more: dict[str, Any] = {"bins": bins} if metric.binned else {}
         ready[name] = metric.prepare(outputs, **more)
         if len(outputs) > ANALYTIC:  # no bootstrap to share: one at a time, for the memory
             methods |= _fill(found, ready, outputs, choices)

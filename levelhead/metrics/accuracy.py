@@ -15,6 +15,9 @@ from levelhead.statistics.examples import wilson
 accuracy = Metric(
     name="accuracy",
     title="Accuracy",
+    short="accuracy",
+    unit="%",
+    digits=1,
     direction="up",
     source="share of examples whose highest score is the label's; of equal scores the first counts",
     prepare=lambda outputs: outputs.rows.correct,
@@ -31,6 +34,9 @@ def top_k(outputs: Outputs, k: int) -> Tensor:
 top5 = Metric(
     name="top5",
     title="Top-5 accuracy",
+    short="top-5 accuracy",
+    unit="%",
+    digits=1,
     direction="up",
     source="share of examples whose label is among the five highest scores",
     prepare=lambda outputs: top_k(outputs, 5),
@@ -84,6 +90,9 @@ def _ends(prepared: _ByClass, level: float) -> tuple[float, float] | None:
 balanced_accuracy = Metric(
     name="balanced_accuracy",
     title="Balanced accuracy",
+    short="balanced accuracy",
+    unit="%",
+    digits=1,
     direction="up",
     source="mean over the classes that occur of the share of their examples that is found "
     "(Brodersen et al. 2010)",

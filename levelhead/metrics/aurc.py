@@ -138,6 +138,7 @@ def _ends(prepared: Ranked, level: float) -> tuple[float, float] | None:
 aurc = Metric(
     name="aurc",
     title="Area under risk–coverage",
+    short="AURC",
     direction="down",
     source="mean over coverages i/N of the share of errors among the i most certain, certain by "
     "the top probability, over all orders of equals (Geifman & El-Yaniv 2017; Geifman et al. 2019)",

@@ -15,6 +15,7 @@ from levelhead.statistics.calibration_error import Cells, Error
 brier = Metric(
     name="brier",
     title="Brier score",
+    short="Brier score",
     direction="down",
     source="mean squared distance to the one-hot label, summed over classes, 0 to 2 (Brier 1950)",
     prepare=lambda outputs: outputs.rows.brier,

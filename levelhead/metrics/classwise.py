@@ -115,6 +115,7 @@ classwise_ece = Metric(
     prepare=prepare,
     value=partial(_value, "classwise_ece"),
     interval="calibration",
+    binned=True,
     needs="probabilities",
     cells=cells,
 )
@@ -128,6 +129,7 @@ human_calibration = Metric(
     prepare=partial(prepare, soft=True),
     value=partial(_value, "human_calibration"),
     interval="calibration",
+    binned=True,
     needs="label_distribution",
     cells=cells,
 )

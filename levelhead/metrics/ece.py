@@ -123,8 +123,10 @@ def metric(
 ) -> Metric:
     """A calibration error whose value is `of_gaps(prepared, weights)`; `error` is its interval's.
 
-    Without `error` it has no interval.
+    Without `error` it has no interval. A sum of absolute gaps also has influence values.
     """
+    if of_gaps is _absolute:
+        more["influence"] = _influence
     return Metric(
         name=name,
         title=title,
@@ -133,6 +135,7 @@ def metric(
         prepare=prepare,
         value=lambda prepared, weights=None: {name: number(of_gaps(prepared, weights))},
         interval="none" if error is None else "calibration",
+        binned=True,
         cells=None if error is None else lambda prepared: (cells(prepared), error),
         **more,
     )
@@ -140,6 +143,10 @@ def metric(
 
 def _absolute(prepared: Binned, weights: Tensor | None) -> Tensor:
     return prepared.gaps(weights).abs().sum(-1)
+
+
+def _influence(prepared: Binned) -> Tensor:
+    return torch.sign(prepared.gaps())[prepared.index] * prepared.gap
 
 
 def _largest(prepared: Binned, weights: Tensor | None) -> Tensor:
@@ -164,6 +171,7 @@ ece = metric(
     "Expected calibration error",
     "15 equal-width right-closed bins of the top probability (Guo et al. 2017)",
     _absolute,
+    short="ECE",
 )
 
 ece_mass = metric(

@@ -12,6 +12,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from levelhead.errors import LevelheadError
 from levelhead.outputs import Outputs
 from levelhead.statistics.calibration_error import Cells, Error, calibration_interval
 from levelhead.statistics.examples import (
@@ -22,6 +23,7 @@ from levelhead.statistics.examples import (
     weights,
     wilson,
 )
+from levelhead.statistics.measured import Quantity
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,6 +47,10 @@ class Metric:
     prepare: Callable[[Outputs], Any]
     value: Callable[..., dict[str, Any]]
     interval: Literal["wilson", "bootstrap", "calibration", "none"]
+    short: str = ""  # what a column or a sentence calls it; else the title
+    unit: Literal["%", "nats", ""] = ""  # % is printed times 100
+    digits: int = 4  # of a difference in a sentence
+    binned: bool = False  # whether `prepare` takes `bins`
     needs: Literal["confidence", "probabilities", "label_distribution"] = "confidence"
     # Of the prepared: empirical influence values [N]; a mean needs none.
     influence: Callable[[Any], Tensor] | None = None
@@ -54,6 +60,31 @@ class Metric:
     # Of the prepared and a level: an interval where the bootstrap cannot give one, else None.
     ends: Callable[[Any, float], tuple[float, float] | None] = lambda prepared, level: None
     undefined: Callable[[Outputs], str | None] = lambda outputs: None
+
+    @property
+    def quantity(self) -> Quantity:
+        """How its means over seeds and its differences are worked out and printed."""
+        return Quantity(
+            self.short or self.title,
+            "up" if self.direction == "up" else "down",
+            100.0 if self.unit == "%" else 1.0,
+            self.digits,
+            share=self.interval == "wilson",
+            biased=self.interval == "calibration",
+        )
+
+
+def influence_of(metric: Metric, prepared: Any) -> Tensor:
+    """What each example adds to the metric, float64 [N], up to a constant.
+
+    Of a mean its values, else the empirical influence. Raises LevelheadError for a metric that
+    has none: its differences have no interval.
+    """
+    if isinstance(prepared, Tensor):
+        return prepared
+    if metric.influence is None:
+        raise LevelheadError(f"metric {metric.name}: has no influence values; leave it out")
+    return metric.influence(prepared)
 
 
 def mean(name: str) -> Callable[..., dict[str, Any]]:
@@ -154,7 +185,8 @@ def intervals_of(
             found[i] = Interval(math.nan, math.nan, "none")
         elif metric.interval == "wilson":
             found[i] = Interval(*wilson(float(prepared.sum()), len(prepared), level), "wilson")
-        elif metric.cells is not None:
+        elif metric.interval == "calibration":
+            assert metric.cells is not None, f"{metric.name} has no cells"
             ends = calibration_interval(
                 *metric.cells(prepared), level, resamples, seed, metric.side
             )
@@ -174,7 +206,5 @@ def intervals_of(
 
 def _influence(metric: Metric, prepared: Any) -> tuple[float, Tensor]:
     value = float(metric.value(prepared)[metric.name])
-    if isinstance(prepared, Tensor):
-        return value, prepared - value
-    assert metric.influence is not None, f"{metric.name} has no influence values"
-    return value, metric.influence(prepared)
+    influence = influence_of(metric, prepared)
+    return value, influence - value if isinstance(prepared, Tensor) else influence

@@ -30,6 +30,8 @@ def _undefined(outputs: Outputs) -> str | None:
 nll = Metric(
     name="nll",
     title="Negative log-likelihood",
+    short="NLL",
+    unit="nats",
     direction="down",
     source="mean −log probability of the label, natural logarithm (a proper score; Good 1952)",
     prepare=lambda outputs: outputs.rows.nll,
@@ -139,6 +141,7 @@ def _root_ends(prepared: Tempered, level: float) -> tuple[float, float] | None:
 nll_refinement = Metric(
     name="nll_refinement",
     title="NLL, refinement",
+    unit="nats",
     direction="down",
     source="NLL after the temperature that is best for these examples: what no temperature can "
     "mend (Berta et al. 2025)",
@@ -153,6 +156,7 @@ nll_refinement = Metric(
 nll_calibration = Metric(
     name="nll_calibration",
     title="NLL, calibration",
+    unit="nats",
     direction="down",
     source="NLL − its refinement: what the best temperature mends (Berta et al. 2025)",
     prepare=tempered,
@@ -180,6 +184,7 @@ def _soft(outputs: Outputs) -> Tensor:
 soft_nll = Metric(
     name="soft_nll",
     title="NLL of what people said",
+    unit="nats",
     direction="down",
     source="mean cross-entropy from the shares of people to the probabilities, nats "
     "(Peterson et al. 2019)",

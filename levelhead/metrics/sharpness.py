@@ -27,6 +27,7 @@ sharpness = Metric(
 entropy = Metric(
     name="entropy",
     title="Predictive entropy",
+    unit="nats",
     direction="none",
     source="mean −Σ p log p over classes, nats (Shannon 1948)",
     prepare=lambda outputs: outputs.rows.entropy,

@@ -152,9 +152,22 @@ def _cells(confidence: Tensor, cells: int) -> Tensor:
     return (confidence * cells).long().clamp_(max=cells - 1)
 
 
+def _influence(prepared: Smoothed, cells: int = 256) -> Tensor:
+    """Slope of the error in the residual of each cell of a coarser grid, by differences."""
+    n = len(prepared)
+    gap = prepared.confidence - prepared.correct
+    index, place = torch.unique(prepared.index // (GRID // cells), return_inverse=True)
+    residual = sums(index[place], cells, gap).numpy()
+    step = np.eye(cells)[index.numpy()] * 1e-3 * math.sqrt(n)
+    up, down = (error(residual + side * step, n) for side in (1, -1))
+    slope = torch.from_numpy((up - down) / (2e-3 * math.sqrt(n)))
+    return n * slope[place] * gap
+
+
 smece = Metric(
     name="smece",
     title="Smooth calibration error",
+    short="smooth calibration error",
     direction="down",
     source="confidence − correct smoothed by a reflected Gaussian whose deviation equals the error "
     "(Błasiok & Nakkiran 2023)",
@@ -162,4 +175,5 @@ smece = Metric(
     value=value,
     interval="calibration",
     cells=_cells_of,
+    influence=_influence,
 )

@@ -12,7 +12,6 @@ from levelhead.files import read_json, write
 from levelhead.report.page import metric_table, shown
 from levelhead.report.run_page import (
     after_temperature,
-    command,
     curve_panels,
     pictures,
     reliability_panels,
@@ -23,7 +22,6 @@ from levelhead.report.study_page import study_report
 from levelhead.runs import finished_run
 
 __all__ = [
-    "command",
     "metric_table",
     "pictures",
     "run_report",

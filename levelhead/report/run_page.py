@@ -13,7 +13,6 @@ import numpy as np
 from levelhead.errors import LevelheadError
 from levelhead.files import read_json
 from levelhead.metrics import HEADLINE, METRICS
-from levelhead.recipe import Recipe
 from levelhead.report.page import metric_table, page, svgs
 from levelhead.runs import Run, finished_run
 from levelhead.text import duration
@@ -59,7 +58,7 @@ def run_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = Non
         curves=list(zip(svgs("curves", lines), lines, strict=True)),
         recipe={k: v for k, v in dataclasses.asdict(recipe).items() if v is not None},
         environment=_environment(run),
-        command=command(recipe),
+        command=recipe.command(),
         again=f"levelhead report {shlex.quote(str(folder))}",
     )
 
@@ -145,21 +144,6 @@ def run_words(run: Run) -> list[str]:
         f"Report: {run.folder / 'report.html'}",
         f"Next: levelhead predict {folder} IMAGE...",
     ]
-
-
-def command(recipe: Recipe) -> str:
-    """The command line that repeats a recipe: every field that is not its default."""
-    words = ["levelhead", "train", shlex.quote(recipe.data)]
-    for field in dataclasses.fields(Recipe):
-        value, flag = getattr(recipe, field.name), "--" + field.name.replace("_", "-")
-        if field.name == "data" or value == field.default:
-            continue
-        if isinstance(value, bool):
-            words.append(flag if value else flag.replace("--", "--no-", 1))
-        else:
-            values = value if isinstance(value, tuple) else (value,)
-            words += [flag, *(shlex.quote(str(part)) for part in values)]
-    return " ".join(words)
 
 
 def weakest_first(report: Sequence[Mapping[str, Any]], matrix: Confusion) -> list[dict[str, Any]]:

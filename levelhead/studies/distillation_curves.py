@@ -10,16 +10,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from levelhead.errors import LevelheadError
 from levelhead.files import read_json
+from levelhead.metrics import METRICS
 from levelhead.recipe import Recipe
 from levelhead.runs import Run
-from levelhead.statistics.examples import example_variance, normal_quantile
-from levelhead.statistics.seeds import paired_seeds, seeds_share
+from levelhead.statistics.examples import wilson
+from levelhead.statistics.measured import NO_SEED, Estimate, combination, mean, verdict
 from levelhead.studies.run_data import SCHEMA, Understood
+from levelhead.text import interval_text
 from levelhead.training.distillation import teacher_folder
 
 SPLITS = ("test", "validation")
@@ -32,9 +33,12 @@ VARIED = {"seed", "device", "save_every", "lr"} | SHOWN
 MUELLER = "student at 1 (Müller)"
 METHOD = (
     "accuracy: s²/S over seeds plus Wilson's variance over examples, Student's t (Welch and "
-    "Satterthwaite); differences are paired by example, and by seed where two or more are shared; "
-    "each interval stands for itself, however many there are"
+    "Satterthwaite); differences are paired by example and by the seeds that both have; each "
+    "interval stands for itself, however many there are"
 )
+
+
+ACCURACY = METRICS["accuracy"].quantity
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class _Member:
     run: Run
     teacher: Path | None
     gamma: float
-    correct: dict[str, Tensor]  # float64 [N] by split: 1 where right
+    accuracy: dict[str, Estimate]  # by split
 
 
 # The members of a setting by their own seed and their teacher's.
@@ -82,17 +86,15 @@ def distillation_curves(runs: Sequence[Run], level: float = 0.95) -> Understood:
     the same remedy, if there are any) at equal γ, interpolated linearly between two temperatures
     of the same protocol (never beyond them), and at equal temperature.
 
-    A difference is a weighted sum of up to three settings' accuracies, on the same examples. Where
-    all share two or more seeds (the student's and the teacher's), or each has but the same one, it
-    is taken seed by seed and judged by `intervals.paired_seeds`; else the settings' seeds are
-    independent: variances w² s²/S add up, and t has the degrees of freedom of Welch and
-    Satterthwaite. γ counts as known. Several seeds of one teacher say nothing about other
-    teachers, which the words mind.
+    A difference is a weighted sum of up to three settings' accuracies, paired by example and by
+    the seeds (the student's and the teacher's) that all of them have (`measured.combination`). γ
+    counts as known. Several seeds of one teacher say nothing about other teachers, which the words
+    mind.
 
-    Raises LevelheadError for runs judged on other pictures, of more than one teacher or student
+    Raises LevelheadError for runs judged on other images, of more than one teacher or student
     network, for a teacher that is gone or was taught itself, and without a distilled student.
     """
-    groups, teachers, students = _groups(runs)
+    groups, teachers, students = _groups(runs, level)
     some = next(iter(next(iter(groups.values())).values()))
     points = {setting: _point(setting, group, level) for setting, group in groups.items()}
     curves = [
@@ -106,7 +108,7 @@ def distillation_curves(runs: Sequence[Run], level: float = 0.95) -> Understood:
         for kind, protocol, more, settings in _curves(points)
     ]
     gained = [
-        _seen(points[s]) | _differ([(1, group), (-1, groups[hard])], level)
+        _point_of(points[s]) | _differ([(1, group), (-1, groups[hard])], level)
         for s, group in _by_epsilon(groups, "teachers")
         if s.epsilon and (hard := dataclasses.replace(s, epsilon=0.0)) in groups
     ]
@@ -115,7 +117,7 @@ def distillation_curves(runs: Sequence[Run], level: float = 0.95) -> Understood:
         "schema": SCHEMA,
         "teacher": teachers.model,
         "student": students.model,
-        "n": {split: len(some.correct[split]) for split in SPLITS},
+        "n": {split: len(some.accuracy[split].influence[0]) for split in SPLITS},
         "interval": {"level": level, "method": METHOD},
         "curves": curves,
         "teachers_gain": gained,
@@ -126,7 +128,7 @@ def distillation_curves(runs: Sequence[Run], level: float = 0.95) -> Understood:
 
 
 def _groups(
-    runs: Sequence[Run],
+    runs: Sequence[Run], level: float
 ) -> tuple[dict[Setting, dict[tuple[int, int], _Member]], Recipe, Recipe]:
     """The runs by setting, and a recipe of the teachers and one of the students."""
     given = {run.folder.resolve(): run for run in runs}
@@ -144,7 +146,7 @@ def _groups(
         recipe, data, teacher = run.recipe, run.data, named.get(place)
         if any(data["hashes"][split] != first.data["hashes"][split] for split in SPLITS):
             raise LevelheadError(
-                f"{run.folder}: is judged on other pictures than {first.folder}; give runs of the "
+                f"{run.folder}: is judged on other images than {first.folder}; give runs of the "
                 "same data, --split-seed and shares"
             )
         if teacher is not None:
@@ -164,7 +166,7 @@ def _groups(
             gamma = recipe.smoothing * (classes / (classes - 1) if others else 1)
         seeds = recipe.seed, -1 if teacher is None else teacher.recipe.seed
         where = None if teacher is None else teacher.folder.resolve()
-        correct = {split: run.outputs(split).rows.correct for split in SPLITS}
+        accuracy = {split: _accuracy(run.outputs(split).rows.correct, level) for split in SPLITS}
         for setting in settings:
             group = groups.setdefault(setting, {})
             if seeds in group:
@@ -172,7 +174,7 @@ def _groups(
                     f"{run.folder}: has the setting and seed of {group[seeds].run.folder}, too; "
                     "give one of them"
                 )
-            group[seeds] = _Member(run, where, gamma, correct)
+            group[seeds] = _Member(run, where, gamma, accuracy)
     return groups, teachers, students
 
 
@@ -206,9 +208,12 @@ def _alike(recipes: Sequence[tuple[Run, Recipe]], what: str) -> Recipe:
     (first, like), *others = recipes
     for run, recipe in others:
         if fields := _apart(recipe, like):
-            told = ", ".join(f"{n} {getattr(recipe, n)}, not {getattr(like, n)}" for n in fields)
+            fields_text = ", ".join(
+                f"{n} {getattr(recipe, n)}, not {getattr(like, n)}" for n in fields
+            )
             raise LevelheadError(
-                f"{what} differ: {run.folder} has {told} as {first.folder}; give those of one"
+                f"{what} differ: {run.folder} has {fields_text} as {first.folder}; "
+                "give those of one"
             )
     return like
 
@@ -262,7 +267,7 @@ def _name(kind: str, protocol: str | None, more: tuple[tuple[str, Any], ...]) ->
 def _point(setting: Setting, group: Group, level: float) -> dict[str, Any]:
     """A setting in numbers: mean γ, and mean accuracy with its interval on both splits."""
     members = list(group.values())
-    judged = {s: _accuracy(torch.stack([m.correct[s] for m in members]), level) for s in SPLITS}
+    means = {split: _mean(group, split, level) for split in SPLITS}
     taught = setting.kind == "students"
     return {
         "gamma": fmean(member.gamma for member in members),
@@ -270,17 +275,22 @@ def _point(setting: Setting, group: Group, level: float) -> dict[str, Any]:
         "temperature": setting.temperature if taught else None,
         "student_temperature": setting.student_temperature if taught else None,
         "n_seeds": len(members),
-        **judged["test"],
-        "validation": judged["validation"],
+        **means["test"],
+        "validation": means["validation"],
         "runs": [str(member.run.folder) for member in members],
     }
 
 
-def _accuracy(correct: Tensor, level: float) -> dict[str, Any]:
-    """Mean over seeds of [S, N] with its interval: Wilson's over examples, widened by the seeds."""
-    found = seeds_share(correct, level)
-    ends = {"value": found.mean, "low": found.low, "high": found.high}
-    return ends | {"per_seed": correct.mean(1).tolist()}
+def _accuracy(correct: Tensor, level: float) -> Estimate:
+    """The accuracy of one run from its answers [N], with Wilson's interval."""
+    ends = wilson(float(correct.sum()), len(correct), level)
+    return Estimate(float(correct.mean()), *ends, (correct,))
+
+
+def _mean(group: Group, split: str, level: float) -> dict[str, Any]:
+    """Mean accuracy over the seeds of a group, for JSON."""
+    estimates = {seeds: member.accuracy[split] for seeds, member in group.items()}
+    return mean(estimates, ACCURACY, level).to_json()
 
 
 def _comparisons(
@@ -297,27 +307,27 @@ def _comparisons(
         there = [s for s in hard if s.more == more_there]
         # At T = 1 both protocols are one, and Müller's goes on from there if it was run.
         ways = sorted({s.protocol for s in there if s.protocol}, key=lambda p: (p != MUELLER, p))
-        wanted = protocol or next(iter(ways), None)
-        line = [s for s in there if s.protocol in (None, wanted)]
+        hard_protocol = protocol or next(iter(ways), None)
+        line = [s for s in there if s.protocol in (None, hard_protocol)]
         gammas = [points[s]["gamma"] for s in line]
         for setting in (s for s in settings if s.epsilon):
-            seen = {"curve": _name(kind, protocol, more), **_seen(points[setting])}
-            seen["against"] = _name("hard", wanted, more_there)
+            point = {"curve": _name(kind, protocol, more), **_point_of(points[setting])}
+            point["against"] = _name("hard", hard_protocol, more_there)
             mine = (1.0, groups[setting])
             if around := _around(points[setting]["gamma"], gammas):
                 parts = [(-weight, groups[line[i]]) for i, weight in around]
                 between = {"between": [line[i].temperature for i, _ in around]}
-                yield {"at": "gamma"} | seen | between | _differ([mine, *parts], level)
+                yield {"at": "gamma"} | point | between | _differ([mine, *parts], level)
             else:
                 why = "the hard teacher taught none in this way"
                 if gammas:
                     why = f"the hard teacher's students have {gammas[0]:.3g} to {gammas[-1]:.3g}"
                 unknown = dict.fromkeys(("value", "low", "high"))
-                yield {"at": "gamma"} | seen | unknown | {"verdict": "out of range", "reason": why}
+                yield {"at": "gamma"} | point | unknown | {"verdict": "out of range", "reason": why}
             same = dataclasses.replace(setting, epsilon=0.0, more=more_there)
             if same in groups:
                 parts = [mine, (-1.0, groups[same])]
-                yield {"at": "temperature"} | seen | _differ(parts, level)
+                yield {"at": "temperature"} | point | _differ(parts, level)
 
 
 def _around(x: float, grid: Sequence[float]) -> list[tuple[int, float]]:
@@ -333,47 +343,31 @@ def _around(x: float, grid: Sequence[float]) -> list[tuple[int, float]]:
 
 def _differ(parts: Sequence[tuple[float, Group]], level: float) -> dict[str, Any]:
     """Σ w · accuracy on test and on validation, with intervals (see `distillation_curves`)."""
-    sizes = [len(group) for _, group in parts]
-    shared = sorted(set.intersection(*(set(group) for _, group in parts)))
-    paired = len(shared) > 1 or (len(shared) == 1 and max(sizes) == 1)
-    found = {}
+    by_split: dict[str, dict[str, Any]] = {}
+    shared: tuple[Any, ...] = ()
     for split in SPLITS:
-        rows = [
-            weight * torch.stack([group[k].correct[split] for k in (shared if paired else group)])
+        terms = [
+            (weight, {seeds: member.accuracy[split] for seeds, member in group.items()})
             for weight, group in parts
         ]
-        value, low, high = _interval(rows, paired, level)
-        word = "cannot tell" if low <= 0 <= high else "better" if value > 0 else "worse"
-        found[split] = {"value": value, "low": low, "high": high, "verdict": word}
+        interval, _, shared = combination(terms, ACCURACY, level)
+        if interval is None:
+            numbers = dict.fromkeys(("value", "low", "high"))
+            by_split[split] = {**numbers, "verdict": "cannot tell", "reason": NO_SEED}
+            continue
+        ends = (interval.mean, interval.low, interval.high)
+        numbers = dict(zip(("value", "low", "high"), ends, strict=True))
+        by_split[split] = {**numbers, "verdict": verdict(*ends, ACCURACY.direction)}
     return {
-        **found["test"],
-        "validation": found["validation"],
-        "n_seeds": len(shared) if paired else min(sizes),
-        "paired": paired,
-        "scope": "these models" if min(sizes) == 1 else "these recipes",
+        **by_split["test"],
+        "validation": by_split["validation"],
+        "n_seeds": len(shared),
+        "paired": bool(shared),
+        "scope": "these models" if len(shared) == 1 else "these recipes",
     }
 
 
-def _interval(rows: Sequence[Tensor], paired: bool, level: float) -> tuple[float, float, float]:
-    """Value, low and high of the sum over parts of their mean, [S, N] each."""
-    # Networks that agree on all n examples may differ on the next: count one at least.
-    least = 1 / rows[0].shape[1] ** 2
-    if paired:
-        apart = torch.stack(list(rows)).sum(0)
-        found = paired_seeds(apart.mean(1), max(example_variance(apart), least), level)
-        return found.mean, found.low, found.high
-    from scipy.special import stdtrit
-
-    mean = torch.stack([part.mean(0) for part in rows]).sum(0)
-    over = [(float(p.mean(1).var()) / len(p), len(p) - 1) for p in rows if len(p) > 1]
-    total = max(example_variance(mean), least) + sum(variance for variance, _ in over)
-    freedom = sum(variance**2 / df for variance, df in over)
-    t = stdtrit(total**2 / freedom, (1 + level) / 2) if freedom else normal_quantile(level)
-    value, half = float(mean.mean()), float(t) * math.sqrt(total)
-    return value, value - half, value + half
-
-
-def _seen(point: Mapping[str, Any]) -> dict[str, Any]:
+def _point_of(point: Mapping[str, Any]) -> dict[str, Any]:
     """Which point a difference is of."""
     return {k: point[k] for k in ("epsilon", "temperature", "student_temperature", "gamma")}
 
@@ -383,21 +377,21 @@ def _words(
     comparisons: Sequence[Mapping[str, Any]],
     groups: Mapping[Setting, Group],
 ) -> list[str]:
-    said, details = [], []
+    lines, details = [], []
     for at in ("gamma", "temperature"):
-        told = [c["verdict"] for c in comparisons if c["at"] == at and c["value"] is not None]
-        if told:
-            count = {verdict: told.count(verdict) for verdict in ("worse", "better", "cannot tell")}
-            said.append(
+        verdicts = [c["verdict"] for c in comparisons if c["at"] == at and c["value"] is not None]
+        if verdicts:
+            worse, better, open_ = map(verdicts.count, ("worse", "better", "cannot tell"))
+            lines.append(
                 f"At equal {at}, the smoothed teacher's students are worse than the hard "
-                f"teacher's at {count['worse']} of {len(told)} points and better at "
-                f"{count['better']}; cannot tell at {count['cannot tell']}."
+                f"teacher's at {worse} of {len(verdicts)} points and better at {better}; cannot "
+                f"tell at {open_}."
             )
         for curve in dict.fromkeys(c["curve"] for c in comparisons if c["at"] == at):
             mine = [c for c in comparisons if c["at"] == at and c["curve"] == curve]
             details.append(f"{curve[0].upper()}{curve[1:]}, at equal {at}: {_listed(mine)}.")
-    if not said:
-        said.append("No smoothed teacher's students can be held against the hard teacher's.")
+    if not lines:
+        lines.append("No smoothed teacher's students can be held against the hard teacher's.")
     if gained:
         details.append(f"Teachers against the one with hard targets: {_listed(gained)}.")
     caveats = []
@@ -409,23 +403,24 @@ def _words(
         caveats.append(
             "students over several seeds share a teacher, and others may teach otherwise"
         )
-    return said + details + ([f"Mind: {'; '.join(caveats)}."] if caveats else [])
+    return lines + details + ([f"Mind: {'; '.join(caveats)}."] if caveats else [])
 
 
 def _listed(rows: Sequence[Mapping[str, Any]]) -> str:
-    """`worse at ε 0.1, T 1 (−0.80 points [−1.20, −0.40]); …`, by verdict."""
-    told = []
-    for verdict in ("worse", "better", "cannot tell", "out of range"):
-        some = [row for row in rows if row["verdict"] == verdict]
-        each = []
-        for row in some:
-            where = f"ε {row['epsilon']:g}"
-            where += "" if row["temperature"] is None else f", T {row['temperature']:g}"
-            numbers = [row["value"], row["low"], row["high"]]
-            if None in numbers:
-                each.append(f"{where} (γ {row['gamma']:.3g}: {row['reason']})")
-                continue
-            value, low, high = (f"{100 * number:+.2f}" for number in numbers)
-            each.append(f"{where} ({value} points [{low}, {high}])")
-        told += [f"{verdict} at {'; '.join(each)}"] if each else []
-    return "; ".join(told)
+    """`worse at ε 0.1, T 1 (-0.80 points [-1.20, -0.40]); …`, by verdict."""
+    parts = []
+    for word in ("worse", "better", "cannot tell", "out of range"):
+        points = [_point_text(row) for row in rows if row["verdict"] == word]
+        parts += [f"{word} at {'; '.join(points)}"] if points else []
+    return "; ".join(parts)
+
+
+def _point_text(row: Mapping[str, Any]) -> str:
+    where = f"ε {row['epsilon']:g}"
+    if row["temperature"] is not None:
+        where += f", T {row['temperature']:g}"
+    if row["value"] is None:
+        return f"{where} (γ {row['gamma']:.3g}: {row['reason']})"
+    ends = (row["value"], row["low"], row["high"])
+    text = interval_text(*ends, digits=2, scale=100, sign=True, unit=ACCURACY.unit)
+    return f"{where} ({text})"

@@ -29,7 +29,6 @@ from levelhead.metrics import HEADLINE, METRICS
 from levelhead.outputs import Outputs
 from levelhead.recipe import Recipe
 from levelhead.report import (
-    command,
     judgement_page,
     metric_table,
     pictures,
@@ -492,7 +491,7 @@ def test_the_command_repeats_the_recipe(recipe: Recipe) -> None:
     """Who types the command of the report would train something else."""
     parser = Parser(prog="levelhead train")
     add_recipe(parser)
-    words = shlex.split(command(recipe))
+    words = shlex.split(recipe.command())
     assert words[:2] == ["levelhead", "train"]
     assert recipe_of(parser.parse(words[2:])) == recipe
 

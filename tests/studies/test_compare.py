@@ -11,18 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
 
 from levelhead import data
 from levelhead.errors import LevelheadError
-from levelhead.metrics import replicates
 from levelhead.recipe import Recipe
 from levelhead.runs import open_run
+from levelhead.statistics.measured import Difference
 from levelhead.studies import compare as study
-from levelhead.studies.compare import METRICS, cells, compare, open_study, table, verdict
+from levelhead.studies.compare import cells, compare, open_study, table
+from levelhead.studies.recommendation import sentence
+from levelhead.studies.settings import KINDS, METRICS, MIXED, Change
 from levelhead.training.events import Epoch, Event, Note
 
 SMALL = Recipe("digits", model="linear", epochs=2)
@@ -146,17 +145,9 @@ def test_intervals(made: study.Study) -> None:
     for setting in made.findings["settings"]:
         for stage in ("raw", "calibrated"):
             check(setting[stage]["nll"], losses[f"{setting['name']} {stage}"])
-    for kind, (own, other) in study.KINDS.items():
+    for kind, (own, other) in KINDS.items():
         change = losses[f"smoothing=0.1 {own}"] - losses[f"smoothing=0 {other}"]
         check(entry(made.findings, kind, "nll"), change)
-
-
-def test_ece_bootstrap(made: study.Study) -> None:
-    """The fast bootstrap of ECE would differ from the metric re-weighted draw by draw."""
-    folders = made.findings["settings"][0]["runs"]
-    binned = [METRICS["ece"].prepare(open_run(made.folder / f).outputs("test")) for f in folders]
-    wanted = replicates(METRICS["ece"], binned, study.RESAMPLES)
-    torch.testing.assert_close(study._ece_bootstrap(binned), wanted, rtol=1e-9, atol=1e-12)
 
 
 def test_continuing_trains_nothing_twice(made: study.Study, copy: Path) -> None:
@@ -191,16 +182,14 @@ def test_pictures_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return load(listing, **more)  # type: ignore[no-any-return]
 
     monkeypatch.setattr("levelhead.training.prepare.load", counted)
-    monkeypatch.setattr(study, "frozen", lambda recipe: True)
+    monkeypatch.setattr("levelhead.studies.recommendation.frozen", lambda recipe: True)
     monkeypatch.chdir(tmp_path)
     grid = {"smoothing": (0.0, 0.1), "model": ("linear", "mlp")}
     found = compare(SMALL, grid, seeds=1).findings
     assert calls == ["digits"]
     assert (tmp_path / "runs" / "digits-study-1" / "findings.json").exists()
     # Each smoothed setting is held against its own hard targets too.
-    pairs = {
-        (d["setting"], d["baseline"]) for d in found["differences"] if d["kind"] == study.MIXED
-    }
+    pairs = {(d["setting"], d["baseline"]) for d in found["differences"] if d["kind"] == MIXED}
     first, second = "model=linear, smoothing=0", "model=mlp, smoothing=0"
     assert pairs == {(f"{first}.1", first), (f"{second}.1", first), (f"{second}.1", second)}
     assert all("these models" in d["words"] for d in found["differences"])
@@ -288,31 +277,21 @@ def test_recommendation(made: study.Study) -> None:
     assert "levelhead train digits --model linear" in said[-1]
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.floats(-1, 1), st.floats(0, 1), st.sampled_from(sorted(METRICS)))
-def test_verdict(value: float, half: float, metric: str) -> None:
-    """The words would claim what the interval leaves open, or get the direction wrong."""
-    change = {"metric": metric, "value": value, "low": value - half, "high": value + half}
-    if change["low"] <= 0 <= change["high"]:
-        assert verdict(change) == "cannot tell"
-    else:
-        assert verdict(change) == (
-            "better" if (value > 0) == (metric in ("accuracy", "top5")) else "worse"
-        )
-
-
 def test_words() -> None:
     """A difference would be worded without its number, or an end that excludes 0 shown as 0."""
-    change = {"setting": "smoothing=0.1", "baseline": "smoothing=0", "kind": "raw"}
-    change |= {"calibrated": False, "per_seed": [0.0, 0.0], "metric": "accuracy"}
-    assert study._words(change | {"value": 0.004, "low": -0.002, "high": 0.01}) == (
+
+    def words(kind: str, metric: str, value: float, low: float, high: float) -> str:
+        direction = METRICS[metric].quantity.direction
+        difference = Difference(value, low, high, (0.0, 0.0), None, direction)
+        return sentence(Change("smoothing=0.1", "smoothing=0", kind, metric, difference))
+
+    assert words("raw", "accuracy", 0.004, -0.002, 0.01) == (
         "Before temperature, smoothing=0.1 changes accuracy by +0.4 points [-0.2, +1.0] against "
         "smoothing=0: cannot tell."
     )
-    told = study._words(change | {"value": 0.004, "low": 0.0003, "high": 0.01})
-    assert "by +0.40 points [+0.03, +1.00] against smoothing=0: better." in told
-    mixed = change | {"kind": study.MIXED, "metric": "nll", "value": 0.1, "low": 0.05, "high": 0.2}
-    assert study._words(mixed) == (
+    clear = words("raw", "accuracy", 0.004, 0.0003, 0.01)
+    assert "by +0.40 points [+0.03, +1.00] against smoothing=0: better." in clear
+    assert words(MIXED, "nll", 0.1, 0.05, 0.2) == (
         "smoothing=0.1 without temperature changes NLL by +0.1000 [+0.0500, +0.2000] against "
         "smoothing=0 with temperature: worse."
     )

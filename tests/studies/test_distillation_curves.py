@@ -158,21 +158,32 @@ def test_differences_at_equal_gamma_are_interpolated_and_paired(world):
     assert (gain["value"], gain["verdict"]) == (pytest.approx(0.035), "better")
 
 
-def test_seeds_that_are_not_shared_are_independent(tmp_path):
-    """Seeds without a partner would be dropped, or paired with strangers."""
+def test_seeds_that_are_not_shared_take_no_part(tmp_path):
+    """A difference would hold what one seed adds, and differ from that of other pages."""
     world = World(tmp_path)
     hard, soft = world.teacher(0.0, 0.9), world.teacher(0.1, 0.9)
     ours = [world.student(soft, a, 0.1, seed=s) for s, a in enumerate((0.70, 0.74, 0.71))]
-    theirs = [world.student(hard, a, 0.1, seed=s + 7) for s, a in enumerate((0.80, 0.82))]
+    theirs = [world.student(hard, a, 0.1, seed=s + 2) for s, a in enumerate((0.80, 0.82))]
     row = compared(distillation_curves(world.runs).findings, "gamma")
-    a, b = (np.stack([correct(r) for r in runs]) for runs in (ours, theirs))
-    parts = [x.mean(1).var(ddof=1) / len(x) for x in (a, b)]
-    total = sum(parts) + (a.mean(0) - b.mean(0)).var(ddof=1) / N
-    df = total**2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 1)
-    half = stats.t.ppf(0.975, df) * np.sqrt(total)
-    assert (row["paired"], row["n_seeds"], row["between"]) == (False, 2, [1.0])
-    assert row["value"] == pytest.approx(a.mean() - b.mean())
+    apart = correct(ours[2]) - correct(theirs[0])
+    half = stats.norm.ppf(0.975) * np.sqrt(apart.var(ddof=1) / N)
+    assert (row["paired"], row["n_seeds"], row["between"]) == (True, 1, [1.0])
+    assert row["scope"] == "these models"
+    assert row["value"] == pytest.approx(apart.mean())
     assert row["high"] - row["value"] == pytest.approx(half)
+
+
+def test_without_a_shared_seed_nothing_is_told(tmp_path):
+    """Two pages would give a difference of the same runs that only one of them may give."""
+    world = World(tmp_path)
+    hard, soft = world.teacher(0.0, 0.9), world.teacher(0.1, 0.9)
+    world.student(soft, 0.7, 0.1, seed=0)
+    world.student(hard, 0.8, 0.1, seed=1)
+    findings = distillation_curves(world.runs).findings
+    row = compared(findings, "gamma")
+    assert (row["value"], row["low"], row["verdict"]) == (None, None, "cannot tell")
+    assert "no seed" in row["reason"]
+    assert "no seed" in " ".join(findings["words"])
 
 
 def test_words_say_where_the_harm_is_and_what_to_mind(world, tmp_path):
@@ -226,7 +237,7 @@ def test_remedies_protocols_and_conventions_are_kept_apart(tmp_path):
     ("case", "says"),
     [
         ("no student", "no run has a teacher"),
-        ("other pictures", "judged on other pictures"),
+        ("other pictures", "judged on other images"),
         ("gone", "its teacher .* gone; put it back"),
         ("two students", "students differ: .* has model linear, not mlp"),
         ("stranger", "neither the teachers nor the students: another epochs; leave it out"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import json
@@ -24,13 +23,14 @@ from levelhead.errors import LevelheadError
 from levelhead.figures import FIGURES
 from levelhead.figures.canvas import _painted, to_png, to_svg
 from levelhead.metrics import METRICS, replicates
+from levelhead.metrics.metric import influence_of
 from levelhead.outputs import Outputs
 from levelhead.recipe import Recipe
 from levelhead.runs import Run, runs_of
 from levelhead.statistics.seeds import paired_seeds
 from levelhead.studies import run_data, tradeoff
 from levelhead.studies.confidence_course import confidence_course
-from levelhead.studies.qualities import apart, influence
+from levelhead.studies.qualities import apart
 from levelhead.studies.run_data import stratified
 from levelhead.studies.tradeoff import MEASURES, _settings
 from levelhead.training import run as training
@@ -198,7 +198,8 @@ def test_influence_gives_the_bootstraps_variance(name: str, gain: float):
     logits[np.arange(2000), labels] += 1.5
     made = [Outputs.from_logits(g * logits, labels) for g in (gain, 0.7 * gain + 2)]
     drawn = replicates(METRICS[name], [METRICS[name].prepare(o) for o in made], 400)
-    rows = torch.stack([influence(name, o) for o in made])
+    metric = METRICS[name]
+    rows = torch.stack([influence_of(metric, metric.prepare(o)) for o in made])
     for spread, added in (
         (drawn[0].std(), rows[0]),
         ((drawn[1] - drawn[0]).std(), rows[1] - rows[0]),
@@ -219,7 +220,7 @@ def test_auroc_of_corrupted_pictures_counts_each_picture_once():
     for _ in range(400):
         i = torch.randint(400, (400,), generator=draw).numpy()
         drawn.append(roc_auc_score([1] * 400 + [0] * 400, np.concatenate([x[i], y[i]])))
-    assert float(told.rows[0].std() / 20) == pytest.approx(np.std(drawn), rel=0.15)
+    assert float(told.influence[0].std() / 20) == pytest.approx(np.std(drawn), rel=0.15)
 
 
 def test_strata():
@@ -253,7 +254,7 @@ def test_bad_input(study, elsewhere, tmp_path):
     told = other.data
     told["hashes"]["test"] = "another"
     (other.folder / "data.json").write_text(json.dumps(told))
-    with pytest.raises(LevelheadError, match="judged on other test pictures"):
+    with pytest.raises(LevelheadError, match="judged on other test images"):
         tradeoff([*runs, other])
     with pytest.raises(LevelheadError, match="same recipe and seed"):
         tradeoff([runs[0], runs[0]])
@@ -291,7 +292,7 @@ def drawn_from(epsilons: list[float], remedies: list[str]) -> dict[str, Any]:
         for n, e, r in names
     ]  # fmt: skip
     settings[-1]["measures"].pop("student_accuracy")
-    measures = {name: dataclasses.asdict(measure) for name, measure in MEASURES.items()}
+    measures = {name: measure.to_json() for name, measure in MEASURES.items()}
     return {"hard": "ε = 0", "settings": settings, "measures": measures}
 
 
