@@ -106,7 +106,7 @@ def reproduce(
             "judged": time.strftime("%Y-%m-%d"),
             "scaled": None if full else experiment.scaled,
             "not_trained": {study: counts for study, counts in wait.items() if counts[0]},
-            "rows": [row.as_json() for row in judged.rows],
+            "rows": [row.to_json() for row in judged.rows],
             "words": judged.words,
             "figures": list(judged.panels),
         }

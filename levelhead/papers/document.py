@@ -19,6 +19,12 @@ HOW = (
     "A published number *agrees* where our interval reaches it; a claim *agrees* where our "
     "interval lies wholly inside it, *differs* where wholly outside; else the data *cannot tell*."
 )
+OLD_MARK = " †"
+OLD = (
+    "† Worked out before November 2026, when this page had rules of its own, from runs that are "
+    "gone: shares without Wilson's interval, differences of calibration errors and of AURC from "
+    "the spread of the seeds alone, without that of the examples."
+)
 
 
 def write_page(
@@ -50,6 +56,8 @@ def _lines(folder: Path, title: str, findings: Mapping[str, Any]) -> Iterator[st
     yield f"`levelhead reproduce {findings['paper']} --data DATA --out OUT{full} --seeds {seeds}`"
     yield from ("", f"Rows: {', '.join(f'{n} {v}' for v, n in counts.items())}.")
     yield from ("", HOW)
+    if any(row.get("rule") == "old" for found in experiments.values() for row in found["rows"]):
+        yield from ("", OLD)
     for name, found in experiments.items():
         judged = f"`--experiment {name}`, judged {found['judged']}"
         yield from ("", f"## {found['title']}", "", judged)
@@ -59,7 +67,8 @@ def _lines(folder: Path, title: str, findings: Mapping[str, Any]) -> Iterator[st
             yield from ("", f"Not trained yet: {', '.join(wait)} runs.")
         yield from ("", "| | published | ours | interval | seeds | |", "|---|---|---|---|---|---|")
         for row in (Row(**row) for row in found["rows"]):
-            published, ours, ends, verdict = row.shown
+            published, ours, ends, verdict = row.cells
+            ends += OLD_MARK if row.rule == "old" else ""
             seeds = row.seeds or "–"
             verdict = "**differs**" if verdict == "differs" else verdict
             yield f"| {row.what} | {published} | {ours} | {ends} | {seeds} | {verdict} |"
@@ -85,4 +94,4 @@ def _panels(folder: Path, figure: str) -> list[Path]:
 def plain_table(experiments: Mapping[str, Any]) -> list[list[str]]:
     """Rows for a terminal: what, published, ours, interval, verdict."""
     rows = [Row(**row) for found in experiments.values() for row in found["rows"]]
-    return [[row.what, *row.shown] for row in rows]
+    return [[row.what, *row.cells] for row in rows]

@@ -12,34 +12,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from torch import Tensor
-
 from levelhead.figures.gains import NAMES
 from levelhead.papers import mueller2019
-from levelhead.papers.plan import (
-    Experiment,
-    Found,
-    Planned,
-    correct,
-    difference,
-    finished,
-    paired,
-    settings,
-)
-from levelhead.papers.rows import (
-    ABOVE,
-    ANY,
-    BELOW,
-    Row,
-    claim,
-    missing,
-    number,
-    over_examples,
-    over_seeds,
-)
+from levelhead.papers.plan import Experiment, Found, Planned, finished, settings
+from levelhead.papers.rows import ABOVE, ANY, BELOW, Range, Row, claim, missing, row
 from levelhead.runs import Run
-from levelhead.statistics.seeds import SeedInterval, widened
+from levelhead.statistics.measured import Estimate, Quantity, difference, mean
 from levelhead.studies import tradeoff
+from levelhead.studies.qualities import by_seed
+from levelhead.studies.tradeoff import MEASURES
 
 TITLE = "After the paper: what smoothing trades, its relatives, false labels, fewer classes"
 PLAIN = "ε = 0.05"
@@ -58,14 +39,14 @@ def studies(data: Path, out: Path, full: bool) -> dict[str, Planned]:
     """The trainings by name; those of `mueller2019` that this page reads are shared with it.
 
     data: a folder that holds cifar10/, cifar10n/labels.parquet (human noise) and mnist/ (as
-    pictures from elsewhere).
+    images from elsewhere).
     """
     before = mueller2019.studies(data, out, full)
     base = before["overfit"].recipe
     planned = {name: before[name] for name in ("cifar10", "overfit", *_students(before))}
     planned["relatives"] = Planned(base, {"loss": ("mbls", "maxsup")})
     planned["online"] = Planned(base.replace(targets="online"), {})
-    # Fewer pictures, so that 10 epochs of them are affordable; others choose ε, with false labels.
+    # Fewer images, so that 10 epochs of them are affordable; others choose ε, with false labels.
     noisy = base if full else base.replace(validation=0.6)
     grid = {"smoothing": (0.0, 0.1, 0.4)}
     for kind, rate in (("symmetric", 0.2), ("asymmetric", 0.4)):
@@ -85,76 +66,52 @@ def _students(planned: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Measure:
-    """Of a run on test: a number of each example (`rows`), or of them all with its interval."""
+    """A metric of a run on test, before or after its temperature, as the page prints it."""
 
     title: str
-    scale: float
+    metric: str
+    series: str
     digits: int
-    rows: Callable[[Run], Tensor] | None = None
-    whole: Callable[[Run], Mapping[str, float]] | None = None
 
-    def mean(self, runs: Sequence[Run]) -> SeedInterval:
-        """Over the seeds of a setting."""
-        if self.rows is not None:
-            return over_examples([self.rows(run) for run in runs], self.scale)
-        assert self.whole is not None
-        told = [self.whole(run) for run in runs]
-        value, low, high = (
-            [self.scale * one[end] for one in told] for end in ("value", "low", "high")
-        )
-        return widened(value, fmean(low), fmean(high))
+    @property
+    def quantity(self) -> Quantity:
+        """As in the trade-off."""
+        return MEASURES[self.metric]
 
-    def gap(self, a: Sequence[Run], b: Sequence[Run]) -> SeedInterval | None:
-        """That of b minus that of a, by seed."""
-        if self.rows is not None:
-            return difference(a, b, self.scale, self.rows)
-        assert self.whole is not None
-        both = [[self.whole(run)["value"] for run in pair] for pair in paired(a, b)]
-        return over_seeds([self.scale * (two - one) for one, two in both]) if both else None
+    def of(self, runs: Sequence[Run]) -> dict[int, Estimate]:
+        """Of the runs of a setting, by seed."""
+        return by_seed(runs, self.metric, self.series)
 
 
-def _nll(run: Run) -> Tensor:
-    return run.outputs("test").rows.nll
-
-
-def _nll_scaled(run: Run) -> Tensor:
-    return run.calibration.apply(run.outputs("test")).rows.nll
-
-
-def _judged(name: str, stage: str) -> Callable[[Run], Mapping[str, float]]:
-    return lambda run: dict(run.findings[stage]["metrics"][name])
-
-
-ACCURACY = _Measure("accuracy %", 100, 2, rows=correct)
-NLL = _Measure("NLL", 1, 4, rows=_nll)
-NLL_SCALED = _Measure("NLL after T", 1, 4, rows=_nll_scaled)
-SMECE = _Measure("smECE %", 100, 2, whole=_judged("smece", "test"))
-SMECE_SCALED = _Measure("smECE % after T", 100, 2, whole=_judged("smece", "test_calibrated"))
-MEASURES = (ACCURACY, NLL, NLL_SCALED, SMECE, SMECE_SCALED)
+ACCURACY = _Measure("accuracy %", "accuracy", "raw", 2)
+NLL = _Measure("NLL", "nll", "raw", 4)
+NLL_SCALED = _Measure("NLL after T", "nll", "temperature", 4)
+SMECE = _Measure("smECE %", "smece", "raw", 2)
+SMECE_SCALED = _Measure("smECE % after T", "smece", "temperature", 2)
+PRINTED = (ACCURACY, NLL, NLL_SCALED, SMECE, SMECE_SCALED)
 
 
 def _values(groups: Mapping[str, Sequence[Run]], place: str = "") -> Iterator[Row]:
     """Every measure of every setting."""
-    for measure in MEASURES:
+    for measure in PRINTED:
         for name, runs in groups.items():
+            measured = mean(measure.of(runs), measure.quantity)
             what = f"{measure.title}, {place}{name}"
-            yield number(what, measure.mean(runs), None, "–", measure.digits)
+            yield row(what, "–", measured, measure.digits, scale=measure.quantity.scale)
 
 
 def _gap(
     measure: _Measure,
     what: str,
-    a: Sequence[Run],
-    b: Sequence[Run],
-    told: str = "–",
-    wanted: tuple[float, float] = ANY,
+    baseline: Sequence[Run],
+    setting: Sequence[Run],
+    words: str = "–",
+    claimed: Range = ANY,
 ) -> Row:
-    """Setting b minus setting a in one measure, against a claim if there is one."""
+    """Setting minus baseline in one measure, against a claim if there is one."""
+    change = difference(measure.of(setting), measure.of(baseline), measure.quantity)
     what = f"{measure.title}, {what}"
-    seen = measure.gap(a, b)
-    if seen is None:
-        return missing(what, told)
-    return claim(what, seen, wanted, told, measure.digits)
+    return claim(what, change, claimed, words, measure.digits, measure.quantity.scale)
 
 
 def _named(of: Mapping[float, Sequence[Run]]) -> dict[str, Sequence[Run]]:
@@ -175,21 +132,21 @@ def trade(studies: Mapping[str, Path]) -> Found:
     return Found(rows, seen.findings["words"], panels)
 
 
-def _held(told: Mapping[str, Any], measure: Mapping[str, Any]) -> Row:
+def _held(entry: Mapping[str, Any], measure: Mapping[str, Any]) -> Row:
     """A setting held against hard targets."""
     scale = measure["scale"]
     title = measure["title"] + (" %" if scale == 100 else "")
-    more = [] if told["series"] == "raw" else [NAMES.get(told["series"], told["series"])]
-    against = " plus temperature" if told["against"] == "temperature" else ""
-    what = f"{', '.join([title, *more])}: {told['setting']} minus hard{against}"
-    value, low, high = (scale * told[end] for end in ("value", "low", "high"))
-    return Row(what, "–", value, low, high, None, len(told["per_seed"]), 2 if scale == 100 else 4)
+    more = [] if entry["series"] == "raw" else [NAMES.get(entry["series"], entry["series"])]
+    against = " plus temperature" if entry["against"] == "temperature" else ""
+    what = f"{', '.join([title, *more])}: {entry['setting']} minus hard{against}"
+    value, low, high = (scale * entry[end] for end in ("value", "low", "high"))
+    return Row(what, "–", value, low, high, None, len(entry["per_seed"]), 2 if scale == 100 else 4)
 
 
-def _kept(told: Mapping[str, Any]) -> bool:
+def _kept(entry: Mapping[str, Any]) -> bool:
     """Whether it goes into the table; the figure shows every series."""
-    measure, series, against = (told[name] for name in ("measure", "series", "against"))
-    if told["value"] is None:
+    measure, series, against = (entry[name] for name in ("measure", "series", "against"))
+    if entry["value"] is None:
         return False
     if series in ("temperature", "pnorm"):
         return bool(against == "temperature")
@@ -218,15 +175,15 @@ def relatives(studies: Mapping[str, Path]) -> Found:
     }
     for name in (PLAIN, "online", "mbls", "maxsup"):
         for against in ("ε = 0", PLAIN):
-            for measure in MEASURES if name != against else ():
-                told, wanted = claims.get((name, against, measure.title), ("–", ANY))
-                what = f"{name} minus {against}"
-                rows.append(_gap(measure, what, known[against], known.get(name, []), told, wanted))
-    found = [run for runs in groups.values() for run in runs]
-    seen = tradeoff(found) if len(groups) > 1 else None
-    words = seen.findings["words"] if seen else []
-    figures = ("tradeoff-relatives", "overconfidence-relatives") if seen else ()
-    return Found(rows, words, {name: seen.drawn for name in figures if seen})
+            for measure in PRINTED if name != against else ():
+                words, claimed = claims.get((name, against, measure.title), ("–", ANY))
+                what, smoothed = f"{name} minus {against}", known.get(name, [])
+                rows.append(_gap(measure, what, known[against], smoothed, words, claimed))
+    if len(groups) < 2:
+        return Found(rows, [], {})
+    result = tradeoff([run for runs in groups.values() for run in runs])
+    figures = ("tradeoff-relatives", "overconfidence-relatives")
+    return Found(rows, result.findings["words"], dict.fromkeys(figures, result.drawn))
 
 
 def _noise(kind: str) -> Callable[[Mapping[str, Path]], Found]:
@@ -238,12 +195,10 @@ def _noise(kind: str) -> Callable[[Mapping[str, Path]], Found]:
         hard = runs.get(0.0, [])
         lukasik = "above 0 (Lukasik 2020, ResNet-32, 20 % symmetric: 83.95 − 80.44)"
         for epsilon in (0.1, 0.4):
-            told, wanted = (lukasik, ABOVE) if epsilon == 0.1 else ("–", ANY)
-            for measure in (ACCURACY, NLL_SCALED):
-                claimed = (told, wanted) if measure is ACCURACY else ("–", ANY)
-                rows.append(
-                    _gap(measure, f"ε {epsilon:g} minus 0", hard, runs.get(epsilon, []), *claimed)
-                )
+            smoothed, what = runs.get(epsilon, []), f"ε {epsilon:g} minus 0"
+            claimed = (lukasik, ABOVE) if epsilon == 0.1 else ("–", ANY)
+            rows.append(_gap(ACCURACY, what, hard, smoothed, *claimed))
+            rows.append(_gap(NLL_SCALED, what, hard, smoothed))
         return Found(rows, [*_chosen(runs)], {})
 
     return judge
@@ -253,17 +208,21 @@ def _chosen(runs: Mapping[float, Sequence[Run]]) -> Iterator[str]:
     """Which ε the false labels of validation ask for, and which the clean ones of test."""
     if len(runs) < 2:
         return
-    for name, sign in (("accuracy", 1), ("nll", -1)):
-        best = {}
-        for split in ("validation", "test"):
-            told = _judged(name, split)
-            means = {e: fmean(told(run)["value"] for run in same) for e, same in runs.items()}
-            best[split] = max(means, key=lambda epsilon: sign * means[epsilon])
-        title = "accuracy" if name == "accuracy" else "NLL"
+    for name, title in (("accuracy", "accuracy"), ("nll", "NLL")):
+        best = [_best(runs, name, split) for split in ("validation", "test")]
         yield (
             f"By {title} (mean over seeds) validation with its false labels asks for ε = "
-            f"{best['validation']:g}; test with clean labels for ε = {best['test']:g}."
+            f"{best[0]:g}; test with clean labels for ε = {best[1]:g}."
         )
+
+
+def _best(runs: Mapping[float, Sequence[Run]], name: str, split: str) -> float:
+    means = {
+        epsilon: fmean(run.findings[split]["metrics"][name]["value"] for run in same)
+        for epsilon, same in runs.items()
+    }
+    choose = max if MEASURES[name].direction == "up" else min
+    return choose(means, key=means.__getitem__)
 
 
 def subsets(studies: Mapping[str, Path]) -> Found:
@@ -272,12 +231,12 @@ def subsets(studies: Mapping[str, Path]) -> Found:
     for count, study in ((2, "classes-2"), (3, "classes-3"), (10, "overfit")):
         runs = {e: r for e, r in settings(studies[study]).items() if e in (0.0, 0.05)}
         rows += _values(_named(runs), f"K = {count}, ")
-        for measure in MEASURES:
-            told, wanted = "–", ANY
+        for measure in PRINTED:
+            words, claimed = "–", ANY
             if count == 2 and measure is ACCURACY:
-                told, wanted = "within ±0.5: said to matter little at K = 2", (-0.5, 0.5)
+                words, claimed = "within ±0.5: said to matter little at K = 2", (-0.5, 0.5)
             what = f"K = {count}, ε 0.05 minus 0"
-            rows.append(_gap(measure, what, runs.get(0.0, []), runs.get(0.05, []), told, wanted))
+            rows.append(_gap(measure, what, runs.get(0.0, []), runs.get(0.05, []), words, claimed))
     return Found(rows, [], {})
 
 
@@ -285,7 +244,7 @@ SMALL = "CIFAR-10 with AlexNet, 10 epochs without augmentation: an over-confiden
 EXPERIMENTS = {
     "tradeoff": Experiment(
         "What smoothing buys and costs", ("cifar10", "students-of-"), trade,
-        "CIFAR-10 with `fast`, 8 epochs; corrupted: 2,000 test pictures; elsewhere: MNIST.",
+        "CIFAR-10 with `fast`, 8 epochs; corrupted: 2,000 test images; elsewhere: MNIST.",
     ),
     "relatives": Experiment(
         "Relatives of smoothing", ("overfit", "relatives", "online"), relatives,
@@ -294,9 +253,9 @@ EXPERIMENTS = {
     **{
         f"noise-{kind}": Experiment(
             f"False labels, {kind}", (f"noise-{kind}",), _noise(kind),
-            f"{told}, in train and validation. {SMALL}, 20,000 pictures.",
+            f"{words}, in train and validation. {SMALL}, 20,000 images.",
         )
-        for kind, told in KINDS.items()
+        for kind, words in KINDS.items()
     },
     "subsets": Experiment(
         "Two, three and ten classes", ("classes-", "overfit"), subsets,

@@ -1,14 +1,14 @@
 """Müller, Kornblith and Hinton, "When Does Label Smoothing Help?" (2019, arXiv 1906.02629).
 
 `studies` are the trainings, EXPERIMENTS what is read off them. Numbers published are those of the
-third version; figures 1, 4, 5 and 6 are curves and pictures without numbers: their claims in words
+third version; figures 1, 4, 5 and 6 are curves and images without numbers: their claims in words
 are held against ours.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,32 +16,17 @@ from typing import Any
 import numpy as np
 
 from levelhead.files import read_json
-from levelhead.papers.plan import (
-    Experiment,
-    Found,
-    Planned,
-    correct,
-    difference,
-    finished,
-    paired,
-    settings,
-)
-from levelhead.papers.rows import (
-    ABOVE,
-    ANY,
-    BELOW,
-    Row,
-    claim,
-    missing,
-    number,
-    over_examples,
-    over_seeds,
-)
+from levelhead.metrics import METRICS
+from levelhead.papers.plan import Experiment, Found, Planned, finished, paired, settings
+from levelhead.papers.rows import ABOVE, ANY, BELOW, Range, Row, claim, missing, number
 from levelhead.recipe import Recipe
-from levelhead.statistics.seeds import SeedInterval
+from levelhead.runs import Run
+from levelhead.statistics.measured import Measured, difference, mean, spread
 from levelhead.studies import distillation_curves, information, penultimate
+from levelhead.studies.qualities import by_seed
 
 TITLE = "When does label smoothing help?"
+ACCURACY, ECE = METRICS["accuracy"].quantity, METRICS["ece"].quantity
 EPSILONS = (0.0, 0.05, 0.1, 0.2, 0.4)
 SOFT = (0.1, 0.4)
 HARD_NORM = 8.4  # mean norm of the centred logits of `fast`, hard targets, seed 0, on validation
@@ -80,7 +65,7 @@ def studies(data: Path, out: Path, full: bool) -> dict[str, Planned]:
 
     def taught(recipe: Recipe, by: str, epsilon: float, **more: Any) -> Recipe:
         run = out / by / f"smoothing={epsilon:g}" / "seed-{seed}"
-        # Light: the teacher sees every picture once, as it is; full: what the student sees.
+        # Light: the teacher sees every image once, as it is; full: what the student sees.
         teacher = run if full else run / "outputs" / "train.safetensors"
         return recipe.replace(teacher=str(teacher), **more)
 
@@ -144,19 +129,24 @@ def table2(studies: Mapping[str, Path]) -> Found:
     """Accuracy with and without smoothing, CIFAR-10."""
     rows: list[Row] = []
     runs = settings(studies["alexnet"])
-    for epsilon, (mean, spread) in {0.0: (86.8, 0.2), 0.1: (86.7, 0.3)}.items():
-        what, told = f"accuracy %, AlexNet, ε = {epsilon:g}", f"{mean} ± {spread}"
+    for epsilon, (published, deviation) in {0.0: (86.8, 0.2), 0.1: (86.7, 0.3)}.items():
+        what, words = f"accuracy %, AlexNet, ε = {epsilon:g}", f"{published} ± {deviation}"
         if epsilon in runs:
-            found = over_examples([correct(run) for run in runs[epsilon]], 100)
-            rows.append(number(what, found, (mean - spread, mean + spread), told, 2))
+            measured = mean(by_seed(runs[epsilon], "accuracy"), ACCURACY)
+            ends = (published - deviation, published + deviation)
+            rows.append(number(what, measured, ends, words, 2, 100))
         else:
-            rows.append(missing(what, told))
+            rows.append(missing(what, words))
     for name, title in (("alexnet", "AlexNet"), ("cifar10", "fast")):
         runs = settings(studies[name])
-        what, told = f"accuracy %, {title}, ε 0.1 minus 0", "−0.1: within ±0.5"
-        gap = difference(runs.get(0.0, []), runs.get(0.1, []), 100)
-        rows.append(claim(what, gap, (-0.5, 0.5), told, 2) if gap else missing(what, told))
+        change = _accuracy_difference(runs.get(0.1, []), runs.get(0.0, []))
+        what, words = f"accuracy %, {title}, ε 0.1 minus 0", "−0.1: within ±0.5"
+        rows.append(claim(what, change, (-0.5, 0.5), words, 2, 100))
     return Found(rows, [], {})
+
+
+def _accuracy_difference(setting: Sequence[Run], baseline: Sequence[Run]) -> Measured:
+    return difference(by_seed(setting, "accuracy"), by_seed(baseline, "accuracy"), ACCURACY)
 
 
 def table3(studies: Mapping[str, Path]) -> Found:
@@ -173,8 +163,8 @@ def table3(studies: Mapping[str, Path]) -> Found:
 
 def _calibration(study: Path, title: str) -> list[Row]:
     """The rows of table 3 for one network; ε is chosen by its ECE on validation."""
-    found, runs = read_json(study / "findings.json"), settings(study)
-    by_epsilon = {setting["changes"]["smoothing"]: setting for setting in found["settings"]}
+    findings, runs = read_json(study / "findings.json"), settings(study)
+    by_epsilon = {setting["changes"]["smoothing"]: setting for setting in findings["settings"]}
     hard, rows = by_epsilon.pop(0.0), []
     cells = [("ECE, ε = 0", hard["raw"]["ece"]), ("temperature, ε = 0", hard["temperature"])]
     cells.append(("ECE, ε = 0, temperature scaled", hard["calibrated"]["ece"]))
@@ -185,33 +175,24 @@ def _calibration(study: Path, title: str) -> list[Row]:
     most = max(len(setting["seeds"]) for setting in by_epsilon.values())
     whole = [e for e, setting in by_epsilon.items() if len(setting["seeds"]) == most]
     best = min(whole, key=lambda e: np.mean([_ece(r.findings["validation"]) for r in runs[e]]))
-    both = [seed for seed in hard["seeds"] if seed in by_epsilon[best]["seeds"]]
-
-    def per_seed(setting: Mapping[str, Any], cell: Mapping[str, Any]) -> np.ndarray:
-        """Its values of the seeds that both settings have."""
-        by_seed = dict(zip(setting["seeds"], cell["per_seed"], strict=True))
-        return np.array([by_seed[seed] for seed in both])
-
-    scaled = per_seed(hard, hard["calibrated"]["ece"])
-    smoothed = per_seed(by_epsilon[best], by_epsilon[best]["raw"]["ece"])
-    raw, own = (np.array(hard[stage]["ece"]["per_seed"]) for stage in ("raw", "calibrated"))
-    gained = per_seed(hard, hard["raw"]["ece"]) - smoothed
-    temperature = np.array(hard["temperature"]["per_seed"])
-    for what, told, values, wanted in (
-        ("log of the temperature", "above 0 (CIFAR-100: log 1.9)", np.log(temperature), ABOVE),
-        ("ECE, ε 0 minus the same scaled", "above 0 (0.150 − 0.021)", raw - own, ABOVE),
-        (f"ECE, ε 0 minus {best:g}", "above 0 (0.150 − 0.024)", gained, ABOVE),
-        (f"ECE, ε {best:g} minus 0 scaled", "within ±0.015 (0.024 − 0.021)", smoothed - scaled,
-         (-0.015, 0.015)),
+    raw, scaled = (by_seed(runs[0.0], "ece", series) for series in ("raw", "temperature"))
+    smoothed = by_seed(runs[best], "ece")
+    logs = [math.log(temperature) for temperature in hard["temperature"]["per_seed"]]
+    for what, words, change, claimed in (
+        ("log of the temperature", "above 0 (CIFAR-100: log 1.9)", spread(logs), ABOVE),
+        ("ECE, ε 0 minus the same scaled", "above 0 (0.150 − 0.021)",
+         difference(raw, scaled, ECE), ABOVE),
+        (f"ECE, ε 0 minus {best:g}", "above 0 (0.150 − 0.024)",
+         difference(raw, smoothed, ECE), ABOVE),
+        (f"ECE, ε {best:g} minus 0 scaled", "within ±0.015 (0.024 − 0.021)",
+         difference(smoothed, scaled, ECE), (-0.015, 0.015)),
     ):  # fmt: skip
-        what = f"{title}: {what}"
-        seen = over_seeds(values.tolist()) if len(values) else None
-        rows.append(claim(what, seen, wanted, told, 4) if seen else missing(what, told))
+        rows.append(claim(f"{title}: {what}", change, claimed, words, 4))
     return rows
 
 
-def _ece(judged: Mapping[str, Any]) -> float:
-    return float(judged["metrics"]["ece"]["value"])
+def _ece(judgement: Mapping[str, Any]) -> float:
+    return float(judgement["metrics"]["ece"]["value"])
 
 
 def figure1(studies: Mapping[str, Path]) -> Found:
@@ -245,23 +226,20 @@ def figure1(studies: Mapping[str, Path]) -> Found:
                 titles = [f"{title}, ε = {e}, {s}" for e in ("0", "0.1") for s in spreads]
                 panels[f"penultimate-{name}"] = dict(zip(titles, seen.drawn.values(), strict=True))
         for split, several in spreads.items():
-            for place, told in enumerate(measures):
-                what = f"{title}, {split}: spread {told}, ε 0.1 over 0"
+            for place, words in enumerate(measures):
+                what = f"{title}, {split}: spread {words}, ε 0.1 over 0"
                 if not several:
                     rows.append(missing(what, "below 1"))
                     continue
-                logs = over_seeds([math.log(two[place] / one[place]) for one, two in several])
+                logs = spread([math.log(two[place] / one[place]) for one, two in several])
                 rows.append(_ratio(claim(what, logs, BELOW, "below 1", 3)))
     return Found(rows, [], panels)
 
 
 def _ratio(row: Row) -> Row:
     """A row of logarithms as ratios."""
-    value, low, high = (
-        None if x is None else math.exp(x) if x < 700 else math.inf
-        for x in (row.value, row.low, row.high)
-    )
-    return replace(row, value=value, low=-math.inf if low == 0 else low, high=high)
+    value, low, high = (None if x is None else math.exp(x) for x in (row.value, row.low, row.high))
+    return replace(row, value=value, low=low, high=high)
 
 
 def figure5(studies: Mapping[str, Path]) -> Found:
@@ -281,23 +259,25 @@ def figure5(studies: Mapping[str, Path]) -> Found:
         scaled = ", norm-scaled" if "teacher norm" in gap["curve"] else ""
         what = f"students of ε {gap['epsilon']:g} at T = {gap['temperature']:g}{protocol}{scaled}"
         what = f"accuracy %, {what} minus those of ε 0 at equal {GREEK[gap['at']]}"
-        told, wanted = "below 0 (figure 5)", BELOW
+        words, claimed = "below 0 (figure 5)", BELOW
         if scaled:
-            told, wanted = "–", ANY
+            words, claimed = "–", ANY
         elif gap["at"] == "temperature":
-            told = "below 0 (Chandrasegaran et al. 2022)"
+            words = "below 0 (Chandrasegaran et al. 2022)"
             if gap["temperature"] == 1:
-                told, wanted = "not below 0 (Shen et al. 2021)", ABOVE
+                words, claimed = "not below 0 (Shen et al. 2021)", ABOVE
         if gap["value"] is None:
-            rows.append(missing(what, told))
+            rows.append(missing(what, words))
         else:
-            rows.append(_claimed(what, gap, told, wanted))
+            rows.append(_claimed(what, gap, words, claimed))
     return Found(rows, seen.findings["words"], {"distillation": seen.drawn})
 
 
-def _claimed(what: str, found: Mapping[str, Any], told: str, wanted: tuple[float, float]) -> Row:
-    value, low, high = (100 * found[k] for k in ("value", "low", "high"))
-    return claim(what, SeedInterval(value, low, high, 0.0, found["n_seeds"], ""), wanted, told, 2)
+def _claimed(what: str, entry: Mapping[str, Any], words: str, claimed: Range) -> Row:
+    """A difference of accuracies that `distillation_curves` found."""
+    ends = (entry["value"], entry["low"], entry["high"])
+    measured = Measured(*ends, per_seed=(None,) * entry["n_seeds"])
+    return claim(what, measured, claimed, words, 2, 100)
 
 
 def figure6(studies: Mapping[str, Path]) -> Found:
@@ -315,7 +295,7 @@ def figure6(studies: Mapping[str, Path]) -> Found:
     hard, smoothed = (np.array(curves[e]) for e in curves)
     rows = []
     log2 = math.log(2)
-    for what, told, values, wanted in (
+    for what, words, values, claimed in (
         ("peak minus end, ε = 0.1", "above 0: rises, then falls",
          lambda: peaks(smoothed) - smoothed[:, -1], ABOVE),
         ("peak minus start, ε = 0.1", "above 0: rises, then falls",
@@ -327,9 +307,9 @@ def figure6(studies: Mapping[str, Path]) -> Found:
     ):  # fmt: skip
         what = f"information in nats, {what}"
         if pairs:
-            rows.append(claim(what, over_seeds(values().tolist()), wanted, told, 3))
+            rows.append(claim(what, spread(values().tolist()), claimed, words, 3))
         else:
-            rows.append(missing(what, told))
+            rows.append(missing(what, words))
     return Found(rows, [], {"information": drawn} if drawn else {})
 
 
@@ -358,13 +338,14 @@ def mnist(studies: Mapping[str, Path]) -> Found:
     runs = {name: finished(studies[name]) for name in published}
     rows: list[Row] = []
     for name, (title, error) in published.items():
-        what, told = f"error %, {title}", "–" if error is None else f"{error}"
+        what, words = f"error %, {title}", "–" if error is None else f"{error}"
         if runs[name]:
-            found = over_examples([1 - correct(run) for run in runs[name]], 100)
-            rows.append(number(what, found, None if error is None else (error, error), told, 2))
+            measured = _error(mean(by_seed(runs[name], "accuracy"), ACCURACY))
+            ends = None if error is None else (error, error)
+            rows.append(number(what, measured, ends, words, 2, 100))
         else:
-            rows.append(missing(what, told))
-    for what, a, b, told, wanted in (
+            rows.append(missing(what, words))
+    for what, a, b, words, claimed in (
         ("teachers, smoothed minus hard", "teacher-hard", "teacher-smoothed",
          "below 0 (0.59 − 0.67)", BELOW),
         ("teachers, smoothed minus neither", "teacher-plain", "teacher-smoothed",
@@ -374,13 +355,17 @@ def mnist(studies: Mapping[str, Path]) -> Found:
         ("students, of smoothed minus of hard", "student-hard", "student-smoothed",
          "above 0 (0.91 − 0.74)", ABOVE),
     ):  # fmt: skip
-        gap = difference(runs[f"mnist-{b}"], runs[f"mnist-{a}"], 100)
-        rows.append(
-            claim(f"error %, {what}", gap, wanted, told, 2)
-            if gap
-            else missing(f"error %, {what}", told)
-        )
+        change = _accuracy_difference(runs[f"mnist-{a}"], runs[f"mnist-{b}"])  # errors: b − a
+        rows.append(claim(f"error %, {what}", change, claimed, words, 2, 100))
     return Found(rows, [], {})
+
+
+def _error(accuracy: Measured) -> Measured:
+    """The share of errors, from that of right answers."""
+    value, low, high = (
+        None if x is None else 1 - x for x in (accuracy.value, accuracy.high, accuracy.low)
+    )
+    return replace(accuracy, value=value, low=low, high=high)
 
 
 EXPERIMENTS = {
@@ -396,13 +381,13 @@ EXPERIMENTS = {
     ),
     "figure1": Experiment(
         "Figure 1: clusters of the penultimate layer", ("alexnet", "cifar10"), figure1,
-        "A picture without numbers in the paper; the claim is that smoothing tightens clusters.",
+        "An image without numbers in the paper; the claim is that smoothing tightens clusters.",
     ),
     "figure5": Experiment(
         "Figure 5: distillation at equal smoothness (CIFAR-10)",
         ("cifar10", "students-"), figure5,
         "Teachers `fast` instead of ResNet-56, students AlexNet for 5 epochs; teachers see each "
-        "picture once, as it is, instead of every augmented view.",
+        "image once, as it is, instead of every augmented view.",
     ),
     "figure6": Experiment(
         "Figure 6: mutual information", ("cifar10",), figure6,

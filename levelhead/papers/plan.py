@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from levelhead.papers.rows import Row, over_examples
+from levelhead.papers.rows import Row
 from levelhead.recipe import Recipe
 from levelhead.runs import Run
-from levelhead.statistics.seeds import SeedInterval
 
 
 @dataclass(frozen=True)
@@ -61,16 +58,3 @@ def paired(a: Sequence[Run], b: Sequence[Run]) -> list[tuple[Run, Run]]:
     """Runs of the same seed."""
     by_seed = {run.recipe.seed: run for run in b}
     return [(run, by_seed[run.recipe.seed]) for run in a if run.recipe.seed in by_seed]
-
-
-def correct(run: Run) -> Tensor:
-    """1 where the run is right on test, else 0, float64 [N]."""
-    return run.outputs("test").rows.correct
-
-
-def difference(
-    a: Sequence[Run], b: Sequence[Run], scale: float, of: Callable[[Run], Tensor] = correct
-) -> SeedInterval | None:
-    """Mean of `of` (a number a test example) of b minus that of a, paired by seed and example."""
-    pairs = paired(a, b)
-    return over_examples([of(two) - of(one) for one, two in pairs], scale) if pairs else None

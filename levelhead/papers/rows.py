@@ -1,94 +1,115 @@
-"""A row of a reproduction: what was published, what was found here, and whether they agree."""
+"""A row of a reproduction: what was published, what was measured here, and whether they agree."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
+from levelhead.statistics.measured import Measured
+from levelhead.text import interval_text
 
-from levelhead.statistics.examples import example_variance
-from levelhead.statistics.seeds import SeedInterval, seeds_mean
-
-Verdict = Literal["agrees", "differs", "cannot tell"]
-ANY = (-math.inf, math.inf)
-ABOVE, BELOW = (0.0, math.inf), (-math.inf, 0.0)
+Agreement = Literal["agrees", "differs", "cannot tell"]
+Range = tuple[float, float]
+ANY: Range = (-math.inf, math.inf)
+ABOVE: Range = (0.0, math.inf)
+BELOW: Range = (-math.inf, 0.0)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One quantity; `published` is as printed, or a claim in words ("above 0")."""
+    """One quantity; `published` is as printed, or a claim in words ("above 0").
+
+    `rule` is "old" for a row whose interval was worked out before there was one rule for all, and
+    whose runs are gone.
+    """
 
     what: str
     published: str
     value: float | None
     low: float | None
     high: float | None
-    verdict: Verdict | None  # None: nothing published to hold it against
+    verdict: Agreement | None  # None: nothing published to hold it against
     seeds: int
     digits: int = 3
+    rule: Literal["old"] | None = None
 
     @property
-    def shown(self) -> tuple[str, str, str, str]:
+    def cells(self) -> tuple[str, str, str, str]:
         """Its four cells: published, ours, interval, verdict."""
+        verdict = self.verdict or "–"
         if self.value is None:
-            return self.published, "–", "–", self.verdict or "–"
-        d = self.digits
-        ends = "–"
-        if self.low is not None and self.high is not None and math.isfinite(self.low):
-            ends = f"[{self.low:.{d}f}, {self.high:.{d}f}]"
-        return self.published, f"{self.value:.{d}f}", ends, self.verdict or "–"
+            return self.published, "–", "–", verdict
+        text = interval_text(self.value, self.low, self.high, digits=self.digits)
+        value, _, ends = text.partition(" ")
+        return self.published, value, ends or "–", verdict
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Plain numbers; null where an interval has no end."""
-        return {k: None if v in ANY else v for k, v in asdict(self).items()}
+        fields = asdict(self)
+        if self.rule is None:
+            del fields["rule"]
+        return fields
+
+
+def row(
+    what: str,
+    published: str,
+    measured: Measured,
+    digits: int,
+    verdict: Agreement | None = None,
+    scale: float = 1.0,
+) -> Row:
+    """A measured number, printed times `scale`."""
+    value, low, high = (
+        None if x is None else scale * x for x in (measured.value, measured.low, measured.high)
+    )
+    return Row(what, published, value, low, high, verdict, len(measured.per_seed), digits)
 
 
 def number(
-    what: str, found: SeedInterval, published: tuple[float, float] | None, told: str, digits: int
+    what: str,
+    measured: Measured,
+    published: Range | None,
+    words: str,
+    digits: int,
+    scale: float = 1.0,
 ) -> Row:
     """A published number, given as the range it may have: agrees where our interval reaches it."""
-    verdict: Verdict | None = None
+    verdict: Agreement | None = None
     if published is not None:
-        apart = found.high < published[0] or found.low > published[1]
-        verdict = "differs" if apart else "agrees"
-    return Row(what, told, found.mean, found.low, found.high, verdict, found.seeds, digits)
+        low, high = (None if x is None else scale * x for x in (measured.low, measured.high))
+        if low is None or high is None:
+            verdict = "cannot tell"
+        else:
+            verdict = "differs" if high < published[0] or low > published[1] else "agrees"
+    return row(what, words, measured, digits, verdict, scale)
 
 
 def claim(
-    what: str, found: SeedInterval, wanted: tuple[float, float], told: str, digits: int
+    what: str, measured: Measured, claimed: Range, words: str, digits: int, scale: float = 1.0
 ) -> Row:
-    """A published claim, as a range: agrees where our interval is in it, differs where outside.
+    """A published claim, as an open range, held against ours.
 
-    ANY: nothing was claimed, so there is no verdict.
+    agrees where our whole interval lies inside it, differs where all of it lies outside, else
+    cannot tell: an interval that only touches the border, as that of two equal networks does
+    ([0, 0]), is on neither side. ANY: nothing was claimed, so there is no verdict. No number: it
+    could not be measured.
     """
-    low, high = wanted
-    verdict: Verdict | None = "cannot tell"
-    if wanted == ANY:
+    if measured.value is None:
+        return missing(what, words)
+    verdict: Agreement | None = "cannot tell"
+    if claimed == ANY:
         verdict = None
-    elif low <= found.low and found.high <= high:
-        verdict = "agrees"
-    elif found.high < low or found.low > high:
-        verdict = "differs"
-    return Row(what, told, found.mean, found.low, found.high, verdict, found.seeds, digits)
+    elif measured.low is not None and measured.high is not None:
+        low, high = scale * measured.low, scale * measured.high
+        if claimed[0] < low and high < claimed[1]:
+            verdict = "agrees"
+        elif high < claimed[0] or low > claimed[1]:
+            verdict = "differs"
+    return row(what, words, measured, digits, verdict, scale)
 
 
 def missing(what: str, published: str) -> Row:
     """What could not be measured."""
     return Row(what, published, None, None, None, "cannot tell", 0)
-
-
-def over_examples(rows: Sequence[Tensor], scale: float = 1.0) -> SeedInterval:
-    """Mean of [N] values of each seed, on one test set, times `scale`; see `seeds_mean`."""
-    table = scale * torch.stack([row.double() for row in rows])
-    return seeds_mean(table.mean(1), example_variance(table))
-
-
-def over_seeds(values: Sequence[float]) -> SeedInterval:
-    """Mean of one number a seed, from their spread alone; one seed has no interval but ±∞."""
-    if len(values) == 1:
-        return SeedInterval(values[0], *ANY, 0.0, 1, "this model")
-    return seeds_mean(values, 0.0)

@@ -3,16 +3,19 @@ to Fix It" (ICLR 2025), on the CIFAR-10 studies of `mueller2019`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from levelhead.decisions import SCORES, fit_pnorm, risk_coverage
 from levelhead.papers import mueller2019
 from levelhead.papers.plan import Experiment, Found, Planned, settings
-from levelhead.papers.rows import ABOVE, BELOW, Row, claim, missing, over_seeds
+from levelhead.papers.rows import ABOVE, BELOW, Row, claim, missing, row
 from levelhead.runs import Run
+from levelhead.statistics.measured import Estimate, difference, mean
+from levelhead.studies.qualities import by_seed, pnorm_aurc
+from levelhead.studies.tradeoff import MEASURES
 
 TITLE = "Label smoothing and selective classification"
+AURC = MEASURES["aurc"]
 NETWORKS = {"cifar10": "fast", "alexnet": "AlexNet", "overfit": "AlexNet without augmentation"}
 
 
@@ -33,35 +36,42 @@ def _aurc(name: str) -> Callable[[Mapping[str, Path]], Found]:
 
 
 def _rows(study: Path, title: str) -> Iterator[Row]:
-    areas = {
-        epsilon: {run.recipe.seed: _areas(run) for run in runs}
+    by_epsilon = {
+        epsilon: {"top softmax": by_seed(runs, "aurc"), "p-norm": _pnorm(runs)}
         for epsilon, runs in sorted(settings(study).items())
     }
-    for epsilon, mine in areas.items():
-        for place, score in enumerate(("top softmax", "p-norm")):
-            seen = over_seeds([both[place] for both in mine.values()])
+    for epsilon, scores in by_epsilon.items():
+        for score, estimates in scores.items():
             what = f"AURC %, {title}, ε = {epsilon:g}, {score}"
-            yield Row(what, "–", seen.mean, seen.low, seen.high, None, seen.seeds)
-    hard = areas.pop(0.0, {})
-    for epsilon, mine in areas.items():
-        both = [(mine[seed], hard[seed]) for seed in mine if seed in hard]
-        for what, told, gaps, wanted in (
-            (f"ε {epsilon:g} minus 0, top softmax", "above 0 (7.55 − 6.53)",
-             [a[0] - b[0] for a, b in both], ABOVE),
-            (f"ε = {epsilon:g}, p-norm minus top softmax", "below 0 (6.22 − 7.55)",
-             [a[1] - a[0] for a, _ in both], BELOW),
-            (f"ε {epsilon:g} minus 0, p-norm", "below 0 (6.22 − 6.56)",
-             [a[1] - b[1] for a, b in both], BELOW),
-        ):  # fmt: skip
-            if gaps:
-                yield claim(f"AURC %, {title}, {what}", over_seeds(gaps), wanted, told, 3)
+            yield row(what, "–", mean(estimates, AURC), 3, scale=AURC.scale)
+    hard = by_epsilon.pop(0.0, None)
+    for epsilon, scores in by_epsilon.items():
+        top, pnorm = scores["top softmax"], scores["p-norm"]
+        claims = [
+            (
+                f"ε = {epsilon:g}, p-norm minus top softmax",
+                "below 0 (6.22 − 7.55)",
+                pnorm,
+                top,
+                BELOW,
+            )
+        ]
+        if hard is not None:
+            claims = [
+                (f"ε {epsilon:g} minus 0, top softmax", "above 0 (7.55 − 6.53)", top,
+                 hard["top softmax"], ABOVE),
+                *claims,
+                (f"ε {epsilon:g} minus 0, p-norm", "below 0 (6.22 − 6.56)", pnorm,
+                 hard["p-norm"], BELOW),
+            ]  # fmt: skip
+        for what, words, own, other, claimed in claims:
+            change = difference(own, other, AURC)
+            if change.value is not None:
+                yield claim(f"AURC %, {title}, {what}", change, claimed, words, 3, AURC.scale)
 
 
-def _areas(run: Run) -> tuple[float, float]:
-    """AURC in % of the test split by top softmax, and by p-norm."""
-    test, scores = run.outputs("test"), (SCORES["msp"], fit_pnorm(run.outputs("validation")).score)
-    top, norm = (risk_coverage(score.of(test), 1 - test.rows.correct).aurc for score in scores)
-    return 100 * top, 100 * norm
+def _pnorm(runs: Sequence[Run]) -> dict[int, Estimate]:
+    return {run.recipe.seed: pnorm_aurc(run) for run in runs}
 
 
 EXPERIMENTS = {

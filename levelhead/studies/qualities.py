@@ -38,26 +38,46 @@ Estimates = dict[tuple[str, str], Estimate]  # by measure and series
 Look = Callable[[str, str, Callable[[], Examples]], Outputs]  # of a name, a stamp and images
 
 
-def quality(run: Run, level: float) -> Estimates:
-    """Accuracy, NLL, smECE and AURC of one run on test."""
+def estimates_of(run: Run, names: Sequence[str], series: str, level: float) -> dict[str, Estimate]:
+    """Some metrics of one run on test, before ("raw") or after its "temperature"."""
+    outputs = run.outputs("test")
+    if series == "temperature":
+        outputs = run.calibration.apply(outputs)
+    judgement = run.findings[STAGES[series]]
+    if judgement["interval"]["level"] != level or not {*names} <= judgement["metrics"].keys():
+        judgement = judge(outputs, metrics=names, level=level)
+    entries = judgement["metrics"]
+    return {name: estimate_of(entries[name], _influence(name, outputs)) for name in names}
+
+
+def by_seed(
+    runs: Sequence[Run], name: str, series: str = "raw", level: float = 0.95
+) -> dict[int, Estimate]:
+    """One metric of the runs of a setting, by seed."""
+    return {run.recipe.seed: estimates_of(run, (name,), series, level)[name] for run in runs}
+
+
+def pnorm_aurc(run: Run, level: float = 0.95) -> Estimate:
+    """AURC of one run on test by the p-norm score, p from validation."""
     test = run.outputs("test")
-    estimates: Estimates = {}
-    for series, stage in STAGES.items():
-        outputs = test if series == "raw" else run.calibration.apply(test)
-        names: tuple[str, ...] = ("nll", "smece", "aurc")
-        if series == "raw":  # no temperature changes accuracy
-            names = ("accuracy", *names)
-        entry = run.findings[stage]
-        if entry["interval"]["level"] != level or not {*names} <= entry["metrics"].keys():
-            entry = judge(outputs, metrics=names, level=level)
-        for name in names:
-            estimates[name, series] = estimate_of(entry["metrics"][name], _influence(name, outputs))
     score, ranked = fit_pnorm(run.outputs("validation")).score, test
     if score.name != "msp":  # confidences in that order, for the one AURC there is
-        sure = score.of(test).clamp(0, 1)
-        ranked = Outputs.from_confidence(sure, test.predictions(), test.labels, test.class_names)
-    entry = judge(ranked, metrics=("aurc",), level=level)["metrics"]
-    return estimates | {("aurc", "pnorm"): estimate_of(entry["aurc"], _influence("aurc", ranked))}
+        confidence = score.of(test).clamp(0, 1)
+        ranked = Outputs.from_confidence(
+            confidence, test.predictions(), test.labels, test.class_names
+        )
+    entry = judge(ranked, metrics=("aurc",), level=level)["metrics"]["aurc"]
+    return estimate_of(entry, _influence("aurc", ranked))
+
+
+def quality(run: Run, level: float) -> Estimates:
+    """Accuracy, NLL, smECE and AURC of one run on test."""
+    names = ("nll", "smece", "aurc")
+    raw = estimates_of(run, ("accuracy", *names), "raw", level)  # no temperature changes accuracy
+    scaled = estimates_of(run, names, "temperature", level)
+    estimates = {(name, "raw"): estimate for name, estimate in raw.items()}
+    estimates |= {(name, "temperature"): estimate for name, estimate in scaled.items()}
+    return estimates | {("aurc", "pnorm"): pnorm_aurc(run, level)}
 
 
 def corrupted(run: Run, level: float, look: Look, clean: dict[Any, Examples]) -> Estimates:

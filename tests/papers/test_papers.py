@@ -12,32 +12,31 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from levelhead.cli import run as cli
 from levelhead.errors import LevelheadError
 from levelhead.papers import PAPERS, followups, mueller2019, reproduce
 from levelhead.papers.document import page_text
 from levelhead.papers.plan import finished
-from levelhead.papers.rows import claim, missing, number, over_examples, over_seeds
+from levelhead.papers.rows import ABOVE, BELOW, claim, missing, number
 from levelhead.recipe import Recipe
 from levelhead.runs import Run
-from levelhead.statistics.seeds import SeedInterval
+from levelhead.statistics.measured import Measured, spread
 from levelhead.studies.compare import cells
 
 CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
 def found(low, high, seeds=3):
-    return SeedInterval((low + high) / 2, low, high, 2.0, seeds, "this recipe")
+    return Measured((low + high) / 2, low, high, (0.0,) * seeds)
 
 
 def test_verdicts():
     """The page would say that we agree where we do not, or the other way round."""
-    spread = (86.6, 87.0)
-    assert number("a", found(80, 86.7), spread, "86.8 ± 0.2", 1).verdict == "agrees"
-    assert number("a", found(80, 86.5), spread, "86.8 ± 0.2", 1).verdict == "differs"
-    assert number("a", found(87.1, 90), spread, "86.8 ± 0.2", 1).verdict == "differs"
+    reported = (86.6, 87.0)
+    assert number("a", found(80, 86.7), reported, "86.8 ± 0.2", 1).verdict == "agrees"
+    assert number("a", found(80, 86.5), reported, "86.8 ± 0.2", 1).verdict == "differs"
+    assert number("a", found(87.1, 90), reported, "86.8 ± 0.2", 1).verdict == "differs"
     assert number("a", found(87.1, 90), None, "–", 1).verdict is None
     above = (0.0, math.inf)
     assert claim("a", found(0.1, 2), above, "above 0", 1).verdict == "agrees"
@@ -49,25 +48,16 @@ def test_verdicts():
     assert claim("a", found(0.1, 2), anything, "–", 1).verdict is None, "nothing was claimed"
     assert missing("a", "1").verdict == "cannot tell"
     # One seed does not say how seeds differ.
-    assert claim("a", over_seeds([3.0]), above, "above 0", 1).verdict == "cannot tell"
-    assert claim("a", over_seeds([3.0]), above, "above 0", 1).as_json()["high"] is None
-    assert missing("a", "1").shown == ("1", "–", "–", "cannot tell")
+    assert claim("a", spread([3.0]), above, "above 0", 1).verdict == "cannot tell"
+    assert claim("a", spread([3.0]), above, "above 0", 1).to_json()["high"] is None
+    assert missing("a", "1").cells == ("1", "–", "–", "cannot tell")
 
 
-def test_a_row_over_seeds_and_examples_is_students_t():
-    """Error bars of the page would be too short or too long."""
-    from scipy import stats
-
-    values = [0.9, 0.95, 1.0]
-    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
-    seen = over_seeds(values)
-    assert (seen.low, seen.high) == (pytest.approx(low), pytest.approx(high))
-    rows = [torch.tensor([1.0, 0.0, 1.0, 1.0]), torch.tensor([1.0, 1.0, 1.0, 0.0])]
-    both = over_examples(rows, 100)
-    assert both.mean == pytest.approx(75.0)
-    one = np.array([1.0, 0.5, 1.0, 0.5]) * 100  # over examples of the seeds' mean
-    # Both seeds have the same mean: only the examples vary.
-    assert both.high - both.low == pytest.approx(2 * 1.95996 * one.std(ddof=1) / 2, rel=1e-4)
+@pytest.mark.parametrize("claimed", [ABOVE, BELOW])
+def test_equal_networks_agree_with_no_claim(claimed):
+    """[0, 0] would agree with "above 0" on one page and with "below 0" on another."""
+    for same in (Measured(0.0, 0.0, 0.0, (0.0, 0.0)), spread([0.0, 0.0, 0.0])):
+        assert claim("a", same, claimed, "", 1).verdict == "cannot tell"
 
 
 def test_a_peak_is_chosen_on_other_seeds():
