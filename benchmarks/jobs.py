@@ -2,7 +2,7 @@
 
     LEVELHEAD_DATA=FOLDER python benchmarks/jobs.py --jobs 2
 
-Each way is a process of its own, judging included; pictures are read (and cached) before.
+Each way is a process of its own, judging included; images are read (and cached) before.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 3. `audit(outputs)` judges anyone's predictions; `calibrate` and `decide` act on validation.
 4. `compare(recipe, grid)` trains settings over seeds and says which to use.
 5. `levelhead.targets`, `losses`, `models`, `calibrators`, `metrics`, `figures` are the rooms.
-6. Bad input raises `LevelheadError`: one line that names the value and the mend.
+6. Bad input raises `LevelheadError`: one line that names the value and the fix.
 """
 
 from __future__ import annotations

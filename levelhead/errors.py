@@ -2,7 +2,7 @@
 
 
 class LevelheadError(ValueError):
-    """A mistake in the input: one line that names the file or value and the mend.
+    """A mistake in the input: one line that names the file or value and the fix.
 
     The command line prints the line and leaves with exit code 2; nothing else is lost.
     """
@@ -12,7 +12,7 @@ MOST = 20  # names listed in a message
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """The mend for a misspelt name: `" Did you mean 'resnet18'?"`, or the list of what exists.
+    """The fix for a misspelt name: `" Did you mean 'resnet18'?"`, or the list of what exists.
 
     >>> nearest("resnt18", ["resnet18", "linear"])
     "did you mean 'resnet18'?"

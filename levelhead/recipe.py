@@ -28,9 +28,9 @@ class Recipe:
     """`digits`, a folder of images, a labels.csv, a folder of parquet or IDX files, or an npz."""
 
     classes: tuple[str, ...] = ()
-    """Only the pictures of these classes; the splits are those of all (default: every class)."""
+    """Only the images of these classes; the splits are those of all (default: every class)."""
     labels: str | None = None
-    """PATH or PATH:COLUMN: labels by people for train and validation (default: the data's own)."""
+    """PATH or PATH:COLUMN: annotators' labels of train and validation (default: the data's own)."""
     image_size: int | None = None
     """Side of the square image the network sees, in pixels (default: chosen for model and data)."""
     resize: Literal["crop", "squash"] = "squash"
@@ -42,7 +42,7 @@ class Recipe:
     split_seed: int = 0
     """Seed of the splits; apart from --seed, so that a study shares its splits."""
     strict_splits: bool = False
-    """Refuse data in which the same picture stands in two splits."""
+    """Refuse data in which the same image stands in two splits."""
     skip_broken: bool = False
     """Leave out images that cannot be read, and list them in the run."""
 
@@ -65,6 +65,8 @@ class Recipe:
     """Strength of the loss's own term, for example focal's gamma (default: its paper's)."""
     margin: float | None = None
     """Margin of the loss mbls, in logits (default: 10)."""
+    knobs: tuple[str, ...] = ()
+    """NAME=VALUE for numbers of the loss that have no flag of their own (default: its paper's)."""
     smoothing: float = 0.0
     """Label smoothing epsilon, in [0, 1)."""
     convention: Literal["uniform", "others"] = "uniform"
@@ -76,9 +78,9 @@ class Recipe:
     targets: Literal["loss", "explicit", "online"] = "loss"
     """Smooth inside the loss, by explicit soft targets (same numbers), or online (learnt)."""
     mix: Literal["none", "mixup", "cutmix"] = "none"
-    """Mix each batch with itself in another order, pictures and targets alike."""
+    """Mix each batch with itself in another order, images and targets alike."""
     mix_alpha: float | None = None
-    """Share of the first picture ~ Beta(a, a) (default: 0.2 for mixup, 1 for cutmix)."""
+    """Share of the first image ~ Beta(a, a) (default: 0.2 for mixup, 1 for cutmix)."""
     teacher: str | None = None
     """Learn from this finished run, or a file of predictions; {seed} in it stands for --seed."""
     temperature: float = 1.0
@@ -88,13 +90,13 @@ class Recipe:
     match: Literal["probabilities", "logits"] = "probabilities"
     """Match the teacher's probabilities (cross-entropy) or its logits (half the squared error)."""
     teacher_norm: float | None = None
-    """Scale the teacher's centred logits of each picture to this norm (default: as they are)."""
+    """Scale the teacher's centred logits of each image to this norm (default: as they are)."""
     beta: float = 1.0
     """Share of the teacher in the loss; the rest are the labels."""
     noise: Literal["none", "symmetric", "asymmetric"] = "none"
-    """Falsify labels of train and validation (test stays clean): any wrong class, or its double."""
+    """Label noise in train and validation (test stays clean): any other class, or a similar one."""
     noise_rate: float = 0.2
-    """Share of the labels that --noise falsifies."""
+    """Share of the labels that --noise changes."""
     class_weights: Literal["none", "balanced"] = "none"
     """Weigh classes by the inverse of their frequency in the training split."""
 
@@ -158,6 +160,8 @@ class Recipe:
             fine = value is None or (value > low if strict else value >= low)
             must(name, fine, wanted)
 
+        for word in self.knobs:
+            _knob(word)
         must("smoothing", 0 <= self.smoothing < 1, "in [0, 1), for example 0.1")
         must("validation", 0 < self.validation < 1, "between 0 and 1, for example 0.1")
         must("test", 0 < self.test < 1, "between 0 and 1, for example 0.2")
@@ -204,6 +208,12 @@ class Recipe:
                 lines.append(f"{field.name} = {text}")
         return "\n".join(lines) + "\n"
 
+    @property
+    def loss_knobs(self) -> dict[str, float | None]:
+        """The loss's own numbers by name: strength, margin and `knobs`; None where left open."""
+        values: dict[str, float | None] = {"strength": self.strength, "margin": self.margin}
+        return values | dict(map(_knob, self.knobs))
+
     def command(self) -> str:
         """The command line that trains it: every field that is not its default."""
         words = ["levelhead", "train", shlex.quote(self.data)]
@@ -244,6 +254,15 @@ class Recipe:
             raise LevelheadError(f"{path}: cannot be read ({error.strerror})") from None
         except UnicodeDecodeError:
             raise LevelheadError(f"{path}: not a text file; give a recipe.toml") from None
+
+
+def _knob(word: str) -> tuple[str, float]:
+    """NAME=VALUE. Raises LevelheadError for anything else."""
+    name, _, text = word.partition("=")
+    try:
+        return name, float(text)
+    except ValueError:
+        raise LevelheadError(f"--knobs {word}: must be NAME=NUMBER") from None
 
 
 def _check_types(recipe: Recipe) -> None:

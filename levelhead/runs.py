@@ -65,7 +65,7 @@ class Run:
             return {row["id"] for row in csv.DictReader(file) if row["split"] == split}
 
     def path_of(self, split: str) -> Path:
-        """Where the outputs of `validation`, `test` or other pictures are kept."""
+        """Where the outputs of `validation`, `test` or other images are kept."""
         return self.folder / "outputs" / f"{split}.safetensors"
 
     def outputs(self, split: str) -> Outputs:
@@ -174,9 +174,9 @@ def new_folder(out: str | Path | None, name: str) -> Path:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
                 what = "a run" if (path / "recipe.toml").exists() else "other files"
-                mend = f" or levelhead resume {path}" if what == "a run" else ""
+                fix = f" or levelhead resume {path}" if what == "a run" else ""
                 raise LevelheadError(
-                    f"--out {path}: holds {what} already; choose another folder{mend}"
+                    f"--out {path}: holds {what} already; choose another folder{fix}"
                 )
             return path
         number = 1

@@ -30,11 +30,10 @@ Epsilon = float | Tensor
 
 @dataclass(frozen=True)
 class Targets:
-    """labels [B] int64; soft [B,K] where targets are distributions; teacher_logits [B,K]."""
+    """labels [B] int64; soft [B,K] where targets are distributions."""
 
     labels: Tensor
     soft: Tensor | None = None
-    teacher_logits: Tensor | None = None
 
 
 def of_batch(
@@ -42,8 +41,8 @@ def of_batch(
 ) -> Targets:
     """Targets of a batch: labels int64 [B], index int64 [B] into the training split.
 
-    rows [K,K]: target of every class (`smooth`, `target_table`); soft [N,K]: what people said of
-    each example, to which the rows apply as Σ_c q_c · rows_c. Without either the labels alone.
+    rows [K,K]: target of every class (`smooth`, `target_table`); soft [N,K]: what annotators said
+    of each example, to which the rows apply as Σ_c q_c · rows_c. Without either the labels alone.
     """
     if soft is not None:
         own = soft[index.to(soft.device)].to(labels.device)
@@ -182,7 +181,7 @@ def towards(
 
 
 def human(counts: Tensor) -> Tensor:
-    """Votes of people [B,K] (counts or weights) -> targets float32 [B,K]: each row's shares.
+    """Votes of annotators [B,K] (counts or weights) -> targets float32 [B,K]: each row's shares.
 
     Raises LevelheadError naming the row without a vote, or with a negative one.
     Source: Peterson et al. 2019, "Human uncertainty makes classification more robust".
@@ -199,7 +198,7 @@ def human(counts: Tensor) -> Tensor:
 
 
 def mix(a: Tensor, b: Tensor, share: float | Tensor) -> Tensor:
-    """Targets [B,K] of two pictures put together: share · a + (1 − share) · b.
+    """Targets [B,K] of two images put together: share · a + (1 − share) · b.
 
     share in [0, 1]: λ of mixup, the area kept by CutMix; a number or [B]. The one rule: labels are
     mixed one-hot, and the mixture is smoothed once. Smoothing is linear in the label, so mixing
@@ -214,7 +213,7 @@ def mix(a: Tensor, b: Tensor, share: float | Tensor) -> Tensor:
     return part * a + (1 - part) * b
 
 
-@dataclass(frozen=True)
+@dataclass
 class OnlineTable:
     """Online label smoothing: sums [K,K] of this epoch, table [K,K] of the last; its whole state.
 
@@ -231,6 +230,10 @@ class OnlineTable:
         """Before the first epoch: nothing summed, every row uniform."""
         table = torch.full((classes, classes), 1 / classes, device=device)
         return cls(torch.zeros_like(table), table)
+
+    def to(self, device: torch.device | str) -> OnlineTable:
+        """The same on another device."""
+        return OnlineTable(self.sums.to(device), self.table.to(device))
 
     @torch.no_grad()
     def update(self, logits: Tensor, labels: Tensor) -> None:

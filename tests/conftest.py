@@ -1,4 +1,4 @@
-"""What several tests share: a cache of their own, the real data, and small folders of pictures."""
+"""What several tests share: a cache of their own, the real data, and small folders of images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def real_data() -> Callable[[str], Path]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Callable[..., Path]:
-    """folder({"train/cat": 3, ...}) -> a folder with that many different pictures in each."""
+    """folder({"train/cat": 3, ...}) -> a folder with that many different images in each."""
 
     def make(counts: dict[str, int], size: tuple[int, int] = (12, 10), suffix: str = "png") -> Path:
         root = tmp_path / "photos"

@@ -243,7 +243,7 @@ def test_contradicting_flags_are_refused():
     ]:
         with pytest.raises(LevelheadError, match=words):
             resolve(Recipe("digits", **changes), PHOTOS)
-    # A folder of small pictures has no published weights to finetune.
+    # A folder of small images has no published weights to finetune.
     with pytest.raises(LevelheadError, match="--finetune"):
         resolve(Recipe("digits", finetune=True), CIFAR)
 

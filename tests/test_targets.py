@@ -427,7 +427,7 @@ def test_a_share_is_a_share(share):
 
 
 def test_human_labels_are_shares_of_votes():
-    """If this fails, people's votes are no targets, or a picture nobody saw becomes nan."""
+    """If this fails, annotators' votes are no targets, or an image nobody saw becomes nan."""
     made = human(torch.tensor([[3, 1, 0], [0, 0, 51]]))
     assert torch.equal(made, torch.tensor([[0.75, 0.25, 0.0], [0.0, 0.0, 1.0]]))
     for votes in ([[1, 1], [0, 0]], [[1, 1], [2, -1]], [[1, 1], [float("nan"), 1]]):

@@ -23,8 +23,8 @@ def calibrator_of(stored: Any) -> Calibrator:
     """The calibrator whose `to_json` this is. Raises LevelheadError for an unknown method."""
     method = stored.get("method") if isinstance(stored, dict) else None
     if method not in CALIBRATORS:
-        mend = nearest(str(method), list(CALIBRATORS))
-        raise LevelheadError(f"calibration: unknown method {method!r}; {mend}")
+        fix = nearest(str(method), list(CALIBRATORS))
+        raise LevelheadError(f"calibration: unknown method {method!r}; {fix}")
     return CALIBRATORS[method].from_json(stored)
 
 

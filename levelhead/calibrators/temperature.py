@@ -78,14 +78,14 @@ class Temperature(Calibrator):
     ) -> Temperature:
         """`fit` on Outputs of either kind (probabilities: their logarithms) and of any split.
 
-        Raises LevelheadError where a label's probability is exactly 0: no temperature mends that.
+        Raises LevelheadError where a label's probability is exactly 0: no temperature fixes that.
         """
         scores, labels, n = outputs.scores, outputs.labels, len(outputs)
         check_classes(outputs, cls.method)
         if outputs.kind == "probabilities":
             if (i := first(scores.gather(1, labels[:, None])[:, 0] == 0)) is not None:
                 raise LevelheadError(
-                    f"row {i}: the label's probability is exactly 0, which no temperature mends; "
+                    f"row {i}: the label's probability is exactly 0, which no temperature fixes; "
                     "give logits, or probabilities with more digits"
                 )
             scores = scores.double().log().clamp_(min=LOG_ZERO)

@@ -19,8 +19,8 @@ HELP = """levelhead: image classifiers whose confidence can be believed
   levelhead resume RUN                  go on with a run that was stopped
   levelhead compare DATA --smoothing 0 0.1 --seeds 3
                                         train settings over seeds; which to use
-  levelhead predict RUN IMAGE...        calibrated predictions of new pictures
-  levelhead audit PREDICTIONS           judge anyone's predictions; what would mend them
+  levelhead predict RUN IMAGE...        calibrated predictions of new images
+  levelhead audit PREDICTIONS           judge anyone's predictions; what would fix them
   levelhead calibrate VALIDATION --apply TEST
                                         choose and fit a calibrator, judge it on others
   levelhead decide VALIDATION --apply TEST
@@ -41,7 +41,7 @@ DATA is `digits`, or a folder of images, a labels.csv, parquet or IDX files, or 
 
 
 def run(words: list[str]) -> int:
-    """One command; returns the exit code (2 for what the user can mend, 130 for Ctrl-C)."""
+    """One command; returns the exit code (2 for what the user can fix, 130 for Ctrl-C)."""
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP)
         return 0 if words else 2

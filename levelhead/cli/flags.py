@@ -31,10 +31,10 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             known = [flag for action in self._actions for flag in action.option_strings]
             flag = unknown[0].partition("=")[0]
-            mend = nearest(flag, known) if flag.startswith("-") else "quote names with spaces"
-            if mend.startswith("choose"):
-                mend = f"{self.prog} --help lists every flag"
-            raise LevelheadError(f"{unknown[0]}: not understood; {mend}")
+            fix = nearest(flag, known) if flag.startswith("-") else "quote names with spaces"
+            if fix.startswith("choose"):
+                fix = f"{self.prog} --help lists every flag"
+            raise LevelheadError(f"{unknown[0]}: not understood; {fix}")
         return found
 
 
@@ -108,7 +108,7 @@ def grid_of(found: argparse.Namespace) -> tuple[Recipe, dict[str, tuple[Any, ...
         elif isinstance(values, list):
             if len(set(values)) < len(values):
                 flag = "--" + name.replace("_", "-")
-                raise LevelheadError(f"{flag} {' '.join(map(str, values))}: a value stands twice")
+                raise LevelheadError(f"{flag} {' '.join(map(str, values))}: a value occurs twice")
             given[name] = values[0]
             if len(values) > 1:
                 grid[name] = tuple(values)

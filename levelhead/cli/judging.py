@@ -28,7 +28,9 @@ def audit(words: list[str]) -> int:
     )
     parser.add_argument("predictions", metavar="PREDICTIONS", help=_PREDICTIONS)
     _add_kind(parser)
-    parser.add_argument("--people", metavar="FILE", help="what people said: counts [N, K], npy/csv")
+    parser.add_argument(
+        "--people", metavar="FILE", help="what annotators said: counts [N, K], npy/csv"
+    )
     parser.add_argument("--group-column", default="group", metavar="NAME", help="column of groups")
     parser.add_argument("--bins", type=int, default=15, metavar="N", help="bins (default: 15)")
     _add_risk(parser)

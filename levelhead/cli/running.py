@@ -37,7 +37,7 @@ def distill(words: list[str]) -> int:
         prog="levelhead distill",
         usage="levelhead distill [DATA] --teacher RUN [--student MODEL] [flags of levelhead train]",
         description="Train a student on a teacher's probabilities: `levelhead train` with the "
-        "teacher's data (unless DATA comes first), splits and picture size.",
+        "teacher's data (unless DATA comes first), splits and image size.",
     )
     parser.add_argument("--teacher", required=True, metavar="RUN", help="a finished run")
     parser.add_argument("--student", default="auto", metavar="MODEL", help="as --model")
@@ -138,11 +138,11 @@ def compare(words: list[str]) -> int:
 def predict(words: list[str]) -> int:
     """`levelhead predict`."""
     parser = Parser(
-        prog="levelhead predict", description="Calibrated predictions of pictures or folders."
+        prog="levelhead predict", description="Calibrated predictions of images or folders."
     )
     parser.add_argument("run", metavar="RUN", help="a finished run")
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="pictures, or folders (searched through)"
+        "images", nargs="+", metavar="IMAGE", help="images, or folders (searched through)"
     )
     parser.add_argument(
         "--abstain-below",
@@ -216,7 +216,7 @@ def check(words: list[str]) -> int:
     from levelhead.data.check import check
     from levelhead.data.check import words as sentences
 
-    findings = check(found.data, progress=counter("reading pictures"))
+    findings = check(found.data, progress=counter("reading images"))
     if found.json:
         print_json(findings)
     else:

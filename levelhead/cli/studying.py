@@ -141,8 +141,8 @@ def tradeoff(words: list[str]) -> int:
     parser = Parser(
         prog="levelhead tradeoff",
         description="What smoothing buys and what it costs: accuracy, NLL, calibration, ranking of "
-        "mistakes, corrupted and foreign pictures, by epsilon and against hard targets; and how "
-        "sure each setting became in training.",
+        "errors, corrupted and out-of-distribution images, by epsilon, against hard targets; and "
+        "how sure each setting became in training.",
     )
     parser.add_argument("runs", nargs="+", metavar="STUDY_OR_RUN", help="studies and finished runs")
     parser.add_argument(

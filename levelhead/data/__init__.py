@@ -2,7 +2,7 @@
 
 from levelhead.data.entries import Dataset, Entries, Examples, Listing
 from levelhead.data.layouts import LAYOUTS, Layout, scan
-from levelhead.data.load import load, pictures
+from levelhead.data.load import load, load_images
 
 __all__ = [
     "LAYOUTS",
@@ -12,6 +12,6 @@ __all__ = [
     "Layout",
     "Listing",
     "load",
-    "pictures",
+    "load_images",
     "scan",
 ]

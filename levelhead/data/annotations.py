@@ -1,4 +1,4 @@
-"""Tables that people bring to a training: labels for its pictures, a prior, an ε for a class."""
+"""Tables that people bring to a training: labels for its images, a prior, an ε for a class."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from levelhead.targets import human
 def read_labels(
     told: str, ids: Sequence[str], class_names: Sequence[str]
 ) -> tuple[dict[str, int], Tensor]:
-    """Labels by people: the row of each id, and int64 [M] labels or float32 [M,K] shares of votes.
+    """Labels by annotators: the row of each id; int64 [M] labels or float32 [M,K] shares of votes.
 
     told: PATH or PATH:COLUMN of .npy, .csv or .parquet. A column holds class names, or positions
     among `class_names` (default: the column `label`, or the only one); a column for every class
-    (.npy: [M,K]) holds votes. A column `id` says which picture a row is of; without one the rows
+    (.npy: [M,K]) holds votes. A column `id` says which image a row is of; without one the rows
     are those of `ids`, in that order. Raises LevelheadError naming the file, the row and the value.
     """
     path, column = Path(told), ""
@@ -35,13 +35,13 @@ def read_labels(
     length = len(columns[rest[0]]) if rest else 0
     if len(found) != length:
         raise LevelheadError(
-            f"{path}: {length:,} rows for the {len(found):,} pictures of the original training "
+            f"{path}: {length:,} rows for the {len(found):,} images of the original training "
             "set; give a row for each, in its order, or a column id"
         )
     place = {name: row for row, name in enumerate(found)}
     if len(place) < length:
         twice = next(name for row, name in enumerate(found) if place[name] != row)
-        raise LevelheadError(f"{path}: id {twice!r} stands twice; keep one")
+        raise LevelheadError(f"{path}: id {twice!r} occurs twice; keep one")
     if not column and set(class_names) <= columns.keys():
         try:
             votes = np.stack([np.asarray(columns[k], np.float64) for k in class_names], 1)
@@ -109,8 +109,8 @@ def read_epsilons(path: Path, class_names: Sequence[str], rest: float) -> Tensor
     for name, row in zip(names, rows, strict=True):
         value = _number(path, row[header.index("epsilon")])
         if name not in class_names or names.count(name) > 1:
-            mend = "keep one" if name in class_names else nearest(name, list(class_names))
-            raise LevelheadError(f"{path}: class {name!r} is unknown or stands twice; {mend}")
+            fix = "keep one" if name in class_names else nearest(name, list(class_names))
+            raise LevelheadError(f"{path}: class {name!r} is unknown or occurs twice; {fix}")
         if not 0 <= value < 1:
             raise LevelheadError(f"{path}: epsilon {value} of {name!r}: must be in [0, 1)")
         made[list(class_names).index(name)] = value

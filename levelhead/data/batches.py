@@ -15,19 +15,20 @@ from torch import Tensor
 
 from levelhead.data import augment
 from levelhead.data.entries import Examples
-from levelhead.recipe import Recipe
-
-# Share of the epochs that see random windows, where the recipe has a window.
-WINDOW_SHARE = 0.6
+from levelhead.targets import Targets
 
 
 @dataclass(frozen=True)
 class Batch:
-    """images uint8 [B,C,H,W] (channels-last), labels int64 [B], index int64 [B] into the split."""
+    """images uint8 [B,C,H,W] (channels-last), labels int64 [B], index int64 [B] into the split.
+
+    `targets` are what is trained towards, once the objective has made them.
+    """
 
     images: Tensor
     labels: Tensor
     index: Tensor
+    targets: Targets | None = None
 
 
 @dataclass(frozen=True)
@@ -67,48 +68,77 @@ def count(examples: int, batch_size: int) -> int:
     return -(-examples // min(batch_size, examples))
 
 
-def training_batches(
-    split: Store, recipe: Recipe, epoch: int, fill: Tensor | None = None
-) -> Iterator[Batch]:
-    """One epoch in random order, cropped, mirrored and cut out as the recipe says.
+@dataclass(frozen=True, eq=False)
+class Augmentation:
+    """How training images are moved: crop after reflecting the border by so many px, mirror, a
+    square of side `cutout` painted with `fill` [C], windows of a side in the first epochs."""
 
-    The batches are of even size (they differ by one at most), so that no leftover batch of a few
-    images upsets batch norm. Mirroring alternates: an image mirrored in one epoch is not in the
-    next (Jordan 2024, section 3.6). Windows make the first epochs cheaper; the last ones show
-    whole images, as the test will (Touvron et al. 2019, "Fixing the train-test resolution
-    discrepancy").
+    crop: int = 0
+    flip: bool = False
+    cutout: int = 0
+    fill: Tensor | None = None  # in units of 0-255
+    window: int = 0
+    window_epochs: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingBatches:
+    """The batches of an epoch, in random order, augmented; `seed` decides order and moves.
+
+    They are of even size (they differ by one at most), so that no leftover batch of a few images
+    upsets batch norm. Mirroring alternates: an image mirrored in one epoch is not in the next
+    (Jordan 2024, section 3.6). Windows make the first epochs cheaper; the last ones show whole
+    images, as the test will (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
     """
-    assert recipe.batch_size is not None
-    generator = seeded(recipe.seed, epoch)
-    n, (height, width) = len(split), split.images.shape[1:3]
-    at = split.images.device
-    order = torch.randperm(n, generator=generator)
-    pad, square = recipe.crop or 0, recipe.cutout or 0
-    window = (height, width)
-    if recipe.window and epoch < round(WINDOW_SHARE * (recipe.epochs or 0)):
-        window = (min(height, recipe.window), min(width, recipe.window))
-    # As many places as the padded image has room for: height first, then width.
-    room = torch.tensor([height - window[0] + 2 * pad + 1, width - window[1] + 2 * pad + 1])
-    shifts = None
-    if int(room.max()) > 1:
-        shifts = (torch.rand((n, 2), generator=generator) * room).long().to(at)
-    first = torch.randint(0, 2, (n,), generator=seeded(recipe.seed, -1))
-    mirrors = ((first + epoch) % 2 == 1).to(at) if recipe.flip else None
-    corner = torch.rand((n, 2), generator=generator)
-    centres = (corner * torch.tensor(window)).long().to(split.device)
-    for index in order.tensor_split(count(n, recipe.batch_size)):
-        here = index.to(at)
-        images = augment.crop_and_flip(
-            split.images,
-            here,
-            None if shifts is None else shifts[here],
-            None if mirrors is None else mirrors[here],
-            pad,
-            window,
-        ).to(split.device, non_blocking=True)
-        if square and fill is not None:
-            images = augment.cutout(images, centres[index.to(centres.device)], square, fill)
-        yield Batch(images, split.labels[here].to(split.device), index)
+
+    split: Store
+    batch_size: int
+    augmentation: Augmentation
+    seed: int
+
+    @property
+    def examples(self) -> int:
+        """How many an epoch sees."""
+        return len(self.split)
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return count(len(self.split), self.batch_size)
+
+    def __call__(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 0."""
+        generator = seeded(self.seed, epoch)
+        n, (height, width) = len(self.split), self.split.images.shape[1:3]
+        at = self.split.images.device
+        order = torch.randperm(n, generator=generator)
+        moves = self.augmentation
+        pad, square = moves.crop, moves.cutout
+        window = (height, width)
+        if moves.window and epoch < moves.window_epochs:
+            window = (min(height, moves.window), min(width, moves.window))
+        # As many places as the padded image has room for: height first, then width.
+        room = torch.tensor([height - window[0] + 2 * pad + 1, width - window[1] + 2 * pad + 1])
+        shifts = None
+        if int(room.max()) > 1:
+            shifts = (torch.rand((n, 2), generator=generator) * room).long().to(at)
+        first = torch.randint(0, 2, (n,), generator=seeded(self.seed, -1))
+        mirrors = ((first + epoch) % 2 == 1).to(at) if moves.flip else None
+        corner = torch.rand((n, 2), generator=generator)
+        centres = (corner * torch.tensor(window)).long().to(self.split.device)
+        for index in order.tensor_split(len(self)):
+            here = index.to(at)
+            images = augment.crop_and_flip(
+                self.split.images,
+                here,
+                None if shifts is None else shifts[here],
+                None if mirrors is None else mirrors[here],
+                pad,
+                window,
+            ).to(self.split.device, non_blocking=True)
+            if square and moves.fill is not None:
+                places = centres[index.to(centres.device)]
+                images = augment.cutout(images, places, square, moves.fill)
+            yield Batch(images, self.split.labels[here].to(self.split.device), index)
 
 
 def plain_batches(split: Store, batch_size: int) -> Iterator[Batch]:

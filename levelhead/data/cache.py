@@ -1,4 +1,4 @@
-"""Decoding many pictures: on all cores, straight into a cache on disk."""
+"""Decoding many images: on all cores, straight into a cache on disk."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Decoded:
-    """uint8 [N,H,W,C], uint64 [N]; the rows of broken pictures are zero."""
+    """uint8 [N,H,W,C], uint64 [N]; the rows of broken images are zero."""
 
     images: Array
     digests: Array
@@ -48,7 +48,7 @@ def cores() -> int:
 def on_all_cores(work: Callable[[int], T], n: int, progress: Progress | None = None) -> list[T]:
     """[work(0), ..., work(n - 1)] on a thread a core, neighbours together.
 
-    OpenCV, Pillow and hashlib let go of the interpreter while they work on a picture.
+    OpenCV, Pillow and hashlib let go of the interpreter while they work on an image.
     """
 
     def some(start: int) -> list[T]:
@@ -56,7 +56,7 @@ def on_all_cores(work: Callable[[int], T], n: int, progress: Progress | None = N
 
     results: list[T] = []
     with warnings.catch_warnings(), ThreadPoolExecutor(cores()) as threads:
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF, palettes, large pictures
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF, palettes, large images
         try:
             for part in threads.map(some, range(0, n, CHUNK)):
                 results += part
@@ -77,9 +77,9 @@ def decode_split(
     progress: Progress | None = None,
     cached: bool = True,
 ) -> Decoded:
-    """Decode, resize and fingerprint one split; encoded pictures come from the cache if they can.
+    """Decode, resize and fingerprint one split; encoded images come from the cache if they can.
 
-    Raises LevelheadError if `image_size` is None and the pictures differ in size. A cache that
+    Raises LevelheadError if `image_size` is None and the images differ in size. A cache that
     cannot be written costs nothing but the next run's time, and is told in `note`.
     """
     if entries.images is not None:
@@ -118,7 +118,7 @@ def decode_split(
         for file in (part, part_side):  # a mapped file lives on until it is let go
             with suppress(OSError):
                 file.unlink()
-    note = f"The decoded pictures are not kept in {base.parent} ({why})." if why else ""
+    note = f"The decoded images are not kept in {base.parent} ({why})." if why else ""
     return Decoded(images, digests, broken, note)
 
 
@@ -139,7 +139,7 @@ def _arrays(
 
 
 def _native(entries: Entries) -> tuple[int, int]:
-    """Height and width of the first picture that can be read."""
+    """Height and width of the first image that can be read."""
     assert entries.read is not None
     why = ""
     for i in range(len(entries)):
@@ -148,13 +148,13 @@ def _native(entries: Entries) -> tuple[int, int]:
             return height, width
         except (Broken, OSError) as error:
             why = why or f"{entries.ids[i]}: {reason(error)}"
-    raise LevelheadError(f"{why}; nor can any other picture be read")
+    raise LevelheadError(f"{why}; nor can any other image be read")
 
 
 def _decode_into(
     images: Array, entries: Entries, size: int | None, resize: str, progress: Progress | None
 ) -> tuple[Array, dict[int, str], bool]:
-    """Fill `images`; return digests, broken pictures, and whether that will be so next time."""
+    """Fill `images`; return digests, broken images, and whether that will be so next time."""
     digests = np.zeros(len(entries), np.uint64)
     read = entries.read
     assert read is not None

@@ -23,10 +23,10 @@ def check(
     group_column: str = "group",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Read every picture of a source at full size and report what stands out.
+    """Read every image of a source at full size and report what stands out.
 
-    The dict is fit for JSON: counts per split and class, sizes, modes, unreadable pictures,
-    copies (pictures with the same decoded pixels) within and across splits, the same picture
+    The dict is fit for JSON: counts per split and class, sizes, modes, unreadable images,
+    copies (images with the same decoded pixels) within and across splits, the same image
     under two labels, groups, notes. Raises LevelheadError where `scan` does.
     """
     listing = scan(data, group_column=group_column)
@@ -78,7 +78,7 @@ def check(
 
 
 def _look(entries: Entries, progress: Callable[[int, int], None]) -> list[Seen]:
-    """Mode, size and digest of every picture, or why it cannot be read."""
+    """Mode, size and digest of every image, or why it cannot be read."""
     images, read = entries.images, entries.read
 
     def work(i: int) -> Seen:
@@ -128,7 +128,7 @@ def words(findings: dict[str, Any]) -> list[str]:
     """The findings of `check` as sentences."""
     splits, names = findings["splits"], findings["class_names"]
     told = ", ".join(f"{name} {part['n']:,}" for name, part in splits.items())
-    total = count(sum(part["n"] for part in splits.values()), "picture")
+    total = count(sum(part["n"] for part in splits.values()), "image")
     lines = [f"{findings['name']}: {total} of {count(len(names), 'class')} ({told})."]
     train = splits["train"]["counts"]
     small, large = min(train, key=train.get), max(train, key=train.get)
@@ -136,7 +136,7 @@ def words(findings: dict[str, Any]) -> list[str]:
     if train[large] >= 3 * train[small]:
         lines.append("They are unbalanced: look at each class's recall, not at accuracy alone.")
     if train[small] < (2 if "test" in splits else 3):
-        lines.append(f"Class {small!r} is too small to be split: add pictures, or remove it.")
+        lines.append(f"Class {small!r} is too small to be split: add images, or remove it.")
     if findings["modes"]:
         sizes = " and ".join(
             f"{side}s from {s['min']} to {s['max']} (median {s['median']:g})"
@@ -146,30 +146,30 @@ def words(findings: dict[str, Any]) -> list[str]:
         lines.append(f"They have {sizes} pixels; modes: {modes}.")
     broken = [f"{x['id']} ({x['why']})" for x in findings["unreadable"]]
     lines.append(
-        f"{count(len(broken), 'picture')} cannot be read: {some(broken)}. Mend or remove such "
-        "pictures, or train with --skip-broken."
+        f"{count(len(broken), 'image')} cannot be read: {some(broken)}. Fix or remove such "
+        "images, or train with --skip-broken."
         if broken
-        else "All pictures can be read."
+        else "All images can be read."
     )
-    for where, what, mend in (
+    for where, what, fix in (
         ("within", "within a split", "They count double, and are never parted by levelhead."),
         ("across", "across splits", "They flatter the test: remove them; --strict-splits refuses."),
     ):
         pairs = [f"{a['id']} = {b['id']}" for a, b in findings["duplicates"][where]]
         if pairs:
-            lines.append(f"{count(len(pairs), 'exact duplicate')} {what}: {some(pairs)}. {mend}")
+            lines.append(f"{count(len(pairs), 'exact duplicate')} {what}: {some(pairs)}. {fix}")
     if not any(findings["duplicates"].values()):
-        lines.append("No picture stands there twice.")
+        lines.append("No image stands there twice.")
     wrong = [
         " = ".join(f"{x['id']} ({x['label']})" for x in same) for same in findings["contradictions"]
     ]
     if wrong:
         lines.append(
-            f"Under two labels: {count(len(wrong), 'picture')}: {'; '.join(wrong[:10])}. "
+            f"Under two labels: {count(len(wrong), 'image')}: {'; '.join(wrong[:10])}. "
             "Correct one of the labels."
         )
     if (groups := findings["groups"]) is not None:
-        largest = f"{groups['largest']['name']}, {count(groups['largest']['n'], 'picture')}"
+        largest = f"{groups['largest']['name']}, {count(groups['largest']['n'], 'image')}"
         lines.append(f"{count(groups['n'], 'group')} (largest: {largest}), which are kept whole.")
         if groups["across"]:
             lines.append(f"Groups in several splits: {some(groups['across'])}. Move each into one.")

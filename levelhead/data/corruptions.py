@@ -1,7 +1,7 @@
-"""Corrupted pictures: five of Hendrycks and Dietterich's corruptions (2019), a batch at a time.
+"""Corrupted images: five of Hendrycks and Dietterich's corruptions (2019), a batch at a time.
 
-Amounts are severity 3 of their CIFAR-10-C. Differences: lengths are shares of the picture's side,
-so that larger pictures suffer alike (theirs for ImageNet are other, larger numbers); values are
+Amounts are severity 3 of their CIFAR-10-C. Differences: lengths are shares of the image's side,
+so that larger images suffer alike (theirs for ImageNet are other, larger numbers); values are
 rounded where they truncate; the noise is seeded.
 """
 
@@ -17,18 +17,18 @@ from levelhead.errors import LevelheadError, nearest
 
 AMOUNTS = {
     "gaussian_noise": 0.08,  # standard deviation, in shares of white
-    "gaussian_blur": 0.7 / 32,  # standard deviation, in sides of the picture
-    "contrast": 0.4,  # what is left of the distance to the picture's mean colour
+    "gaussian_blur": 0.7 / 32,  # standard deviation, in sides of the image
+    "contrast": 0.4,  # what is left of the distance to the image's mean colour
     "brightness": 0.15,  # added to the value of HSV
     "pixelate": 0.85,  # pixels left, in shares of each side
 }
 """The corruptions, each with its one amount."""
 
-_PIECE = 256  # pictures worked on at once
+_PIECE = 256  # images worked on at once
 
 
 def corrupt(images: Array, kind: str, seed: int = 0) -> Array:
-    """Pictures uint8 [N,H,W,C], corrupted: the same shape; `seed` is the noise's.
+    """Images uint8 [N,H,W,C], corrupted: the same shape; `seed` is the noise's.
 
     Raises LevelheadError for a kind that is not in `AMOUNTS`.
     """

@@ -1,6 +1,6 @@
-"""Reading one encoded picture right, whatever its mode; and measuring pictures by their headers.
+"""Reading one encoded image right, whatever its mode; and measuring images by their headers.
 
-Pillow reads every header. Plain 8-bit RGB and grey pictures are then decoded by OpenCV (faster,
+Pillow reads every header. Plain 8-bit RGB and grey images are then decoded by OpenCV (faster,
 the same pixels), all others by Pillow. Colour profiles are not applied; CMYK in a JPEG is taken to
 be inverted, as Adobe writes it and browsers read it.
 """
@@ -19,19 +19,19 @@ from levelhead.data.entries import Array, Entries, count
 from levelhead.errors import LevelheadError
 
 MOST_PIXELS = 178_956_970
-"""Pictures with more pixels than this are refused by their header (a decompression bomb)."""
-# Pillow's other formats run helper programs (EPS) or are no pictures one trains on.
+"""Images with more pixels than this are refused by their header (a decompression bomb)."""
+# Pillow's other formats run helper programs (EPS) or are no images one trains on.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
     | {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2"}
 )
-"""Endings (lower case) of the files that are taken for pictures."""
+"""Endings (lower case) of the files that are taken for images."""
 GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 
 
 class Broken(Exception):
-    """Why one picture cannot be read (without its name)."""
+    """Why one image cannot be read (without its name)."""
 
 
 @cache
@@ -53,7 +53,7 @@ def _open(stream: BinaryIO) -> Any:
     except UnidentifiedImageError:
         stream.seek(0)
         start = stream.read(12)
-        raise Broken(f"not a picture (begins with {start!r})" if start else "empty file") from None
+        raise Broken(f"not an image (begins with {start!r})" if start else "empty file") from None
     except Exception as error:  # a damaged header can raise nearly anything
         raise Broken(f"damaged header ({error})") from None
     if image.width * image.height > MOST_PIXELS:
@@ -65,9 +65,9 @@ def _open(stream: BinaryIO) -> Any:
 
 
 def _turned(image: Any, data: bytes) -> bool:
-    """Whether EXIF says that the picture is to be turned or mirrored."""
+    """Whether EXIF says that the image is to be turned or mirrored."""
     if image.format == "PNG" and b"eXIf" not in data:
-        return False  # Pillow would decode the picture to look for it
+        return False  # Pillow would decode the image to look for it
     try:
         return bool(image.getexif().get(0x0112, 1) not in (0, 1))
     except Exception:  # damaged EXIF: the pixels may still be good
@@ -75,7 +75,7 @@ def _turned(image: Any, data: bytes) -> bool:
 
 
 def _plain(image: Any, data: bytes) -> bool:
-    """Whether OpenCV reads this picture like Pillow does, and would notice if it were cut off."""
+    """Whether OpenCV reads this image like Pillow does, and would notice if it were cut off."""
     if image.mode not in ("L", "RGB") or "transparency" in image.info:
         return False
     if image.format == "JPEG":  # older OpenCV paints what is missing of a JPEG grey, silently
@@ -102,9 +102,9 @@ def _convert(image: Any) -> Array:
 
 
 def pixels(data: bytes) -> Array:
-    """Decode one picture: bytes -> uint8 [H,W] if it is grey, else [H,W,3] RGB, upright.
+    """Decode one image: bytes -> uint8 [H,W] if it is grey, else [H,W,3] RGB, upright.
 
-    16-bit values are cut to their high byte. Raises Broken if the picture is damaged, cut off,
+    16-bit values are cut to their high byte. Raises Broken if the image is damaged, cut off,
     too large, or none at all.
     """
     import cv2
@@ -199,10 +199,10 @@ def measure(entries: Entries, sample: int = 200) -> tuple[int, int]:
         sides.append(min(width, height))
         grey = grey and mode in GREY
     if not sides:
-        raise LevelheadError(f"{why}; nor can any of {count(len(index), 'picture')} tried be read")
+        raise LevelheadError(f"{why}; nor can any of {count(len(index), 'image')} tried be read")
     return int(statistics.median(sides)), 1 if grey else 3
 
 
 def reason(error: Broken | OSError) -> str:
-    """Why a picture could not be read, without its name."""
+    """Why an image could not be read, without its name."""
     return str(error) if isinstance(error, Broken) else (error.strerror or str(error))

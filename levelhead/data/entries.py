@@ -19,10 +19,10 @@ SPLIT_NAMES = {
 
 
 class Reader(Protocol):
-    """The encoded pictures of one split."""
+    """The encoded images of one split."""
 
     def __call__(self, index: int) -> bytes:
-        """The encoded bytes of picture `index`. Raises OSError if they cannot be read."""
+        """The encoded bytes of image `index`. Raises OSError if they cannot be read."""
 
     def open(self, index: int) -> BinaryIO:
         """A stream of the same bytes, of which only the header will be read."""
@@ -63,7 +63,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Examples:
-    """Decoded pictures: uint8 [N,H,W,C], perhaps a memory map of the cache."""
+    """Decoded images: uint8 [N,H,W,C], perhaps a memory map of the cache."""
 
     images: Array
     labels: Array  # int64 [N]
@@ -88,7 +88,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Decoded splits, and the pictures left out by skip_broken as (id, why)."""
+    """Decoded splits, and the images left out by skip_broken as (id, why)."""
 
     name: str
     source: str
@@ -106,5 +106,5 @@ def some(names: Sequence[str], most: int = 3) -> str:
 
 
 def count(n: int, noun: str) -> str:
-    """`1 picture`, `2 pictures`, `3 classes`."""
+    """`1 image`, `2 images`, `3 classes`."""
     return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"

@@ -35,14 +35,14 @@ def finish(
     """Number the classes, check that a classifier can be trained, measure a sample.
 
     Without `class_names`, the classes are the labels that occur, sorted. Raises LevelheadError
-    for: no pictures, one class, a label that is none, a class that train or test lacks, fewer
-    pictures than classes, an id twice, arrays that do not fit together.
+    for: no images, one class, a label that is none, a class that train or test lacks, fewer
+    images than classes, an id twice, arrays that do not fit together.
     """
     notes = list(notes)
     order = ("train", "validation", "test")
     found = {split: found[split] for split in order if split in found and len(found[split].ids)}
     if "train" not in found:
-        raise LevelheadError(f"{source}: no pictures to train on; add a training split")
+        raise LevelheadError(f"{source}: no images to train on; add a training split")
     if "validation" in found and "test" not in found:
         found["test"] = found.pop("validation")
         notes.append(
@@ -56,7 +56,7 @@ def finish(
         found = {s: _replace(part, [str(v) for v in part.labels]) for s, part in found.items()}
     elif len(found["train"].ids) < len(class_names):
         raise LevelheadError(
-            f"{source}: {count(len(found['train'].ids), 'training picture')} for "
+            f"{source}: {count(len(found['train'].ids), 'training image')} for "
             f"{count(len(class_names), 'class')}; every class needs at least two"
         )
     names = list(class_names)
@@ -67,22 +67,22 @@ def finish(
     used = np.unique(np.concatenate(list(labels.values())))
     if len(used) < len(names):  # a list of names longer than the data, as in parts of ImageNet
         absent = [name for k, name in enumerate(names) if k not in set(used.tolist())]
-        notes.append(f"No picture of class {some(absent)}: left out.")
+        notes.append(f"No image of class {some(absent)}: left out.")
         names = [names[k] for k in used]
         labels = {split: np.searchsorted(used, y) for split, y in labels.items()}
     if len(names) < 2:
         raise LevelheadError(f"{source}: only one class ({names[0]}); two are needed")
     for split, y in labels.items():
         for k in np.setdiff1d(np.arange(len(names)), y):
-            mend = {
-                "train": "add training pictures of it, or take it out",
+            fix = {
+                "train": "add training images of it, or take it out",
                 "test": "add some, or remove the test set so that one is split from train",
             }
-            if split in mend:
+            if split in fix:
                 raise LevelheadError(
-                    f"{source}: class {names[k]!r} has no picture in {split}; {mend[split]}"
+                    f"{source}: class {names[k]!r} has no image in {split}; {fix[split]}"
                 )
-            notes.append(f"Class {names[k]!r} has no picture in {split}.")
+            notes.append(f"Class {names[k]!r} has no image in {split}.")
     splits = {
         split: Entries(
             tuple(part.ids),
@@ -114,7 +114,7 @@ def _check(where: str, part: Found) -> None:
     n = len(part.ids)
     for noun, values in (("label", part.labels), ("group", part.groups)):
         if values is not None and len(values) != n:
-            raise LevelheadError(f"{where} has {count(len(values), noun)} for {n} pictures")
+            raise LevelheadError(f"{where} has {count(len(values), noun)} for {n} images")
     for name, value in zip(part.ids, part.labels, strict=True):
         if not isinstance(value, int | str) or isinstance(value, bool):
             raise LevelheadError(
@@ -127,10 +127,10 @@ def _check(where: str, part: Found) -> None:
         shape = part.images.shape
         if len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape:
             first = len(shape) == 4 and shape[1] in (1, 3)
-            mend = " (channels go last: x.transpose(0, 2, 3, 1))" if first else ""
+            fix = " (channels go last: x.transpose(0, 2, 3, 1))" if first else ""
             raise LevelheadError(
-                f"{where} pictures have the shape {shape}; wanted [N,H,W], [N,H,W,1] or "
-                f"[N,H,W,3]{mend}"
+                f"{where} images have the shape {shape}; wanted [N,H,W], [N,H,W,1] or "
+                f"[N,H,W,3]{fix}"
             )
 
 
@@ -143,6 +143,6 @@ def _numbers(where: str, part: Found, names: list[str]) -> Array:
             wanted = f"0 to {len(names) - 1}" if isinstance(value, int) else some(names, 8)
             raise LevelheadError(
                 f"{where} label {value!r} of {name} is out of range ({wanted}); correct it, or "
-                "leave the picture out"
+                "leave the image out"
             )
     return np.array([index[value] for value in part.labels], np.int64)

@@ -25,10 +25,10 @@ def load(
 ) -> Dataset:
     """Decode a listing on all cores, or take it from the cache of an earlier run.
 
-    Pictures become uint8 [N,image_size,image_size,channels]; `image_size` None keeps their own
+    Images become uint8 [N,image_size,image_size,channels]; `image_size` None keeps their own
     size, which must then be one. `resize` is `crop` (centre square) or `squash`; `progress` is
-    called with (pictures done, all). Raises LevelheadError naming the first picture that cannot
-    be read, unless `skip_broken` leaves such pictures out and lists them in `skipped`.
+    called with (images done, all). Raises LevelheadError naming the first image that cannot
+    be read, unless `skip_broken` leaves such images out and lists them in `skipped`.
     """
     total = sum(len(entries) for entries in listing.splits.values())
     splits: dict[str, Examples] = {}
@@ -55,21 +55,20 @@ def load(
         done += len(entries)
     if skipped and not skip_broken:
         first, why = skipped[0]
-        more = f" ({count(len(skipped) - 1, 'picture')} more)" if skipped[1:] else ""
+        more = f" ({count(len(skipped) - 1, 'image')} more)" if skipped[1:] else ""
         raise LevelheadError(
-            f"{first}: {why}{more}; mend or remove it, or leave such pictures out "
-            "with --skip-broken"
+            f"{first}: {why}{more}; fix or remove it, or leave such images out with --skip-broken"
         )
     sizes = {examples.images.shape[1:] for examples in splits.values()}
     if len(sizes) > 1:
         raise LevelheadError(
-            f"{listing.source}: the splits' pictures differ in size; give --image-size"
+            f"{listing.source}: the splits' images differ in size; give --image-size"
         )
     for name, examples in splits.items():
         counts = np.bincount(examples.labels, minlength=len(listing.class_names))
         if name != "validation" and not counts.all():
             lost = listing.class_names[int(counts.argmin())]
-            raise LevelheadError(f"{listing.source}: no picture of {lost!r} in {name} can be read")
+            raise LevelheadError(f"{listing.source}: no image of {lost!r} in {name} can be read")
     told = repr((listing.class_names, sorted((s, e.hash()) for s, e in splits.items())))
     splits = {name: splits[name] for name in ("train", "validation", "test") if name in splits}
     return Dataset(
@@ -83,7 +82,7 @@ def load(
     )
 
 
-def pictures(
+def load_images(
     paths: Sequence[Path],
     *,
     image_size: int,

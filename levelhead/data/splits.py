@@ -1,4 +1,4 @@
-"""Train, validation and test: stratified, seeded, hashed, and without a picture in two of them."""
+"""Train, validation and test: stratified, seeded, hashed, and without an image in two of them."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def split(
 ) -> Splits:
     """Complete a data set's own splits to train, validation and test.
 
-    `test` is the share of all pictures to hold out where the data has no test split, then
+    `test` is the share of all images to hold out where the data has no test split, then
     `validation` the share of the remaining ones where it has no validation split. What is held
     out follows the classes' shares, depends on `seed` and the ids but not on their order, and
-    never parts a group or copies of one picture. Every class has a picture in each split that is
+    never parts a group or copies of one image. Every class has an image in each split that is
     made here.
 
-    Raises LevelheadError for a class with too few pictures (or groups) for that, and, if
-    `strict`, for a picture or group that stands in two splits.
+    Raises LevelheadError for a class with too few images (or groups) for that, and, if
+    `strict`, for an image or group that stands in two splits.
     """
     parts = dict(dataset.splits)
     for name, share in (("test", test), ("validation", validation)):
         if name not in parts:
             rest = parts["train"]
-            # What is left must still give the validation split its pictures.
+            # What is left must still give the validation split its images.
             keep = 2 if name == "test" and "validation" not in parts else 1
             held = _hold_out(dataset, rest, name, share, keep, seed)
             parts["train"] = rest.take(np.flatnonzero(~held))
@@ -99,7 +99,7 @@ def _hold_out(
     have = (counts > 0).sum(0)
     if (have <= keep).any():
         few = int(have.argmin())
-        what = count(int(have[few]), "different picture" if groups is None else "group")
+        what = count(int(have[few]), "different image" if groups is None else "group")
         raise LevelheadError(
             f"{dataset.source}: class {dataset.class_names[few]!r} has {what}; at least "
             f"{keep + 1} are needed to take a {name} set from train: add some, or remove the class"
@@ -108,7 +108,7 @@ def _hold_out(
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(len(counts))
     size = counts.sum(1)
-    taken, left = np.zeros(k, np.int64), have.copy()  # pictures held out; units that stay
+    taken, left = np.zeros(k, np.int64), have.copy()  # images held out; units that stay
     held = np.zeros(len(counts), bool)
 
     def take(units: Array) -> None:
@@ -117,7 +117,7 @@ def _hold_out(
         left[:] -= (counts[units] > 0).sum(0)
 
     # Groups and sets of copies first, where one brings its classes nearer to their quotas; then
-    # the single pictures, which fill the quotas exactly.
+    # the single images, which fill the quotas exactly.
     for u in shuffled[size[shuffled] > 1]:
         lack = quota - taken
         nearer = ((lack**2 - (lack - counts[u]) ** 2) / quota).sum() > 0
@@ -142,7 +142,7 @@ def _hold_out(
 
 
 def _quota(totals: Array, share: float, keep: int) -> Array:
-    """How many pictures of each class to hold out: in proportion, at least one, leaving `keep`."""
+    """How many images of each class to hold out: in proportion, at least one, leaving `keep`."""
     exact = totals * share
     quota = np.floor(exact).astype(np.int64)
     short = round(float(exact.sum())) - int(quota.sum())
@@ -151,7 +151,7 @@ def _quota(totals: Array, share: float, keep: int) -> Array:
 
 
 def _shared_pictures(parts: dict[str, Examples]) -> list[str]:
-    """Sentences about pictures, by content, that stand in two splits."""
+    """Sentences about images, by content, that stand in two splits."""
     words = []
     for a, b in combinations(parts, 2):
         first = dict(zip(reversed(parts[a].digests.tolist()), reversed(parts[a].ids), strict=True))
@@ -163,7 +163,7 @@ def _shared_pictures(parts: dict[str, Examples]) -> list[str]:
         if twins:
             verb = "stands" if len(twins) == 1 else "stand"
             words.append(
-                f"{count(len(twins), 'picture')} {verb} in both {a} and {b} "
+                f"{count(len(twins), 'image')} {verb} in both {a} and {b} "
                 f"(first: {twins[0][0]} = {twins[0][1]})."
             )
     return words
@@ -183,7 +183,7 @@ def _shared_groups(parts: dict[str, Examples]) -> list[str]:
 
 
 def contradictions(parts: dict[str, Examples]) -> list[list[tuple[str, str, int]]]:
-    """Pictures under more than one label, each as its (split, id, label)s, in order of id."""
+    """Images under more than one label, each as its (split, id, label)s, in order of id."""
     seen: dict[int, list[tuple[str, str, int]]] = defaultdict(list)
     for name, examples in parts.items():
         for d, i, label in zip(
@@ -199,4 +199,4 @@ def _contradictions(parts: dict[str, Examples], class_names: tuple[str, ...]) ->
         return []
     (_, a, _), (_, b, _) = found[0][0], next(x for x in found[0] if x[2] != found[0][0][2])
     verb = "stands" if len(found) == 1 else "stand"
-    return [f"{count(len(found), 'picture')} {verb} under two labels (first: {a} = {b})."]
+    return [f"{count(len(found), 'image')} {verb} under two labels (first: {a} = {b})."]

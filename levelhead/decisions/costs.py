@@ -90,7 +90,7 @@ def _same(where: str, found: list[str], wanted: list[str]) -> None:
         if name not in wanted:
             raise LevelheadError(f"{where}: {name!r} is no class; {nearest(name, wanted)}")
         if name in found[:i]:
-            raise LevelheadError(f"{where}: {name!r} stands twice; remove one")
+            raise LevelheadError(f"{where}: {name!r} occurs twice; remove one")
     if gone := [name for name in wanted if name not in found]:
         raise LevelheadError(f"{where}: {gone[0]!r} is missing; add it")
 

@@ -201,13 +201,13 @@ def _why(errors_to: Any, cuts: Any, risk: float, level: float) -> tuple[str, int
     kept, wrong = int(cuts[bounds.argmin()]), int(errors_to[cuts[bounds.argmin()]])
     many = np.geomspace(1, 1e9, 1000)
     enough = many[upper_bound(wrong / kept * many, many, level) <= risk]
-    needed, mend = None, "allow a higher risk or improve the model"
+    needed, fix = None, "allow a higher risk or improve the model"
     if len(enough):
         needed = math.ceil(enough[0] * n / kept)
-        mend = f"about {needed:,} examples in all would show it if that share stayed"
+        fix = f"about {needed:,} examples in all would show it if that share stayed"
     return (
         f"no cut is safe: at best {wrong:,} of {kept:,} kept are wrong, a risk of up to "
-        f"{bounds.min() * 100:.3g} % where {wanted} is wanted; {mend}"
+        f"{bounds.min() * 100:.3g} % where {wanted} is wanted; {fix}"
     ), needed
 
 

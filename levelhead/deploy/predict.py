@@ -1,4 +1,4 @@
-"""Model + pictures -> Outputs, in float32; and predictions of new pictures, calibrated."""
+"""Model + images -> Outputs, in float32; and predictions of new images, calibrated."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from levelhead.data import pictures
+from levelhead.data import load_images
 from levelhead.data.batches import store
-from levelhead.data.layouts.folder import picture_paths
+from levelhead.data.layouts.folder import image_paths
 from levelhead.errors import LevelheadError
 from levelhead.files import write
 from levelhead.machine import pick_device
@@ -22,7 +22,7 @@ from levelhead.training.inference import features_of
 
 @dataclass(frozen=True)
 class Predicted:
-    """Calibrated predictions of N pictures: probabilities float64 [N,K]; what could not be read."""
+    """Calibrated predictions of N images: probabilities float64 [N,K]; what could not be read."""
 
     paths: tuple[str, ...]
     class_names: tuple[str, ...]
@@ -32,7 +32,7 @@ class Predicted:
 
     @property
     def predictions(self) -> list[str]:
-        """The likeliest class of each picture."""
+        """The likeliest class of each image."""
         return [self.class_names[k] for k in self.probabilities.argmax(1).tolist()]
 
     @property
@@ -72,24 +72,24 @@ class Predicted:
 def predict_files(
     run: Run, images: list[str], *, abstain_below: float = 0.0, device: str = "auto"
 ) -> Predicted:
-    """Predict pictures, and every picture in folders, with a run's temperature applied.
+    """Predict images, and every image in folders, with a run's temperature applied.
 
-    Raises LevelheadError for a path that does not exist, a folder without pictures, and where no
-    picture at all can be read; single broken ones are listed in `broken`.
+    Raises LevelheadError for a path that does not exist, a folder without images, and where no
+    image at all can be read; single broken ones are listed in `broken`.
     """
     if not 0 <= abstain_below <= 1:
         raise LevelheadError(f"--abstain-below {abstain_below}: must be between 0 and 1")
     where = pick_device(device)
     recipe, data = run.recipe, run.data
-    examples, broken = pictures(
-        picture_paths(images),
+    examples, broken = load_images(
+        image_paths(images),
         image_size=data["image_size"],
         channels=data["channels"],
         resize=recipe.resize,
     )
     if not len(examples):
         first, why = broken[0]
-        raise LevelheadError(f"{first}: {why}; no picture could be read: give another")
+        raise LevelheadError(f"{first}: {why}; no image could be read: give another")
     names = tuple(data["class_names"])
     network = run.network(where)
     features = features_of(network, store(examples, where), tta=recipe.tta)

@@ -2,7 +2,7 @@
 
 A figure is one file with `data(...)`, which gives a tuple of panels (frozen dataclasses of
 arrays), and `draw(panel, axes)`, which only draws. `canvas.to_svg(panel, figure.draw, key)` and
-`canvas.to_png(panel, figure.draw)` make pictures. A new figure is a file and a line here.
+`canvas.to_png(panel, figure.draw)` make images. A new figure is a file and a line here.
 
 >>> from levelhead.figures import FIGURES
 >>> "risk_coverage" in FIGURES

@@ -113,16 +113,16 @@ def draw(panel: Confusion, axes: Axes) -> None:
         step = math.ceil(k / 250)
         tiles = math.ceil(k / step)
         padded = np.zeros((tiles * step, tiles * step))
-        picture = np.zeros((tiles, tiles, 4))
+        layer = np.zeros((tiles, tiles, 4))
         for mask, colour in ((right, BLUE), (~right, VERMILLION)):
             padded[:k, :k] = np.where(mask, np.sqrt(shares), 0)
             depth = padded.reshape(tiles, step, tiles, step).max(axis=(1, 3))
-            deeper = depth > picture[..., 3]
-            picture[deeper] = np.concatenate(
+            deeper = depth > layer[..., 3]
+            layer[deeper] = np.concatenate(
                 [np.tile(to_rgb(colour), (int(deeper.sum()), 1)), depth[deeper, None]], axis=1
             )
         axes.imshow(
-            np.round(picture * 255).astype(np.uint8),
+            np.round(layer * 255).astype(np.uint8),
             extent=(-0.5, tiles * step - 0.5, tiles * step - 0.5, -0.5),
             interpolation="none",
         )

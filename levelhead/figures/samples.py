@@ -1,4 +1,4 @@
-"""The pictures behind the numbers: the surest mistakes, the largest losses, the least sure."""
+"""The images behind the numbers: the surest mistakes, the largest losses, the least sure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLUMNS = 6
 
 @dataclass(frozen=True)
 class Sample:
-    """One test picture (None where it was not given) and what was said of it."""
+    """One test image (None where it was not given) and what was said of it."""
 
     id: str
     true: str
@@ -32,7 +32,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures of one kind."""
+    """Images of one kind."""
 
     title: str
     note: str
@@ -96,7 +96,7 @@ def wanted(outputs: Outputs, count: int = 12) -> tuple[str, ...]:
 
 
 def thumbnail(image: np.ndarray, side: int = 112) -> np.ndarray:
-    """A picture whose longer side is at most `side` pixels; uint8 [h,w] or [h,w,3]."""
+    """An image whose longer side is at most `side` pixels; uint8 [h,w] or [h,w,3]."""
     import cv2
 
     if image.ndim == 3:
@@ -110,7 +110,7 @@ def thumbnail(image: np.ndarray, side: int = 112) -> np.ndarray:
 
 
 def draw(panel: Gallery, axes: Axes) -> None:
-    """A grid of pictures; under each the true class and, if wrong, what it was taken for."""
+    """A grid of images; under each the true class and, if wrong, what it was taken for."""
     axes.set(title=f"{panel.title}: {panel.note}", xlim=(0, COLUMNS), aspect="equal")
     axes.set_ylim(1.32 * -(-len(panel.samples) // COLUMNS), 0)
     axes.axis("off")
@@ -118,11 +118,11 @@ def draw(panel: Gallery, axes: Axes) -> None:
         row, column = divmod(i, COLUMNS)
         left, top = column + 0.04, 1.32 * row + 0.02
         if sample.image is not None:
-            picture = thumbnail(sample.image)
-            half = [0.46 * n / max(picture.shape[:2]) for n in picture.shape[:2]]
+            tile = thumbnail(sample.image)
+            half = [0.46 * n / max(tile.shape[:2]) for n in tile.shape[:2]]
             x, y = left + 0.46, top + 0.46
             axes.imshow(
-                picture,
+                tile,
                 cmap="gray",
                 vmin=0,
                 vmax=255,

@@ -1,4 +1,4 @@
-"""Auditing one set of predictions: what they are worth, and advice on what would mend them."""
+"""Auditing one set of predictions: what they are worth, and advice on what would fix them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def audited(
     seed: int = 0,
     bins: int = BINS,
 ) -> Audited:
-    """Judge one set of predictions, and say what would mend them: advice, not applied.
+    """Judge one set of predictions, and say what would fix them: advice, not applied.
 
     A judgement (`judge`) with more: `calibrated`, how likely a calibrated model is to look like
     this (p-value), and how many examples would tell; `advice`, what each calibrator does to

@@ -74,7 +74,7 @@ def decide(
     if validation.kind != "confidence":
         try:
             _, method, why = ranked_and_chosen(first, methods, seed, level)
-        except LevelheadError as error:  # too few, or a zero that none mends: decide without
+        except LevelheadError as error:  # too few, or a zero that none fixes: decide without
             method, why = "none", f"No calibrator: {error}."
         found["calibrator"] = {"method": method, "reason": why}
         if method != "none":

@@ -1,28 +1,36 @@
-"""The table of losses: `(logits [B,K], Targets, **Options) -> [B]`, one for each example."""
+"""The table of losses: a `Loss` each, called as `loss(logits, targets, smoothing=…) -> [B]`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from torch import Tensor
-
+from levelhead.errors import LevelheadError, nearest
 from levelhead.losses.confidence_penalty import confidence_penalty
 from levelhead.losses.cross_entropy import cross_entropy
 from levelhead.losses.focal import focal
-from levelhead.losses.knobs import KNOBS, check_strength, settle
 from levelhead.losses.label_relaxation import label_relaxation
 from levelhead.losses.logit_norm import logit_norm
+from levelhead.losses.loss import Knob, Loss, Options
 from levelhead.losses.margin_smoothing import margin_smoothing
 from levelhead.losses.maxsup import maxsup
 
-LOSSES: dict[str, Callable[..., Tensor]] = {
-    "cross_entropy": cross_entropy,
-    "focal": focal,
-    "confidence_penalty": confidence_penalty,
-    "mbls": margin_smoothing,
-    "maxsup": maxsup,
-    "label_relaxation": label_relaxation,
-    "logit_norm": logit_norm,
+LOSSES: dict[str, Loss] = {
+    loss.name: loss
+    for loss in (
+        cross_entropy,
+        focal,
+        confidence_penalty,
+        margin_smoothing,
+        maxsup,
+        label_relaxation,
+        logit_norm,
+    )
 }
 
-__all__ = ["KNOBS", "LOSSES", "check_strength", "cross_entropy", "settle"]
+
+def find_loss(name: str) -> Loss:
+    """The loss of that name. Raises LevelheadError for an unknown one, with the nearest."""
+    if name not in LOSSES:
+        raise LevelheadError(f"--loss {name}: unknown; {nearest(name, list(LOSSES))}")
+    return LOSSES[name]
+
+
+__all__ = ["LOSSES", "Knob", "Loss", "Options", "cross_entropy", "find_loss"]

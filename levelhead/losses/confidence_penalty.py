@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Unpack
-
 from torch import Tensor
 
-from levelhead.losses.knobs import Options, settle
+from levelhead.losses.loss import Knob, Loss, Options
 from levelhead.losses.terms import expectation, log_softmax
 from levelhead.targets import Targets
 
 
-def confidence_penalty(logits: Tensor, targets: Targets, **options: Unpack[Options]) -> Tensor:
+def _confidence_penalty(logits: Tensor, targets: Targets, options: Options) -> Tensor:
     """CE − β H(p), H(p) = −Σ_k p_k log p_k in nats; β = strength (0.1) -> [B].
 
     CE is `cross_entropy` with its smoothing, soft targets and class weights; the penalty knows no
@@ -20,7 +18,13 @@ def confidence_penalty(logits: Tensor, targets: Targets, **options: Unpack[Optio
     Source: Pereyra et al. 2017, "Regularizing neural networks by penalizing confident output
     distributions".
     """
-    told = settle("confidence_penalty", targets, **options)
     log_p = log_softmax(logits)
     negentropy = (log_p.exp() * log_p).sum(dim=1)
-    return told.strength * negentropy - expectation(log_p, targets, told)
+    return options.knobs["strength"] * negentropy - expectation(log_p, targets, options)
+
+
+confidence_penalty = Loss(
+    "confidence_penalty",
+    _confidence_penalty,
+    knobs={"strength": Knob(0.1, "β")},
+)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Unpack
-
 from torch import Tensor
 
-from levelhead.losses.knobs import Options, settle
+from levelhead.losses.loss import Loss, Options
 from levelhead.losses.terms import expectation, log_softmax
 from levelhead.targets import Targets
 
 
-def cross_entropy(logits: Tensor, targets: Targets, **options: Unpack[Options]) -> Tensor:
+def _cross_entropy(logits: Tensor, targets: Targets, options: Options) -> Tensor:
     """−Σ_k w_k q_k log p_k for each example; logits [B,K] -> loss [B], in nats.
 
     q is `targets.soft` where given, else the one-hot label; both are smoothed by ε here, exactly
@@ -21,5 +19,10 @@ def cross_entropy(logits: Tensor, targets: Targets, **options: Unpack[Options]) 
     Raises LevelheadError for an ε out of range, and for a strength or margin: it has none.
     Source: Szegedy et al. 2016, "Rethinking the Inception architecture", section 7.
     """
-    told = settle("cross_entropy", targets, **options)
-    return -expectation(log_softmax(logits), targets, told)
+    return -expectation(log_softmax(logits), targets, options)
+
+
+cross_entropy = Loss(
+    "cross_entropy",
+    _cross_entropy,
+)

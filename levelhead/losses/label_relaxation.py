@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Unpack
 
 from torch import Tensor
 
 from levelhead.errors import LevelheadError
-from levelhead.losses.knobs import Options, settle
+from levelhead.losses.loss import Knob, Loss, Options
 from levelhead.losses.terms import log_softmax
 from levelhead.targets import Targets
 
 
-def label_relaxation(logits: Tensor, targets: Targets, **options: Unpack[Options]) -> Tensor:
+def _label_relaxation(logits: Tensor, targets: Targets, options: Options) -> Tensor:
     """0 where p_y >= 1 − α, else KL(p^r ‖ p); α = strength (0.1) -> [B], in nats.
 
     p^r is the nearest distribution that gives the label 1 − α: the rest, α, in proportion to p. So
@@ -23,8 +22,7 @@ def label_relaxation(logits: Tensor, targets: Targets, **options: Unpack[Options
     of smoothing), and for α >= (K−1)/K, where knowing nothing would cost nothing.
     Source: Lienen & Hüllermeier 2021, "From label smoothing to label relaxation".
     """
-    told = settle("label_relaxation", targets, **options)
-    alpha, edge = told.strength, 1 - 1 / logits.shape[1]
+    alpha, edge = options.knobs["strength"], 1 - 1 / logits.shape[1]
     if alpha >= edge:
         raise LevelheadError(
             f"--strength {alpha}: must be below (K-1)/K = {edge:.4g}, or a uniform p has no loss"
@@ -35,4 +33,13 @@ def label_relaxation(logits: Tensor, targets: Targets, **options: Unpack[Options
     negentropy = (1 - alpha) * math.log1p(-alpha) + (alpha * math.log(alpha) if alpha else 0.0)
     loss = negentropy - (1 - alpha) * right - alpha * rest
     loss = loss.masked_fill(right >= math.log1p(-alpha), 0)
-    return loss if told.class_weights is None else loss * told.class_weights[targets.labels]
+    return loss if options.class_weights is None else loss * options.class_weights[targets.labels]
+
+
+label_relaxation = Loss(
+    "label_relaxation",
+    _label_relaxation,
+    knobs={"strength": Knob(0.1, "α", below=1.0)},
+    smoothing=False,
+    soft=False,
+)

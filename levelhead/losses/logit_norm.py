@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Unpack
-
 import torch
 from torch import Tensor
 
-from levelhead.losses.knobs import Options, settle
+from levelhead.losses.loss import Knob, Loss, Options
 from levelhead.losses.terms import expectation, log_softmax, widened
 from levelhead.targets import Targets
 
 
-def logit_norm(logits: Tensor, targets: Targets, **options: Unpack[Options]) -> Tensor:
+def _logit_norm(logits: Tensor, targets: Targets, options: Options) -> Tensor:
     """Cross-entropy of z/(τ‖z‖₂); τ = strength (0.04) -> [B], in nats.
 
     Smoothing, soft targets and class weights as in `cross_entropy`. The length of the logits does
@@ -23,9 +21,18 @@ def logit_norm(logits: Tensor, targets: Targets, **options: Unpack[Options]) -> 
     Raises LevelheadError for an ε or τ out of range.
     Source: Wei et al. 2022, "Mitigating neural network overconfidence with logit normalization".
     """
-    told = settle("logit_norm", targets, **options)
     scores = widened(logits)
     # Lest the squares overflow; a constant factor changes neither the loss nor its slope.
     scores = scores / scores.detach().abs().amax(dim=1, keepdim=True).clamp_min(1)
     length = torch.linalg.vector_norm(scores, dim=1, keepdim=True).clamp_min(1e-7)
-    return -expectation(log_softmax(scores / (told.strength * length)), targets, told)
+    return -expectation(
+        log_softmax(scores / (options.knobs["strength"] * length)), targets, options
+    )
+
+
+logit_norm = Loss(
+    "logit_norm",
+    _logit_norm,
+    knobs={"strength": Knob(0.04, "τ", positive=True)},
+    scale=False,
+)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Unpack
-
 from torch import Tensor
 
-from levelhead.losses.knobs import Options, settle
+from levelhead.losses.loss import Knob, Loss, Options
 from levelhead.losses.terms import expectation, log_softmax, widened
 from levelhead.targets import Targets
 
 
-def maxsup(logits: Tensor, targets: Targets, **options: Unpack[Options]) -> Tensor:
+def _maxsup(logits: Tensor, targets: Targets, options: Options) -> Tensor:
     """CE + α (max_k z_k − mean_k z_k); α = strength (0.1) -> [B].
 
     Uniform smoothing by α is CE + α (z_y − mean_k z_k): the same where the prediction is right, and
@@ -20,7 +18,14 @@ def maxsup(logits: Tensor, targets: Targets, **options: Unpack[Options]) -> Tens
     LevelheadError for ε > 0, and for α out of range.
     Source: Zhou et al. 2025, "MaxSup: Overcoming representation collapse in label smoothing".
     """
-    told = settle("maxsup", targets, **options)
     scores = widened(logits)
     over = scores.amax(dim=1) - scores.mean(dim=1)
-    return told.strength * over - expectation(log_softmax(scores), targets, told)
+    return options.knobs["strength"] * over - expectation(log_softmax(scores), targets, options)
+
+
+maxsup = Loss(
+    "maxsup",
+    _maxsup,
+    knobs={"strength": Knob(0.1, "α")},
+    smoothing=False,
+)

@@ -22,7 +22,7 @@ class Classwise:
 
     outputs: Outputs
     bins: int
-    soft: bool  # whether outcomes are what people said, not the label
+    soft: bool  # whether outcomes are what annotators said, not the label
     sums: Tensor  # what `tables` gave, [4, K, bins]
 
     def __len__(self) -> int:
@@ -44,8 +44,8 @@ def tables(
     """What lies in each class's bins of its probability p, float64 [4, ..., K, bins].
 
     (Weighted) count, Σ p, Σ outcome and Σ (p − outcome)². The outcome of class k is 1 for the label
-    k, or where `soft` the share of people who said k. A row has few probabilities above the first
-    bin, and only these are sorted: the first bin holds the rest of a column's sums.
+    k, or where `soft` the share of annotators who said k. A row has few probabilities above the
+    first bin, and only these are sorted: the first bin holds the rest of a column's sums.
     """
     k, n, start = outputs.classes, len(outputs), 0
     given = torch.ones(1, n, dtype=torch.float64) if weights is None else weights.view(-1, n)
@@ -122,10 +122,10 @@ classwise_ece = Metric(
 
 human_calibration = Metric(
     name="human_calibration",
-    title="Calibration to people",
+    title="Calibration to annotators",
     direction="down",
-    source="mean over classes of Σ share |mean probability − mean share of people| over 15 "
-    "equal-width bins: classwise ECE with what people said as outcomes (Baan et al. 2022 on why)",
+    source="mean over classes of Σ share |mean probability − mean share of annotators| over 15 "
+    "equal-width bins: classwise ECE with what annotators said as outcomes (Baan et al. 2022)",
     prepare=partial(prepare, soft=True),
     value=partial(_value, "human_calibration"),
     interval="calibration",

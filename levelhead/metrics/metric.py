@@ -133,7 +133,7 @@ def reason(metric: Metric, outputs: Outputs) -> str | None:
     if metric.needs != "confidence" and outputs.kind == "confidence":
         return "needs the scores of all classes; only the prediction's confidence is known"
     if metric.needs == "label_distribution" and outputs.label_distribution is None:
-        return "needs what several people said of each example (a label distribution)"
+        return "needs what several annotators said of each example (a label distribution)"
     return metric.undefined(outputs)
 
 

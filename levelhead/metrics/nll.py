@@ -144,7 +144,7 @@ nll_refinement = Metric(
     unit="nats",
     direction="down",
     source="NLL after the temperature that is best for these examples: what no temperature can "
-    "mend (Berta et al. 2025)",
+    "fix (Berta et al. 2025)",
     prepare=tempered,
     value=_refinement,
     interval="bootstrap",
@@ -158,7 +158,7 @@ nll_calibration = Metric(
     title="NLL, calibration",
     unit="nats",
     direction="down",
-    source="NLL − its refinement: what the best temperature mends (Berta et al. 2025)",
+    source="NLL − its refinement: what the best temperature fixes (Berta et al. 2025)",
     prepare=tempered,
     value=_calibration,
     interval="bootstrap",
@@ -183,17 +183,17 @@ def _soft(outputs: Outputs) -> Tensor:
 
 soft_nll = Metric(
     name="soft_nll",
-    title="NLL of what people said",
+    title="NLL of what annotators said",
     unit="nats",
     direction="down",
-    source="mean cross-entropy from the shares of people to the probabilities, nats "
+    source="mean cross-entropy from the shares of annotators to the probabilities, nats "
     "(Peterson et al. 2019)",
     prepare=_soft,
     value=mean("soft_nll"),
     interval="bootstrap",
     needs="label_distribution",
     undefined=lambda outputs: (
-        "infinite: people gave a label whose probability is exactly 0"
+        "infinite: annotators gave a label whose probability is exactly 0"
         if bool(_soft(outputs).isinf().any())
         else None
     ),

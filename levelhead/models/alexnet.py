@@ -15,7 +15,7 @@ class Centre(nn.Module):
     """The middle `side` x `side` pixels.
 
     After a random crop that reflects the border by an eighth of the side, the middle three
-    quarters are a random crop of the picture alone, as in the tutorial; in judging, its centre.
+    quarters are a random crop of the image alone, as in the tutorial; in judging, its centre.
     """
 
     def __init__(self, side: int) -> None:

@@ -120,12 +120,12 @@ def lite0(shape: Shape) -> tuple[nn.Module, nn.Linear]:
 
 
 def _cannot_be_made(name: str, error: Exception, pretrained: bool) -> str:
-    mend = (
+    fix = (
         "see that the network can be reached, or leave out --pretrained"
         if pretrained
         else "correct the name"
     )
-    return f"--model {name}: cannot be made ({' '.join(str(error).split())[:200]}); {mend}"
+    return f"--model {name}: cannot be made ({' '.join(str(error).split())[:200]}); {fix}"
 
 
 def _width(body: Borrowed, shape: Shape, name: str) -> int:

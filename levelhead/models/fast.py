@@ -66,7 +66,7 @@ class Fast(nn.Module):
             count += len(patches)
         mean = sums / count
         values, vectors = torch.linalg.eigh(products / count - torch.outer(mean, mean))
-        # Patches of flat pictures span fewer directions: the floor keeps the others finite.
+        # Patches of flat images span fewer directions: the floor keeps the others finite.
         floor = 5e-4 + 1e-12 * values.max()
         filters = (vectors / (values + floor).sqrt()).T.reshape(-1, channels, 2, 2).float()
         with torch.no_grad():

@@ -32,7 +32,7 @@ def positions(text: Sequence[str], classes: tuple[str, ...], where: Callable[[in
 
 
 def shares(counts: Any) -> Tensor:
-    """Counts or shares of what people said [N, K] as shares, float64; rows add up to 1.
+    """Counts or shares of what annotators said [N, K] as shares, float64; rows add up to 1.
 
     Raises LevelheadError for a row with a negative or infinite number, or without any.
     """
@@ -47,7 +47,7 @@ def shares(counts: Any) -> Tensor:
 
 
 def names_or_positions(values: Any, names: tuple[str, ...] = ()) -> tuple[str, ...] | Tensor:
-    """Labels as text, or as a tensor: int64 [N], or float64 [N, K] of what people said."""
+    """Labels as text, or as a tensor: int64 [N], or float64 [N, K] of what annotators said."""
     if not isinstance(values, Tensor):
         array = np.asarray(values)
         if array.dtype.kind in "USOT" and array.ndim == 1:

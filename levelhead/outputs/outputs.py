@@ -80,7 +80,9 @@ class Outputs:
     split: str | None = None  # "train", "validation" or "test", where known
     split_hash: str | None = None
     predicted: Tensor | None = None  # int64 [N], of kind "confidence" alone
-    label_distribution: Tensor | None = None  # float64 [N, K], what people said; rows add up to 1
+    label_distribution: Tensor | None = (
+        None  # float64 [N, K], what annotators said; rows add up to 1
+    )
     groups: tuple[str, ...] | None = None  # [N], for example the camera of each example
 
     @classmethod
@@ -88,9 +90,9 @@ class Outputs:
         """Outputs from logits [N, K] and labels: tensors, arrays (NumPy, JAX, Keras) or lists.
 
         Labels are positions [N], names of classes [N] (with `class_names`, for example
-        scikit-learn's `classes_`), or [N, K] counts or shares of what people said: then the label
-        is the commonest, and `label_distribution` keeps the rest. `more` are the other fields by
-        name. Class names default to "0" … "K−1".
+        scikit-learn's `classes_`), or [N, K] counts or shares of what annotators said: then the
+        label is the commonest, and `label_distribution` keeps the rest. `more` are the other
+        fields by name. Class names default to "0" … "K−1".
         """
         return cls._from("logits", scores, labels, class_names, **more)
 
@@ -156,7 +158,7 @@ class Outputs:
         n = len(self.scores)
         if len(set(self.class_names)) < k:
             twice = next(c for i, c in enumerate(self.class_names) if c in self.class_names[:i])
-            raise LevelheadError(f"class names: {twice!r} stands twice; rename one")
+            raise LevelheadError(f"class names: {twice!r} occurs twice; rename one")
         if (self.kind == "confidence") != (self.predicted is not None):
             raise LevelheadError(
                 "predicted: belongs to Outputs of kind 'confidence', and only there"
@@ -252,7 +254,7 @@ class Outputs:
         )
 
     def with_people(self, counts: Any) -> Outputs:
-        """The same, with what people said: counts or shares [N, K], in the order of the rows."""
+        """The same, with what annotators said: counts or shares [N, K], in order of the rows."""
         return dataclasses.replace(self, label_distribution=shares(counts))
 
     def look_like_probabilities(self) -> bool:

@@ -24,7 +24,7 @@ from levelhead.outputs.coerce import positions, shares
 from levelhead.outputs.outputs import RESERVED, STRINGS, TENSORS, Outputs
 from levelhead.outputs.validate import Kind, check_rows
 
-_PEOPLE = "label:"  # a column `label:cat` counts the people who said cat
+_PEOPLE = "label:"  # a column `label:cat` counts the annotators who said cat
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def read_predictions(
     said); optional `features`, `ids`, `groups`, `classes`. CSV and parquet have a column a class
     and `label` (the class's name, or its position among the class columns; names win), and need
     `kind`; of kind "confidence" the columns `prediction` and `confidence` alone. Columns
-    `label:NAME` count the people who said NAME. The columns of `RESERVED` are no classes; `id`,
+    `label:NAME` count the annotators who said NAME. The columns of `RESERVED` are no classes; `id`,
     else `path`, names the example, `group_column` its group. Without `labelled` the labels may be
     missing, and are then 0. Raises LevelheadError naming the file, the line or row, and the value.
     """
@@ -210,10 +210,10 @@ def _csv(path: Path, asked: _Asked) -> Outputs:
         if found := re.match(r"In CSV column #(\d+): (.*)", reason):
             name = reader.schema.names[int(found[1])]
             raise LevelheadError(
-                f"the column {name!r} is no numbers ({found[2]}); mend that row, or call a column "
+                f"the column {name!r} is no numbers ({found[2]}); fix that row, or call a column "
                 f"that is no class one of {', '.join(RESERVED)}"
             ) from None
-        raise LevelheadError(f"not a table of numbers ({reason}); mend that line") from None
+        raise LevelheadError(f"not a table of numbers ({reason}); fix that line") from None
 
 
 def _line(path: Path, row: int) -> int:
@@ -262,7 +262,7 @@ def _layout(columns: Sequence[str], asked: _Asked) -> _Layout:
     """Raises LevelheadError for a table that cannot be judged."""
     twice = next((c for i, c in enumerate(columns) if c in columns[:i]), None)
     if twice is not None:
-        raise LevelheadError(f"the column {twice!r} stands twice; rename one")
+        raise LevelheadError(f"the column {twice!r} occurs twice; rename one")
     if any(c.strip() in ("", "__index_level_0__") for c in columns):
         raise LevelheadError("a column without a name (a row index?); leave it out or name it id")
     shown = ", ".join(columns[:6]) + (", …" if len(columns) > 6 else "")

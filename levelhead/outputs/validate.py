@@ -46,12 +46,12 @@ def check_rows(
             shown = "NaN" if value != value else "an infinite value"
             raise LevelheadError(
                 f"{where(start + i)}: {shown} (or a gap) among the {kind}; leave the row out or "
-                "mend the model"
+                "fix the model"
             )
         if kind == "logits" and (i := first((piece.abs() > LARGEST).any(1))) is not None:
             raise LevelheadError(
                 f"{where(start + i)}: a logit of {float(piece[i].abs().max()):g}; must be at most "
-                f"{LARGEST:g} in size: mend the model"
+                f"{LARGEST:g} in size: fix the model"
             )
         if kind == "confidence" and (i := first(((piece < 0) | (piece > 1)).any(1))) is not None:
             raise LevelheadError(

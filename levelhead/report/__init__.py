@@ -13,8 +13,8 @@ from levelhead.report.page import metric_table, shown
 from levelhead.report.run_page import (
     after_temperature,
     curve_panels,
-    pictures,
     reliability_panels,
+    run_images,
     run_report,
     run_words,
 )
@@ -23,7 +23,7 @@ from levelhead.runs import finished_run
 
 __all__ = [
     "metric_table",
-    "pictures",
+    "run_images",
     "run_report",
     "run_words",
     "shown",
@@ -36,13 +36,13 @@ __all__ = [
 def write_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = None) -> Path:
     """Write `report.html` into the folder of a finished run or study; returns its path.
 
-    `images` as for `run_report`; by default the pictures are read again from the run's data.
+    `images` as for `run_report`; by default the images are read again from the run's data.
     """
     folder = Path(folder)
     if _is_study(folder):
         page = study_report(read_json(folder / "findings.json"))
     else:
-        page = run_report(folder, pictures(folder) if images is None else images)
+        page = run_report(folder, run_images(folder) if images is None else images)
     write(folder / "report.html", page)
     return folder / "report.html"
 

@@ -29,8 +29,8 @@ STAGES = {"validation": "validation", "test": "test", "test_calibrated": "test, 
 def run_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = None) -> str:
     """The page of a finished run. Raises LevelheadError for what is missing or damaged.
 
-    `images` holds the pictures to show by id of the test split, uint8 [H,W] or [H,W,1 or 3]
-    (`pictures` finds them); those that are missing are named instead.
+    `images` holds the images to show by id of the test split, uint8 [H,W] or [H,W,1 or 3]
+    (`images` finds them); those that are missing are named instead.
     """
     from levelhead.figures import confusion, samples
 
@@ -92,8 +92,8 @@ def curve_panels(run: Run) -> tuple[Any, ...]:
     )
 
 
-def pictures(folder: str | Path) -> dict[str, np.ndarray]:
-    """The test pictures that a run's report shows, by id, read again from the run's data.
+def run_images(folder: str | Path) -> dict[str, np.ndarray]:
+    """The test images that a run's report shows, by id, read again from the run's data.
 
     Full size, uint8 [H,W] or [H,W,3]. Empty where the data has moved: a report does without.
     """
@@ -127,13 +127,13 @@ def run_words(run: Run) -> list[str]:
     data, found, folder = run.data, run.findings, shlex.quote(str(run.folder))
     counts = ", ".join(f"{n:,} {name}" for name, n in data["counts"].items())
     lines = [
-        f"Trained {run.recipe.model} on {data['name']}: {counts} pictures of "
+        f"Trained {run.recipe.model} on {data['name']}: {counts} images of "
         f"{len(data['class_names'])} classes, in {duration(found['seconds'] or 0)} "
         f"({found['images_per_second'] or 0:,.0f} images/s)."
     ]
     lines += [f"Note: {note}" for note in data["notes"]]
     if data["skipped"]:
-        lines.append(f"Broken pictures left out, listed in data.json: {len(data['skipped'])}.")
+        lines.append(f"Broken images left out, listed in data.json: {len(data['skipped'])}.")
     stages = {STAGES[name]: found[name] for name in STAGES if found[name]}
     return [
         *lines,

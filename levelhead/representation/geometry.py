@@ -324,7 +324,7 @@ def _features(outputs: Outputs) -> Tensor:
         )
     row = first(~outputs.features.isfinite().all(1))
     if row is not None:
-        raise LevelheadError(f"row {row}: a feature is not a finite number; mend or remove it")
+        raise LevelheadError(f"row {row}: a feature is not a finite number; fix or remove it")
     return outputs.features
 
 

@@ -153,5 +153,5 @@ def _finite(values: Tensor, name: str) -> Tensor:
     values = values.double()
     row = first(~values.isfinite().reshape(len(values), -1).all(1))
     if row is not None:
-        raise LevelheadError(f"{name}: row {row} is not a finite number; mend or remove it")
+        raise LevelheadError(f"{name}: row {row} is not a finite number; fix or remove it")
     return values

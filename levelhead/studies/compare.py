@@ -38,10 +38,9 @@ from levelhead.studies.settings import (
     judged,
 )
 from levelhead.studies.workers import LATE, Job, carry_on, side_by_side
-from levelhead.targets import check_smoothing
 from levelhead.training.events import Event, Note, Progress
-from levelhead.training.prepare import Data, prepare
-from levelhead.training.run import untrained
+from levelhead.training.prepare import Data, prepare, relabelled
+from levelhead.training.run import objective_of, untrained
 
 # Fields that say which images are which, or that --seeds varies: one value a study.
 FIXED = ("data", "seed", "split_seed", "validation", "test")
@@ -86,7 +85,7 @@ def cells(recipe: Recipe, grid: Mapping[str, Sequence[Any]], seeds: int) -> list
             raise LevelheadError(f"{flag} {some}: cannot be compared; give plain values")
         if name in FIXED and len(some) > 1:
             raise LevelheadError(
-                f"{flag}: a study has one, so that all settings are judged on the same pictures"
+                f"{flag}: a study has one, so that all settings are judged on the same images"
             )
     base = recipe.replace(**{name: some[0] for name, some in values.items()})
     fields = [name for name in known if len(values.get(name, ())) > 1]
@@ -125,7 +124,7 @@ def compare(
     in a process with its share of the cores; another share may round otherwise in the last digit,
     so that the runs are like, not equal to, those of another `jobs`. `watch` is told every Event.
     Raises LevelheadError for bad input, for another request than the folder's, for settings
-    that would be judged on different pictures, and if every training failed.
+    that would be judged on different images, and if every training failed.
     """
     if jobs < 1:
         raise LevelheadError(f"--jobs {jobs}: must be 1 or more, for example 2")
@@ -227,16 +226,15 @@ def _prepare(
         recipe, data = prepare(
             cell.recipe,
             known=seen.get(alike, data),
-            progress=lambda done, total: watch(Progress("reading pictures", done, total)),
+            progress=lambda done, total: watch(Progress("reading images", done, total)),
         )
         seen[alike] = known[cell.name] = data
-        classes = len(data.splits.class_names)
-        check_smoothing(recipe.smoothing, classes, recipe.convention)
+        objective_of(recipe, relabelled(recipe, data))  # refuses
         if recipe.model not in MODELS:  # a name that no library knows is refused by building it
             untrained(recipe, data)
         if data.splits.hashes != known[todo[0].name].splits.hashes:
             raise LevelheadError(
-                f"{cell.name}: would be judged on other pictures than {todo[0].name}; compare "
+                f"{cell.name}: would be judged on other images than {todo[0].name}; compare "
                 "only settings that split the data alike"
             )
     return known

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from levelhead.data.batches import Store, store, training_batches
+from levelhead.data.batches import Augmentation, Store, TrainingBatches, store
 from levelhead.errors import LevelheadError
 from levelhead.files import write
 from levelhead.machine import pick_device
@@ -42,7 +42,7 @@ def information(
     Raises LevelheadError where nothing is augmented: Y then tells every example from all others.
     Source: Müller et al. 2019, section 4.
     """
-    recipe = run.recipe.replace(window=None, cutout=None)
+    recipe = run.recipe
     if not (recipe.crop or recipe.flip):
         raise LevelheadError(
             f"{run.folder}: trained without augmentation, so the logits of an example are not "
@@ -108,26 +108,27 @@ def _tables(
     rng = np.random.default_rng(seed)
     rows = [np.flatnonzero(train.labels == k) for k in pair]
     part = store(train.take(np.concatenate([rng.permutation(r)[:per_class] for r in rows])), where)
+    moves = Augmentation(crop=recipe.crop or 0, flip=bool(recipe.flip))
     tables = {}
     steps: list[int | None] = [*run.snapshots]
     for step in steps or [None]:
         network = run.network(where, step)
         # As in training: half the time, and within 0.01 nats of float32 (CIFAR-10, `fast`).
         network.dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
-        each = [_differences(network, part, recipe, pair, draw, seed) for draw in range(draws + 1)]
+        each = [_differences(network, part, moves, pair, draw, seed) for draw in range(draws + 1)]
         tables[str(-1 if step is None else step)] = torch.stack(each, 1)
     return tables
 
 
 @torch.no_grad()
 def _differences(
-    network: Any, part: Store, recipe: Recipe, pair: Sequence[int], draw: int, seed: int
+    network: Any, part: Store, moves: Augmentation, pair: Sequence[int], draw: int, seed: int
 ) -> Tensor:
     """Logit of one class minus that of the other for each example, augmented anew, float64 [N]."""
     # A seed of its own for each draw: within one seed mirrors alternate with the epoch.
-    here = recipe.replace(batch_size=500, seed=seed + 7919 * (draw + 1))
-    found = torch.empty(len(part), dtype=torch.float64)
-    for batch in training_batches(part, here, draw):
+    batches = TrainingBatches(part, 500, moves, seed + 7919 * (draw + 1))
+    differences = torch.empty(len(part), dtype=torch.float64)
+    for batch in batches(draw):
         logits = network(batch.images).double().cpu()
-        found[batch.index] = logits[:, pair[0]] - logits[:, pair[1]]
-    return found
+        differences[batch.index] = logits[:, pair[0]] - logits[:, pair[1]]
+    return differences

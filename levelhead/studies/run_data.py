@@ -13,7 +13,7 @@ from levelhead.machine import pick_device
 from levelhead.outputs import Outputs
 from levelhead.runs import Run
 from levelhead.training.inference import outputs_of
-from levelhead.training.prepare import Data, falsified, prepare
+from levelhead.training.prepare import Data, prepare, relabelled
 
 SCHEMA = 1
 
@@ -32,10 +32,10 @@ def run_data(run: Run) -> Data:
     for split, hash_ in run.data["hashes"].items():
         if data.splits.hashes[split] != hash_:
             raise LevelheadError(
-                f"{run.folder}: the {split} pictures of {recipe.data} are no longer those of the "
+                f"{run.folder}: the {split} images of {recipe.data} are no longer those of the "
                 "run; restore them"
             )
-    return falsified(recipe, data)
+    return relabelled(recipe, data)
 
 
 def train_outputs(run: Run, at_most: int | None = None, *, device: str = "auto") -> Outputs:

@@ -15,9 +15,9 @@ from torch import Tensor
 from levelhead.errors import LevelheadError
 from levelhead.files import write
 from levelhead.models import Network
-from levelhead.targets import OnlineTable
 from levelhead.training import optim
 from levelhead.training.events import Epoch
+from levelhead.training.objective import Objective
 
 
 @dataclass
@@ -26,7 +26,7 @@ class State:
 
     network: Network
     optimisers: list[torch.optim.Optimizer]
-    online: OnlineTable | None = None
+    objective: Objective
     epoch: int = 0
     seconds: float = 0.0
     step_seconds: float = 0.0
@@ -38,15 +38,15 @@ def save_checkpoint(folder: Path, state: State, history: list[Epoch]) -> None:
     tensors |= {
         name: tensor.contiguous() for name, tensor in optim.state_tensors(state.optimisers).items()
     }
-    if state.online is not None:
-        tensors |= {"online.sums": state.online.sums, "online.table": state.online.table}
-    told = {
+    if (online := state.objective.online) is not None:
+        tensors |= {"online.sums": online.sums, "online.table": online.table}
+    progress = {
         "epoch": state.epoch,
         "seconds": state.seconds,
         "step_seconds": state.step_seconds,
         "history": [dataclasses.asdict(row) for row in history],
     }
-    content = save(tensors, metadata={"levelhead": json.dumps(told)})
+    content = save(tensors, metadata={"levelhead": json.dumps(progress)})
     write(folder / "checkpoint" / "last.safetensors", content)
 
 
@@ -57,7 +57,7 @@ def load_checkpoint(folder: Path, state: State) -> list[Epoch]:
         return []
     try:
         with safe_open(path, "pt") as file:
-            told = json.loads((file.metadata() or {})["levelhead"])
+            progress = json.loads((file.metadata() or {})["levelhead"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         model = {
             name.removeprefix("model."): tensor
@@ -66,12 +66,12 @@ def load_checkpoint(folder: Path, state: State) -> list[Epoch]:
         }
         state.network.load_state_dict(model)
         optim.load_state_tensors(state.optimisers, tensors)
-        if state.online is not None:
-            state.online.sums.copy_(tensors["online.sums"])
-            state.online.table.copy_(tensors["online.table"])
-        state.epoch = told["epoch"]
-        state.seconds, state.step_seconds = told["seconds"], told["step_seconds"]
-        return [Epoch(**row) for row in told["history"]]
+        if (online := state.objective.online) is not None:
+            online.sums.copy_(tensors["online.sums"])
+            online.table.copy_(tensors["online.table"])
+        state.epoch = progress["epoch"]
+        state.seconds, state.step_seconds = progress["seconds"], progress["step_seconds"]
+        return [Epoch(**row) for row in progress["history"]]
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise LevelheadError(

@@ -10,6 +10,8 @@ from typing import Any
 from levelhead.errors import LevelheadError
 from levelhead.recipe import Recipe
 
+# Share of the epochs that see random windows, where the recipe has a window.
+WINDOW_SHARE = 0.6
 # Where --epochs is not given, small data is trained for at least this many steps.
 LEAST_STEPS = 900
 # "Small": a split of fewer images than this also gets a smaller batch.
@@ -71,7 +73,7 @@ OWN_KNOBS = {"width": ("mlp",), "dropout": ("mlp", "cnn")}
 def choose_model(recipe: Recipe, facts: Facts) -> Recipe:
     """Replace `auto`, and set the image size.
 
-    Raises LevelheadError for an unknown name, before any picture is read, and for flags that
+    Raises LevelheadError for an unknown name, before any image is read, and for flags that
     contradict each other.
     """
     from levelhead.models import known
@@ -144,9 +146,9 @@ def choices(recipe: Recipe, examples: int) -> str:
 
 def _refuse_contradictions(recipe: Recipe) -> None:
     """Raise LevelheadError for ways to make targets that exclude each other."""
-    from levelhead.losses import KNOBS
+    from levelhead.losses import find_loss
 
-    loss, knobs, online = recipe.loss, KNOBS[recipe.loss], recipe.targets == "online"
+    loss, knobs, online = recipe.loss, find_loss(recipe.loss), recipe.targets == "online"
     mixes, by_class = recipe.mix != "none", recipe.smoothing_by_class
     teacher_is_file = recipe.teacher is not None and Path(recipe.teacher).expanduser().is_file()
     learns = "--targets online learns its own; leave one of them out"
@@ -156,10 +158,10 @@ def _refuse_contradictions(recipe: Recipe) -> None:
         ("smoothing_by_class", online, learns),
         ("smoothing_by_class", not knobs.smoothing, f"--loss {loss} takes the place of smoothing"),
         ("labels", recipe.noise != "none", "--noise is for the data's own; leave one of them out"),
-        ("labels", recipe.classes, "people may have named classes that --classes leaves out"),
+        ("labels", recipe.classes, "annotators may have named classes that --classes leaves out"),
         ("mix", mixes and online, learns),
         ("mix", mixes and not knobs.soft, f"--loss {loss} wants one label; take cross_entropy"),
-        ("mix", mixes and teacher_is_file, "--teacher is a file, of whole pictures; give its run"),
+        ("mix", mixes and teacher_is_file, "--teacher is a file, of whole images; give its run"),
         ("mix_alpha", not mixes, "nothing is mixed; give --mix mixup or --mix cutmix"),
     ):
         if getattr(recipe, name) is not None and wrong:
@@ -173,12 +175,13 @@ def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Rec
     low_precision: whether the machine gains from bfloat16. A frozen body needs no optimiser, so
     those fields stay unset. Raises LevelheadError for an unknown loss or contradicting flags.
     """
-    from levelhead.losses import settle
+    from levelhead.losses import find_loss
 
-    settle(recipe.loss, smoothing=recipe.smoothing, strength=recipe.strength, margin=recipe.margin)
-    if recipe.targets != "loss" and recipe.loss == "label_relaxation":
+    loss = find_loss(recipe.loss)
+    loss.options(recipe.smoothing, knobs=recipe.loss_knobs)
+    if recipe.targets != "loss" and not loss.soft:
         raise LevelheadError(
-            f"--targets {recipe.targets}: --loss label_relaxation relaxes one label, not soft "
+            f"--targets {recipe.targets}: --loss {recipe.loss} relaxes one label, not soft "
             "targets; leave it out"
         )
     if recipe.targets == "online" and recipe.smoothing:
@@ -219,7 +222,7 @@ def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Rec
             ("--save-every", recipe.save_every is not None),
             ("--teacher", recipe.teacher is not None),
             (f"--mix {recipe.mix}", recipe.mix != "none"),
-            ("--loss logit_norm", recipe.loss == "logit_norm"),  # L2 alone would set its scale
+            (f"--loss {recipe.loss}", not loss.scale),  # L2 alone would set its scale
         ):
             if wrong:
                 raise LevelheadError(

@@ -46,9 +46,9 @@ def distillation(
     if match == "logits":
         squared = (logits.float() - teacher_logits.float()).square().sum(1)
         return (1 - beta) * losses + beta * squared / 2
-    wanted = soften(teacher_logits, temperature)
+    teacher = soften(teacher_logits, temperature)
     log_p = torch.log_softmax(logits.float() / student_temperature, dim=1)
-    towards_teacher = -(wanted * log_p).sum(1)
+    towards_teacher = -(teacher * log_p).sum(1)
     return (1 - beta) * losses + beta * student_temperature**2 * towards_teacher
 
 
@@ -77,28 +77,45 @@ def smoothness(teacher_logits: Tensor, labels: Tensor, temperature: float) -> Te
 
 @dataclass
 class Teacher:
-    """Logits for batches: of a network that sees the student's pictures, or fixed ones by row."""
+    """Logits for batches: of a network that sees the student's images, or fixed ones by row.
+
+    `seen` and `total` add up the smoothness index of what the student was given.
+    """
 
     network: Network | None
     table: Tensor | None  # float32 [N,K], in the order of the training split
     temperature: float
     norm: float | None = None  # of the centred logits of each example; None leaves them
+    student_temperature: float = 1.0
+    match: Literal["probabilities", "logits"] = "probabilities"
+    beta: float = 1.0
     seen: int = 0
     total: float = 0.0
 
     @torch.no_grad()
     def logits(self, batch: Batch) -> Tensor:
-        """Logits [B,K] for a batch of the student; adds to the smoothness index."""
+        """Logits [B,K] for a batch of the student."""
         if self.network is not None:
-            found: Tensor = self.network(batch.images).float()
+            logits: Tensor = self.network(batch.images).float()
         else:
             assert self.table is not None
-            found = self.table[batch.index.to(self.table.device)].to(batch.labels.device)
-        if self.norm is not None:
-            found = scaled(found, self.norm)
-        self.total += float(smoothness(found, batch.labels, self.temperature).sum())
-        self.seen += len(found)
-        return found
+            logits = self.table[batch.index.to(self.table.device)].to(batch.labels.device)
+        return logits if self.norm is None else scaled(logits, self.norm)
+
+    def losses(self, losses: Tensor, logits: Tensor, batch: Batch) -> Tensor:
+        """The student's losses of the labels [B] joined by those of the teacher; counts γ."""
+        own = self.logits(batch)
+        self.total += float(smoothness(own, batch.labels, self.temperature).sum())
+        self.seen += len(own)
+        return distillation(
+            losses,
+            logits,
+            own,
+            beta=self.beta,
+            temperature=self.temperature,
+            student_temperature=self.student_temperature,
+            match=self.match,
+        )
 
     @property
     def gamma(self) -> float:
@@ -109,7 +126,7 @@ class Teacher:
 def load_teacher(recipe: Recipe, splits: Splits, device: torch.device) -> Teacher:
     """The teacher of a recipe: a finished run, or a file of predictions for the training ids.
 
-    Raises LevelheadError for other classes, another picture size, ids that are missing, and for a
+    Raises LevelheadError for other classes, another image size, ids that are missing, and for a
     teacher that was trained on what judges the student.
     """
     from levelhead.outputs.read import read_predictions
@@ -119,7 +136,7 @@ def load_teacher(recipe: Recipe, splits: Splits, device: torch.device) -> Teache
     path, class_names = Path(recipe.teacher), splits.class_names
     if not path.is_dir():
         table = _table(read_predictions(path), splits.train.ids, class_names)
-        return Teacher(None, table, recipe.temperature, recipe.teacher_norm)
+        return _teacher(recipe, table=table)
     run = finished_run(path)
     if tuple(run.data["class_names"]) != class_names:
         raise LevelheadError(f"--teacher {path}: has other classes than the data; give another")
@@ -129,15 +146,29 @@ def load_teacher(recipe: Recipe, splits: Splits, device: torch.device) -> Teache
             f"--teacher {path}: sees {size} px, the student {recipe.image_size}; "
             f"give --image-size {size}"
         )
-    held = {*splits.validation.ids, *splits.test.ids}
-    if shared := held & run.ids("train"):
+    judging = {*splits.validation.ids, *splits.test.ids}
+    if shared := judging & run.ids("train"):
         raise LevelheadError(
-            f"--teacher {path}: was trained on {len(shared):,} pictures that judge the student, "
+            f"--teacher {path}: was trained on {len(shared):,} images that judge the student, "
             f"first {min(shared)!r}; give both the same --split-seed and shares"
         )
     network = run.network(device)
     network.dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
-    return Teacher(network, None, recipe.temperature, recipe.teacher_norm)
+    return _teacher(recipe, network)
+
+
+def _teacher(
+    recipe: Recipe, network: Network | None = None, table: Tensor | None = None
+) -> Teacher:
+    return Teacher(
+        network,
+        table,
+        recipe.temperature,
+        recipe.teacher_norm,
+        recipe.student_temperature,
+        recipe.match,
+        recipe.beta,
+    )
 
 
 def _table(given: Outputs, ids: Sequence[str], class_names: tuple[str, ...]) -> Tensor:
@@ -145,12 +176,12 @@ def _table(given: Outputs, ids: Sequence[str], class_names: tuple[str, ...]) -> 
     if given.class_names != class_names:
         raise LevelheadError("--teacher: its predictions have other classes than the data")
     if given.ids is None:
-        raise LevelheadError("--teacher: its predictions have no ids to find the pictures by")
+        raise LevelheadError("--teacher: its predictions have no ids to find the images by")
     place = {name: i for i, name in enumerate(given.ids)}
     missing = [name for name in ids if name not in place]
     if missing:
         raise LevelheadError(
-            f"--teacher: no prediction for {len(missing):,} of {len(ids):,} training pictures, "
+            f"--teacher: no prediction for {len(missing):,} of {len(ids):,} training images, "
             f"first {missing[0]!r}; give those of the training split"
         )
     rows = torch.tensor([place[name] for name in ids])

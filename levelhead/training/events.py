@@ -37,7 +37,7 @@ class Epoch:
     """After one epoch: a row of history.csv.
 
     `train_loss` is what was minimised (on augmented batches, as they came); `train_nll` and
-    `train_accuracy` are plain, on the same batches, of mixed pictures against the label of the
+    `train_accuracy` are plain, on the same batches, of mixed images against the label of the
     larger share; validation is plain and in evaluation mode. A mean confidence (top probability)
     above the accuracy is over-confident.
     `seconds` counts from the start of training, with validation; `images_per_second` without.

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from levelhead.data.batches import plain_batches, seeded, store
 from levelhead.data.entries import Examples
 from levelhead.files import cache_folder
-from levelhead.losses import LOSSES
 from levelhead.models import Network
-from levelhead.recipe import Recipe
-from levelhead.targets import Targets, of_batch, smooth
+from levelhead.targets import Targets
+from levelhead.training.objective import Objective
 
 PENALTIES = tuple(10.0 ** (p / 2) for p in range(-10, 1))
 FOLDS = 5
@@ -47,7 +46,7 @@ def frozen_features(
 ) -> Tensor:
     """Features [N,D] of a split, from the cache if an earlier run made them.
 
-    key: whatever decides them besides pictures and weights (model, size, resize).
+    key: whatever decides them besides images and weights (model, size, resize).
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
@@ -85,7 +84,7 @@ def fuse(network: Network, size: int) -> Network:
     """A copy in evaluation mode with every batch norm folded into the convolution before it.
 
     Layers are paired by the order of their definition, which need not be that of their use: if
-    the copy's features of random pictures differ, the plain copy is returned.
+    the copy's features of random images differ, the plain copy is returned.
     """
     import copy
 
@@ -111,35 +110,28 @@ def fit_head(
     head: nn.Linear,
     features: Tensor,
     labels: Tensor,
-    recipe: Recipe,
-    class_weights: Tensor | None = None,
-    *,
-    rows: Tensor | None = None,
-    soft: Tensor | None = None,
+    objective: Objective,
+    penalty: float | None = None,
+    seed: int = 0,
 ) -> list[Trial]:
     """Solve for the head in place; returns the penalties tried on folds (none if one was given).
 
-    features float32 [N,D], labels int64 [N]; `rows` [K,K] and `soft` [N,K] make targets as in
-    `training.fit`. Features are standardised for the penalty's sake, and the scaling is folded into
+    features float32 [N,D], labels int64 [N]; `objective` makes targets and losses, as in
+    `loop.fit`. Features are standardised for the penalty's sake, and the scaling is folded into
     the weights afterwards. Raises LevelheadError as the loss does.
     """
     mean, std = features.mean(0), features.std(0).clamp_min(1e-6)
     x = (features - mean) / std
     classes = head.out_features
-    if rows is None and (recipe.targets == "explicit" or soft is not None):
-        rows = smooth(torch.arange(classes), classes, recipe.smoothing, recipe.convention)
-    smoothing = recipe.smoothing if rows is None else 0.0
-    weights = None if class_weights is None else class_weights.to(x)
 
     def solve(here: Tensor, penalty: float, first: Tensor | None) -> Tensor:
-        wanted = of_batch(labels[here], here, rows, soft)
-        return _solve(x[here], wanted, smoothing, classes, penalty, recipe, weights, first)
+        targets = objective.targets(labels[here], here)
+        return _solve(x[here], targets, objective, classes, penalty, first)
 
     trials: list[Trial] = []
-    penalty = recipe.penalty
     everything = torch.arange(len(labels))
     if penalty is None:
-        fold = _folds(labels, recipe.seed)
+        fold = _folds(labels, seed)
         logits = torch.zeros(len(PENALTIES), len(labels), classes)
         for k in range(FOLDS):
             inside, outside = torch.nonzero(fold != k)[:, 0], torch.nonzero(fold == k)[:, 0]
@@ -163,12 +155,10 @@ def fit_head(
 
 def _solve(
     x: Tensor,
-    wanted: Targets,
-    smoothing: float,
+    targets: Targets,
+    objective: Objective,
     classes: int,
     penalty: float,
-    recipe: Recipe,
-    class_weights: Tensor | None,
     first: Tensor | None,
 ) -> Tensor:
     """argmin over [K,D+1] of mean loss + penalty/2 · ‖weights without bias‖², by L-BFGS."""
@@ -183,22 +173,14 @@ def _solve(
         line_search_fn="strong_wolfe",
     )
 
-    def objective() -> Any:
+    def value() -> Any:
         solver.zero_grad()
-        losses = LOSSES[recipe.loss](
-            _logits(x, solution),
-            wanted,
-            smoothing=smoothing,
-            convention=recipe.convention,
-            class_weights=class_weights,
-            strength=recipe.strength,
-            margin=recipe.margin,
-        )
-        value = losses.mean() + penalty / 2 * solution[:, :-1].square().sum()
-        value.backward()
-        return value
+        losses = objective.label_losses(_logits(x, solution), targets)
+        total = losses.mean() + penalty / 2 * solution[:, :-1].square().sum()
+        total.backward()
+        return total
 
-    solver.step(objective)
+    solver.step(value)
     return solution.detach()
 
 

@@ -57,7 +57,7 @@ def outputs_of(
     head = network.head
     logits = head(features.to(head.weight.device)).cpu()
     kept: dict[str, Any] = {}
-    # A network that trains on raw pixels has no representation worth a copy of the pictures.
+    # A network that trains on raw pixels has no representation worth a copy of the images.
     if features.numel() * 4 <= KEPT_FEATURES and any(True for _ in network.body.parameters()):
         kept["features"] = features.cpu()
     bias = head.bias

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from levelhead import targets
 from levelhead.data import load, scan
-from levelhead.data.annotations import read_epsilons, read_labels, read_prior
+from levelhead.data.annotations import read_labels
 from levelhead.data.batches import seeded
 from levelhead.data.entries import Examples
 from levelhead.data.splits import Splits, split
 from levelhead.errors import LevelheadError, nearest
-from levelhead.losses import settle
+from levelhead.losses import find_loss
 from levelhead.machine import gains_from_bfloat16, pick_device
 from levelhead.recipe import Recipe
 from levelhead.training.defaults import Facts, choose_model, resolve
@@ -32,13 +32,13 @@ class Data:
     name: str
     source: str
     channels: int
-    size: int  # median short side of the pictures as they lie on disk, px
+    size: int  # median short side of the images as they lie on disk, px
     splits: Splits
     mean: Tensor
     std: Tensor
     read_as: tuple[Any, ...]  # the recipe's fields that decided all this
     order: tuple[str, ...]  # ids of the original training set, before any were held out
-    soft: Tensor | None = None  # float32 [N,K]: shares of people's votes on the train split
+    soft: Tensor | None = None  # float32 [N,K]: shares of annotators's votes on the train split
     soft_validation: Tensor | None = None  # the same of validation
 
 
@@ -63,8 +63,8 @@ def prepare(
     listing = scan(recipe.data)
     for name in recipe.classes:
         if name not in listing.class_names:
-            mend = nearest(name, list(listing.class_names))
-            raise LevelheadError(f"--classes {name}: not in the data; {mend}")
+            fix = nearest(name, list(listing.class_names))
+            raise LevelheadError(f"--classes {name}: not in the data; {fix}")
     chosen = choose_model(recipe, Facts(listing.size, listing.channels, 0))
     dataset = load(
         listing,
@@ -100,7 +100,7 @@ def prepare(
 
 
 def of_classes(splits: Splits, classes: Sequence[str]) -> Splits:
-    """The same splits with the pictures of these classes alone, in the data's order of classes."""
+    """The same splits with the images of these classes alone, in the data's order of classes."""
     kept = [k for k, name in enumerate(splits.class_names) if name in classes]
     parts, count = {}, 0
     for name in splits.hashes:
@@ -109,19 +109,19 @@ def of_classes(splits: Splits, classes: Sequence[str]) -> Splits:
         part = part.take(np.flatnonzero(np.isin(part.labels, kept)))
         parts[name] = dataclasses.replace(part, labels=np.searchsorted(kept, part.labels))
     names = tuple(splits.class_names[k] for k in kept)
-    note = f"Only {', '.join(names)}: {sum(map(len, parts.values())):,} of {count:,} pictures."
+    note = f"Only {', '.join(names)}: {sum(map(len, parts.values())):,} of {count:,} images."
     hashes = {name: part.hash() for name, part in parts.items()}
     notes = (*splits.notes, note)
     return dataclasses.replace(splits, **parts, class_names=names, hashes=hashes, notes=notes)
 
 
-def falsified(recipe: Recipe, data: Data) -> Data:
+def relabelled(recipe: Recipe, data: Data) -> Data:
     """The data with the recipe's `noise` or `labels` in train and validation; test stays as it is.
 
     Raises LevelheadError for labels that do not fit the data, the model or the loss.
     """
     if recipe.labels is not None:
-        return _by_people(recipe, data)
+        return _annotated(recipe, data)
     if recipe.noise == "none":
         return data
     splits, names = data.splits, data.splits.class_names
@@ -135,29 +135,29 @@ def falsified(recipe: Recipe, data: Data) -> Data:
         changed[name] = dataclasses.replace(part, labels=false.numpy())
     note = (
         f"Label noise, {recipe.noise}: {recipe.noise_rate * 100:g} % of the labels of train and "
-        "validation are falsified; test is as it was."
+        "validation are false; test is as it was."
     )
     changed["notes"] = (*splits.notes, note)
     return dataclasses.replace(data, splits=dataclasses.replace(splits, **changed))
 
 
-def _by_people(recipe: Recipe, data: Data) -> Data:
+def _annotated(recipe: Recipe, data: Data) -> Data:
     """The data with the labels of `recipe.labels`.
 
     Of votes the label has most (the first of ties), and `soft` their shares, to be trained towards.
     """
     assert recipe.labels is not None
-    told, names = f"--labels {recipe.labels}", data.splits.class_names
-    place, said = read_labels(recipe.labels, data.order, names)
-    votes = said.dim() == 2
-    labels = said.argmax(1) if votes else said
+    flag, names = f"--labels {recipe.labels}", data.splits.class_names
+    place, annotations = read_labels(recipe.labels, data.order, names)
+    votes = annotations.dim() == 2
+    labels = annotations.argmax(1) if votes else annotations
     changed: dict[str, Any] = {}
     rows, differ = {}, []
     for name in ("train", "validation"):
         part = getattr(data.splits, name)
         if missing := [id_ for id_ in part.ids if id_ not in place]:
             raise LevelheadError(
-                f"{told}: none for {len(missing):,} of {len(part):,} pictures of {name}, first "
+                f"{flag}: none for {len(missing):,} of {len(part):,} images of {name}, first "
                 f"{missing[0]!r}; add them, or give a table with a column id"
             )
         rows[name] = torch.tensor([place[id_] for id_ in part.ids])
@@ -166,18 +166,18 @@ def _by_people(recipe: Recipe, data: Data) -> Data:
     absent = torch.bincount(labels[rows["train"]], minlength=len(names)) == 0
     if absent.any():
         lost = names[int(absent.nonzero()[0])]
-        raise LevelheadError(f"{told}: no training picture is {lost!r}; check the file and column")
+        raise LevelheadError(f"{flag}: no training image is {lost!r}; check the file and column")
     share = np.concatenate(differ).mean()
     notes = [
-        f"Labels by people, {Path(recipe.labels).name}: {share * 100:.3g} % of those of train and "
-        "validation differ from the data's own; test is as it was."
+        f"Labels by annotators, {Path(recipe.labels).name}: {share * 100:.3g} % of those of train "
+        "and validation differ from the data's own; test is as it was."
     ]
     if votes:
-        settle(recipe.loss, targets.Targets(labels, said))
+        find_loss(recipe.loss).check(targets.Targets(labels, annotations))
         if recipe.targets == "online":
             raise LevelheadError(
-                f"{told}: counts are soft targets, which --targets online does not take; give one "
-                "label for each picture, or --targets explicit"
+                f"{flag}: counts are soft targets, which --targets online does not take; give one "
+                "label for each image, or --targets explicit"
             )
         if recipe.smoothing or recipe.smoothing_by_class:
             notes.append("They are soft already and smoothed again; unless meant, leave that out.")
@@ -185,35 +185,10 @@ def _by_people(recipe: Recipe, data: Data) -> Data:
     if not votes:
         return dataclasses.replace(data, splits=splits)
     shares: dict[str, Any] = {
-        "soft": said[rows["train"]],
-        "soft_validation": said[rows["validation"]],
+        "soft": annotations[rows["train"]],
+        "soft_validation": annotations[rows["validation"]],
     }
     return dataclasses.replace(data, splits=splits, **shares)
-
-
-def target_rows(recipe: Recipe, data: Data) -> Tensor | None:
-    """Target of every class, float32 [K,K], where prior or smoothing_by_class decide it, or None.
-
-    data: as `falsified` returns it, for `frequency` is that of the labels which are trained on.
-    Raises LevelheadError for a file that is neither, and an ε that makes a wrong class likelier.
-    """
-    names, epsilon = data.splits.class_names, recipe.smoothing
-    if recipe.prior is None and recipe.smoothing_by_class is None:
-        return None
-    told: targets.Epsilon = epsilon
-    if recipe.smoothing_by_class is not None:
-        told = read_epsilons(Path(recipe.smoothing_by_class), names, epsilon)
-    if recipe.prior is None:
-        return targets.smooth(torch.arange(len(names)), len(names), told, recipe.convention)
-    if recipe.prior == "frequency":
-        labels = torch.from_numpy(data.splits.train.labels)
-        prior = torch.bincount(labels, minlength=len(names)).double() / len(labels)
-    else:
-        prior = read_prior(Path(recipe.prior), names)
-    try:
-        return targets.target_table(prior, told, recipe.convention)
-    except LevelheadError as error:
-        raise LevelheadError(f"--prior {recipe.prior}: {error}") from None
 
 
 def statistics(examples: Examples) -> tuple[Tensor, Tensor]:
@@ -228,7 +203,7 @@ def statistics(examples: Examples) -> tuple[Tensor, Tensor]:
     total = counts.sum(1)
     mean = counts @ values / total
     variance = counts @ values.square() / total - mean.square()
-    # Pictures of one flat colour have no deviation to divide by.
+    # Images of one flat colour have no deviation to divide by.
     return mean.float(), variance.sqrt().clamp_min(1.0).float()
 
 

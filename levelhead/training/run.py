@@ -12,11 +12,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from levelhead import machine, targets
+from levelhead import machine
 from levelhead.calibrators import CALIBRATORS
-from levelhead.data.batches import (
-    store,
-)
+from levelhead.data.batches import Augmentation, Store, TrainingBatches, store
 from levelhead.errors import LevelheadError
 from levelhead.files import write, write_json, write_rows
 from levelhead.judging import run_findings
@@ -25,13 +23,14 @@ from levelhead.models import Network, Shape, build
 from levelhead.recipe import Recipe
 from levelhead.runs import Run, new_folder, open_run, write_splits
 from levelhead.training.checkpoint import load_checkpoint, save_checkpoint, state_of
-from levelhead.training.defaults import choices, frozen
+from levelhead.training.defaults import WINDOW_SHARE, choices, frozen
 from levelhead.training.distillation import load_teacher, warning
 from levelhead.training.events import Epoch, Event, Note, Progress, Snapshot
 from levelhead.training.frozen import fit_head, frozen_features
 from levelhead.training.inference import outputs_of
 from levelhead.training.loop import fit, start
-from levelhead.training.prepare import Data, falsified, prepare, target_rows
+from levelhead.training.objective import Objective
+from levelhead.training.prepare import Data, prepare, relabelled
 
 
 def train(
@@ -50,12 +49,13 @@ def train(
     Raises LevelheadError for bad input, and for a loss that is no longer finite.
     """
     tune_malloc()
-    recipe, data = prepare(recipe, known=data, progress=_tell(watch, "reading pictures"))
-    data = falsified(recipe, data)
-    network = untrained(recipe, data)  # what cannot be built must not leave a folder behind
+    recipe, data = prepare(recipe, known=data, progress=_tell(watch, "reading images"))
+    data = relabelled(recipe, data)
+    # What cannot be built must not leave a folder behind.
+    network, objective = untrained(recipe, data), objective_of(recipe, data)
     folder = new_folder(out, data.name)
     write(folder / "recipe.toml", recipe.to_toml())
-    return _carry_out(Run(folder), network, recipe, data, report, watch)
+    return _carry_out(Run(folder), network, objective, recipe, data, report, watch)
 
 
 def resume(
@@ -76,26 +76,22 @@ def resume(
             _report(run)
         return run
     tune_malloc()
-    recipe, data = prepare(run.recipe, known=data, progress=_tell(watch, "reading pictures"))
+    recipe, data = prepare(run.recipe, known=data, progress=_tell(watch, "reading images"))
     if (run.folder / "data.json").exists():
         for split, hash_ in run.data["hashes"].items():
             if data.splits.hashes[split] != hash_:
                 raise LevelheadError(
-                    f"{run.folder}: the {split} pictures of {recipe.data} are no longer those it "
+                    f"{run.folder}: the {split} images of {recipe.data} are no longer those it "
                     "was started on; restore them, or train anew into another --out"
                 )
-    data = falsified(recipe, data)
-    return _carry_out(run, untrained(recipe, data), recipe, data, report, watch)
+    data = relabelled(recipe, data)
+    network, objective = untrained(recipe, data), objective_of(recipe, data)
+    return _carry_out(run, network, objective, recipe, data, report, watch)
 
 
 def untrained(recipe: Recipe, data: Data) -> Network:
-    """The network of a resolved recipe with its first weights.
-
-    Raises LevelheadError as `build` and `target_rows` do.
-    """
+    """The network of a resolved recipe with its first weights. Raises LevelheadError as `build`."""
     classes = len(data.splits.class_names)
-    targets.check_smoothing(recipe.smoothing, classes, recipe.convention)
-    target_rows(recipe, data)
     return build(
         recipe.model,
         Shape(
@@ -112,9 +108,16 @@ def untrained(recipe: Recipe, data: Data) -> Network:
     )
 
 
+def objective_of(recipe: Recipe, data: Data) -> Objective:
+    """What a resolved recipe asks for on its (relabelled) data. Raises as `Objective.of` does."""
+    labels = torch.from_numpy(data.splits.train.labels)
+    return Objective.of(recipe, labels, data.splits.class_names, data.soft)
+
+
 def _carry_out(
     run: Run,
     network: Network,
+    objective: Objective,
     recipe: Recipe,
     data: Data,
     report: bool,
@@ -146,12 +149,11 @@ def _carry_out(
     write_splits(folder / "splits.csv", splits)
     environment = {**machine.environment(device), "started": time.strftime("%Y-%m-%d %H:%M:%S %z")}
     write_json(folder / "environment.json", environment)
-    weights = class_weights(recipe, torch.from_numpy(splits.train.labels), len(splits.class_names))
     known: dict[str, Tensor] = {}
     if frozen(recipe):
-        seconds, rate, known = _train_head(run, network, recipe, data, device, weights, watch)
+        seconds, rate, known = _train_head(run, network, objective, recipe, data, device, watch)
     else:
-        seconds, rate = _train_whole(run, network, recipe, data, device, weights, watch)
+        seconds, rate = _train_whole(run, network, objective, recipe, data, device, watch)
 
     outputs = {
         name: outputs_of(
@@ -202,27 +204,25 @@ def _report(run: Run) -> None:
 def _train_whole(
     run: Run,
     network: Network,
+    objective: Objective,
     recipe: Recipe,
     data: Data,
     device: torch.device,
-    weights: Tensor | None,
     watch: Callable[[Event], None],
 ) -> tuple[float, float]:
     """`fit`, with a checkpoint and history.csv after every epoch; seconds and images a second."""
     split = store(data.splits.train, device)
-    held = store(data.splits.validation, device)
-    state = start(network, split, recipe)
+    validation = store(data.splits.validation, device)
+    if recipe.teacher is not None:
+        objective.teacher = load_teacher(recipe, data.splits, device)
+        if (careful := warning(recipe)) is not None:
+            watch(Note(careful))
+    state = start(network, split, recipe, objective)
     history = load_checkpoint(run.folder, state)
     if history:
         watch(Note(f"Going on after epoch {state.epoch} of {recipe.epochs}."))
-    weights = None if weights is None else weights.to(device)
-    teacher = None
-    if recipe.teacher is not None:
-        teacher = load_teacher(recipe, data.splits, device)
-        if (careful := warning(recipe)) is not None:
-            watch(Note(careful))
-    told = {"rows": target_rows(recipe, data), "soft": data.soft}
-    for event in fit(state, split, held, recipe, class_weights=weights, teacher=teacher, **told):
+    batches = batches_of(split, recipe, network.mean.flatten().round())
+    for event in fit(state, batches, validation, recipe):
         if isinstance(event, Snapshot):
             write(run.snapshot(event.step), save(state_of(network)))
         elif isinstance(event, Epoch):
@@ -230,7 +230,7 @@ def _train_whole(
             save_checkpoint(run.folder, state, history)
             write_rows(run.folder / "history.csv", history)
         watch(event)
-    if teacher is not None:
+    if (teacher := objective.teacher) is not None:
         gamma = {"smoothness_index": teacher.gamma, "examples_seen": teacher.seen}
         write_json(run.folder / "distillation.json", gamma)
     write(run.folder / "model.safetensors", save(state_of(network)))
@@ -238,13 +238,27 @@ def _train_whole(
     return state.seconds, len(split) * state.epoch / max(state.step_seconds, 1e-9)
 
 
+def batches_of(split: Store, recipe: Recipe, fill: Tensor | None = None) -> TrainingBatches:
+    """The training batches that a resolved recipe asks for; `fill` [C] is what cutout paints."""
+    assert recipe.batch_size is not None
+    augmentation = Augmentation(
+        crop=recipe.crop or 0,
+        flip=bool(recipe.flip),
+        cutout=recipe.cutout or 0,
+        fill=fill,
+        window=recipe.window or 0,
+        window_epochs=round(WINDOW_SHARE * (recipe.epochs or 0)),
+    )
+    return TrainingBatches(split, recipe.batch_size, augmentation, recipe.seed)
+
+
 def _train_head(
     run: Run,
     network: Network,
+    objective: Objective,
     recipe: Recipe,
     data: Data,
     device: torch.device,
-    weights: Tensor | None,
     watch: Callable[[Event], None],
 ) -> tuple[float, float, dict[str, Tensor]]:
     """Features of the frozen body, once; then the head. Also returns the features by split."""
@@ -253,7 +267,7 @@ def _train_head(
     total = sum(len(getattr(data.splits, name)) for name in data.splits.hashes)
     known: dict[str, Tensor] = {}
     done = 0
-    told = [0, 0, 0]  # pictures whose features were computed, not taken from the cache
+    told = [0, 0, 0]  # images whose features were computed, not taken from the cache
     for place, name in enumerate(("train", "validation", "test")):
 
         def tell(part: int, _: int, before: int = done, place: int = place) -> None:
@@ -267,15 +281,7 @@ def _train_head(
     features_in, computed = time.perf_counter() - began, sum(told)
     labels = torch.from_numpy(data.splits.train.labels)
     network.head.cpu()
-    trials = fit_head(
-        network.head,
-        known["train"],
-        labels,
-        recipe,
-        weights,
-        rows=target_rows(recipe, data),
-        soft=data.soft,
-    )
+    trials = fit_head(network.head, known["train"], labels, objective, recipe.penalty, recipe.seed)
     network.to(device)
     write(run.folder / "model.safetensors", save(state_of(network)))
     write_rows(run.folder / "history.csv", trials)
@@ -286,15 +292,5 @@ def _train_head(
     return time.perf_counter() - began, rate, known
 
 
-def class_weights(recipe: Recipe, labels: Tensor, classes: int) -> Tensor | None:
-    """`balanced`: N / (K · N_k), float32 [K], so that the mean weight of the examples is one."""
-    if recipe.class_weights == "none":
-        return None
-    counts = torch.bincount(labels, minlength=classes)
-    return len(labels) / (classes * counts.float())
-
-
-def _tell(
-    watch: Callable[[Event], None], what: str, before: int = 0, total: int | None = None
-) -> Callable[[int, int], None]:
-    return lambda done, all_: watch(Progress(what, before + done, total or all_))
+def _tell(watch: Callable[[Event], None], what: str) -> Callable[[int, int], None]:
+    return lambda done, total: watch(Progress(what, done, total))

@@ -437,7 +437,7 @@ def test_infinite_nll_in_the_ranking():
 
 def test_the_choice_follows_its_rule():
     """A rule that is not the documented one, or a sentence that does not say it."""
-    wrong = world(3000, 4, bias=1.5)  # biases that temperature cannot mend
+    wrong = world(3000, 4, bias=1.5)  # biases that temperature cannot fix
     name, said = choose(rank(wrong, ["vector", "bias_temperature"]), 3000)
     assert name == "vector"
     assert "better than temperature" in said

@@ -24,7 +24,7 @@ QUICK = ["--model", "linear", "--epochs", "2"]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run on small colour pictures of two classes."""
+    """A finished run on small colour images of two classes."""
     root = tmp_path_factory.mktemp("trained")
     for k, name in enumerate(("dark", "light <b>")):
         (root / "photos" / name).mkdir(parents=True)
@@ -100,7 +100,7 @@ def test_predict_and_audit_round_trip(
     for source in ("dark/1.png", "light <b>/2.png"):
         name = source.replace("/", "-")
         (new / name).write_bytes((trained.parent / "photos" / source).read_bytes())
-    (tmp_path / "new" / "broken.jpg").write_text("no picture")
+    (tmp_path / "new" / "broken.jpg").write_text("no image")
     table = tmp_path / "new.csv"
     assert run(["predict", str(trained), str(tmp_path / "new"), "--out", str(table)]) == 0
     assert "broken.jpg" in capsys.readouterr().err
@@ -126,7 +126,7 @@ def test_predict_and_audit_round_trip(
 
 
 def test_predict_agrees_with_evaluation(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """If it fails, predict gives other probabilities for a test picture than the evaluation did."""
+    """If it fails, predict gives other probabilities for a test image than the evaluation did."""
     from levelhead.runs import Run
 
     made = Run(trained)
@@ -208,7 +208,7 @@ def test_help_is_light() -> None:
         (["predict", "nowhere", "x.png"], "not a run folder"),
         (["report", "nowhere"], "nowhere"),
         (["audit", "nowhere.npz"], "nowhere.npz"),
-        (["compare", "digits", "--smoothing", "0", "0"], "stands twice"),
+        (["compare", "digits", "--smoothing", "0", "0"], "occurs twice"),
         (["compare", "digits", "--smoothing", "0", "1.5"], r"must be in [0, 1)"),
         (["compare", "digits", "--seeds", "0"], "seeds"),
     ],
@@ -220,7 +220,7 @@ def test_slips(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """If it fails, a slip of the pen ends in a traceback, or in a line without the mend."""
+    """If it fails, a slip of the pen ends in a traceback, or in a line without the fix."""
     monkeypatch.chdir(tmp_path)
     assert wanted in fails(capsys, *words)
     made = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -234,7 +234,7 @@ def _truncate(path: Path) -> None:
 BROKEN: dict[str, Callable[[Path], Any]] = {
     "truncated": _truncate,
     "zero-byte": lambda path: path.write_bytes(b""),
-    "text": lambda path: path.write_text("this is no picture"),
+    "text": lambda path: path.write_text("this is no image"),
 }
 
 
@@ -245,7 +245,7 @@ def test_broken_pictures(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """If it fails, a broken picture is not named, or --skip-broken does not list it in the run."""
+    """If it fails, a broken image is not named, or --skip-broken does not list it in the run."""
     photos = folder({"cat": 12, "dog": 12}, suffix="jpg", size=(30, 30))
     BROKEN[how](photos / "dog" / "3.jpg")
     out = tmp_path / "run"

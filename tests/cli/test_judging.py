@@ -494,7 +494,7 @@ def test_a_run_instead_of_files(
 
 
 def test_groups_and_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A group would be judged with another's examples, or what people said go unread."""
+    """A group would be judged with another's examples, or what annotators said go unread."""
     outputs = world(90, 3)
     lines = ["a,b,c,label,camera"]
     cameras = [f"cam {min(i, 1)}" if i < 60 else "" for i in range(90)]

@@ -1,4 +1,4 @@
-"""Augmentation and batches: every picture once an epoch, moved as said, the same each time."""
+"""Augmentation and batches: every image once an epoch, moved as said, the same each time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pictures(n: int, height: int, width: int, channels: int = 3, seed: int = 0) 
 
 
 def split(n: int, size: int = 6, channels: int = 1) -> Store:
-    """A split whose picture i can be told from every other."""
+    """A split whose image i can be told from every other."""
     images = pictures(n, size, size, channels)
     images[:, 0, 0, 0] = torch.arange(n) % 256
     images[:, 0, 1, 0] = torch.arange(n) // 256
@@ -65,7 +65,7 @@ def test_crop_and_flip_is_pad_slice_flip(height, width, channels, pad, flips, se
         top, left = shift[i].tolist() if pad else (0, 0)
         one = one[0, :, top : top + height, left : left + width].byte()
         if flips and mirror[i]:
-            # Mirrored first or last: the same set of pictures, as shifts are symmetric.
+            # Mirrored first or last: the same set of images, as shifts are symmetric.
             flipped = images[j].flip(1).permute(2, 0, 1).float()[None]
             flipped = F.pad(flipped, (pad,) * 4, mode="reflect").byte()
             options = [
@@ -81,7 +81,7 @@ def test_crop_and_flip_is_pad_slice_flip(height, width, channels, pad, flips, se
 
 
 def test_crop_moves_only_as_far_as_said():
-    """If this fails, shift = pad moves the picture, or rows and columns are swapped."""
+    """If this fails, shift = pad moves the image, or rows and columns are swapped."""
     images = pictures(1, 8, 8, 1)
     zero = torch.zeros(1, dtype=torch.int64)
     still = crop_and_flip(images, zero, torch.tensor([[2, 2]]), None, 2)
@@ -95,7 +95,7 @@ def test_crop_moves_only_as_far_as_said():
 @few
 @given(size=st.integers(1, 9), pad=st.integers(0, 30))
 def test_reflect_is_numpys(size, pad):
-    """If this fails, borders wider than the picture are mirrored wrongly, or out of range."""
+    """If this fails, borders wider than the image are mirrored wrongly, or out of range."""
     ours = reflect(torch.arange(-pad, size + pad), size)
     assert ours.tolist() == np.pad(np.arange(size), pad, mode="reflect").tolist()
 
@@ -127,7 +127,7 @@ def test_cutout_is_the_square_written_out(side, seed):
 
 
 def test_views():
-    """If this fails, test-time flipping averages something else than a picture and its mirror."""
+    """If this fails, test-time flipping averages something else than an image and its mirror."""
     images = torch.arange(6).reshape(1, 1, 2, 3)
     assert [v.tolist() for v in views(images, "none")] == [images.tolist()]
     plain, mirrored = views(images, "flip")
@@ -147,7 +147,7 @@ def test_views():
     moved=st.booleans(),
 )
 def test_every_example_once_an_epoch_in_even_batches(n, batch, epoch, seed, moved):
-    """If this fails, some pictures are skipped or seen twice, or a tiny batch upsets batch norm."""
+    """If this fails, some images are skipped or seen twice, or a tiny batch upsets batch norm."""
     data = split(n)
     chosen = recipe(batch_size=batch, seed=seed, crop=2 * moved, flip=moved)
     made = list(training_batches(data, chosen, epoch))
@@ -158,7 +158,7 @@ def test_every_example_once_an_epoch_in_even_batches(n, batch, epoch, seed, move
     index = torch.cat([b.index for b in made])
     assert sorted(index.tolist()) == list(range(n))
     for b in made:
-        assert torch.equal(b.labels, data.labels[b.index]), "labels must follow their pictures"
+        assert torch.equal(b.labels, data.labels[b.index]), "labels must follow their images"
         if not moved:
             assert torch.equal(b.images, data.images[b.index].permute(0, 3, 1, 2))
 
@@ -190,7 +190,7 @@ def test_order_depends_on_seed_and_epoch_only():
 
 
 def test_flips_alternate():
-    """If this fails, a picture is mirrored twice running: alternating flip's gain is lost."""
+    """If this fails, an image is mirrored twice running: alternating flip's gain is lost."""
     data = split(200, size=4)
     chosen = recipe(flip=True, batch_size=64)
     mirrored = np.zeros((4, 200), bool)
@@ -226,7 +226,7 @@ def test_crops_reach_every_corner_and_are_uniform():
 
 @pytest.mark.parametrize("flips", [False, True])
 def test_windows_are_cut_from_the_padded_picture(flips):
-    """If this fails, the windows of the first epochs are no windows of the picture."""
+    """If this fails, the windows of the first epochs are no windows of the image."""
     images = pictures(6, 8, 10, 3)
     shift = torch.tensor([[0, 0], [1, 2], [4, 5], [5, 8], [2, 3], [7, 9]])
     mirror = torch.tensor([False, True, False, True, True, False])
@@ -245,7 +245,7 @@ def test_windows_are_cut_from_the_padded_picture(flips):
 
 
 def test_windows_come_first_and_whole_pictures_last():
-    """If this fails, the last epochs do not show whole pictures, as the test does."""
+    """If this fails, the last epochs do not show whole images, as the test does."""
     data = split(40, size=12, channels=3)
     chosen = recipe(window=7, epochs=8, crop=1, flip=True, cutout=3)
     sides = []
@@ -274,7 +274,7 @@ def test_windows_come_first_and_whole_pictures_last():
 
 
 def test_cutout_reaches_the_batches():
-    """If this fails, --cutout does nothing, or paints every picture in one place."""
+    """If this fails, --cutout does nothing, or paints every image in one place."""
     data = Store(torch.full((300, 8, 8, 3), 200, dtype=torch.uint8), torch.zeros(300).long(), CPU)
     fill = torch.tensor([5.0, 6.0, 7.0])
     painted = []
@@ -287,7 +287,7 @@ def test_cutout_reaches_the_batches():
     hidden = torch.cat(painted)
     assert (hidden.flatten(1).sum(1) >= 4).all()  # at a corner 2 x 2 are left
     assert (hidden.flatten(1).sum(1) <= 9).all()
-    assert hidden.any(0).all(), "every pixel is hidden in some picture"
+    assert hidden.any(0).all(), "every pixel is hidden in some image"
     (only,) = training_batches(data, recipe(cutout=3, batch_size=300), 0, None)
     assert (only.images == 200).all(), "without a colour there is nothing to paint"
 
@@ -301,7 +301,7 @@ def test_oblong_pictures():
 
 
 def test_plain_batches_are_the_split_untouched():
-    """If this fails, judging looks at other pictures, or in another order."""
+    """If this fails, judging looks at other images, or in another order."""
     data = split(23, channels=3)
     made = list(plain_batches(data, 10))
     assert [len(b.labels) for b in made] == [10, 10, 3]
@@ -311,7 +311,7 @@ def test_plain_batches_are_the_split_untouched():
 
 
 def test_store_takes_the_mapped_cache(tmp_path):
-    """If this fails, pictures straight from the cache make torch warn, or are copied."""
+    """If this fails, images straight from the cache make torch warn, or are copied."""
     images = pictures(4, 3, 3, 1).numpy()
     np.save(tmp_path / "x.npy", images)
     images = np.load(tmp_path / "x.npy", mmap_mode="c")  # as the cache gives them

@@ -30,7 +30,7 @@ def test_real_photos(real_data: Callable[[str], Path]) -> None:
     assert findings["modes"] == {"RGB": 2527}
     assert min(s["min"] for s in findings["sizes"].values()) == 160
     told = " ".join(words(findings))
-    assert "Under two labels: 3 pictures" in told
+    assert "Under two labels: 3 images" in told
     assert "test/glass/glass389.jpg (glass)" in told
     assert "unbalanced" in told
 
@@ -58,8 +58,8 @@ def test_findings(folder: Callable[..., Path]) -> None:
     assert across == [["train/b/2.png", "test/b/leak.png"]]
     assert [{x["label"] for x in same} for same in findings["contradictions"]] == [{"a", "b"}]
     told = words(findings)
-    assert told[0] == "photos: 16 pictures of 2 classes (train 10, test 6)."
-    assert any(line.startswith("1 picture cannot be read: test/a/0.png (empty") for line in told)
+    assert told[0] == "photos: 16 images of 2 classes (train 10, test 6)."
+    assert any(line.startswith("1 image cannot be read: test/a/0.png (empty") for line in told)
     assert any(
         "1 exact duplicate across splits: train/b/2.png = test/b/leak.png" in x for x in told
     )
@@ -70,8 +70,8 @@ def test_clean_data_and_arrays(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 6, 6), dtype=np.uint8)
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(20) % 2)
     told = words(check(str(tmp_path / "a.npz")))
-    assert "All pictures can be read." in told
-    assert "No picture stands there twice." in told
+    assert "All images can be read." in told
+    assert "No image stands there twice." in told
     assert any("modes: L 20." in line for line in told)
     images[3] = images[0]
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(20) % 2)

@@ -57,7 +57,7 @@ def test_blur_and_contrast_are_their_formulas():
 
 
 def test_noise_has_its_size_and_its_seed():
-    """Two calls would judge two networks on different pictures."""
+    """Two calls would judge two networks on different images."""
     grey = np.full((300, 16, 16, 1), 128, np.uint8)  # more than one piece
     noise = corrupt(grey, "gaussian_noise").astype(float) - 128
     assert abs(noise.std() / 255 - 0.08) < 1e-3
@@ -69,7 +69,7 @@ def test_noise_has_its_size_and_its_seed():
 
 @pytest.mark.parametrize("kind", AMOUNTS)
 def test_every_kind_takes_any_picture(kind: str):
-    """Grey, tiny or oblong pictures would fail, or come back as something else."""
+    """Grey, tiny or oblong images would fail, or come back as something else."""
     for shape in ((2, 8, 8, 1), (1, 5, 9, 3), (0, 8, 8, 3)):
         made = corrupt(np.full(shape, 200, np.uint8), kind)
         assert made.shape == shape

@@ -1,4 +1,4 @@
-"""Reading data: every source, every kind of picture, the cache, and input that is wrong."""
+"""Reading data: every source, every kind of image, the cache, and input that is wrong."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from levelhead.data import LAYOUTS, load, pictures, scan
+from levelhead.data import LAYOUTS, load, load_images, scan
 from levelhead.data.decode import Broken, digest, fit, header, pixels
 from levelhead.errors import LevelheadError
 
@@ -48,12 +48,12 @@ def chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
-# One picture, every mode ------------------------------------------------------------------------
+# One image, every mode ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF"])
 def test_grey_and_colour(kind: str) -> None:
-    """Lossless pictures would not come back as they were saved."""
+    """Lossless images would not come back as they were saved."""
     options = {"lossless": True} if kind == "WEBP" else {}
     if kind != "GIF":
         assert np.array_equal(pixels(encode(Image.fromarray(RGB), kind, **options)), RGB)
@@ -69,7 +69,7 @@ def test_one_bit() -> None:
 
 
 def test_palette() -> None:
-    """Palette pictures would show indices instead of colours."""
+    """Palette images would show indices instead of colours."""
     index = RNG.integers(0, 5, (9, 11), dtype=np.uint8)
     colours = RNG.integers(0, 256, (5, 3), dtype=np.uint8)
     image = Image.frombytes("P", (11, 9), index.tobytes())
@@ -135,7 +135,7 @@ def test_sixteen_bit_grey(kind: str) -> None:
 
 
 def test_sixteen_bit_big_endian_and_colour() -> None:
-    """The bytes of a 16-bit picture would be swapped, or its colours clipped."""
+    """The bytes of a 16-bit image would be swapped, or its colours clipped."""
     deep = RNG.integers(0, 65536, (8, 9), dtype=np.uint16)
     big = Image.frombytes("I;16B", (9, 8), deep.astype(">u2").tobytes())
     assert np.array_equal(pixels(encode(big, "TIFF")), deep >> 8)
@@ -145,7 +145,7 @@ def test_sixteen_bit_big_endian_and_colour() -> None:
 
 
 def test_thirty_two_bits_are_refused() -> None:
-    """Floating-point pixels, whose range is unknown, would become a black picture."""
+    """Floating-point pixels, whose range is unknown, would become a black image."""
     data = encode(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF")
     with pytest.raises(Broken, match="32-bit"):
         pixels(data)
@@ -177,7 +177,7 @@ def test_exif_orientation(turn: int, kind: str) -> None:
 
 
 def test_gamma_chunk_is_not_applied() -> None:
-    """OpenCV and Pillow would read one PNG as two different pictures."""
+    """OpenCV and Pillow would read one PNG as two different images."""
     data = png()
     data = data[:33] + chunk(b"gAMA", struct.pack(">I", 100_000)) + data[33:]
     assert np.array_equal(pixels(data), RGB)
@@ -201,7 +201,7 @@ def test_same_pixels_as_pillow(height: int, width: int, kind: str, grey: bool, s
     assert np.array_equal(pixels(data), reference)
 
 
-# Broken pictures --------------------------------------------------------------------------------
+# Broken images --------------------------------------------------------------------------------
 
 
 @settings(max_examples=60, deadline=None)
@@ -215,7 +215,7 @@ def test_truncated_jpeg(where: float, progressive: bool) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
 def test_truncated_others(kind: str) -> None:
-    """A half-downloaded picture of another kind would pass."""
+    """A half-downloaded image of another kind would pass."""
     data = encode(Image.fromarray(SMOOTH), kind)
     for share in (0.1, 0.5, 0.9):
         with pytest.raises(Broken):
@@ -223,12 +223,12 @@ def test_truncated_others(kind: str) -> None:
 
 
 def test_empty_text_and_foreign_files() -> None:
-    """Files that are no pictures would raise whatever the decoder raises."""
+    """Files that are no images would raise whatever the decoder raises."""
     with pytest.raises(Broken, match="empty file"):
         pixels(b"")
-    with pytest.raises(Broken, match=r"not a picture .begins with b'hello world"):
+    with pytest.raises(Broken, match=r"not an image .begins with b'hello world"):
         pixels(b"hello world, this is text")
-    with pytest.raises(Broken, match="not a picture"):  # Pillow would start a helper program
+    with pytest.raises(Broken, match="not an image"):  # Pillow would start a helper program
         pixels(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
 
 
@@ -281,7 +281,7 @@ def test_crop_and_squash() -> None:
 
 
 def test_enlarging_keeps_means() -> None:
-    """Enlarged pictures would be shifted or dimmed."""
+    """Enlarged images would be shifted or dimmed."""
     big = fit(np.full((4, 4, 3), 77, np.uint8), 9, 3, "crop")
     assert big.shape == (9, 9, 3)
     assert (big == 77).all()
@@ -295,7 +295,7 @@ def test_channels() -> None:
 
 
 def test_digest() -> None:
-    """Pictures of the same bytes but other shapes would count as copies."""
+    """Images of the same bytes but other shapes would count as copies."""
     flat = np.arange(36, dtype=np.uint8)
     shapes = [(6, 6), (4, 9), (9, 4), (4, 3, 3), (3, 4, 3)]
     assert len({digest(flat.reshape(shape)) for shape in shapes}) == len(shapes)
@@ -320,7 +320,7 @@ def test_digits() -> None:
 
 
 def test_folder_train_and_test(folder: Callable[..., Path]) -> None:
-    """Classes, labels or ids of a folder of pictures would be mixed up."""
+    """Classes, labels or ids of a folder of images would be mixed up."""
     root = folder({"train/dog": 3, "train/cat": 4, "test/cat": 2, "test/dog": 1})
     (root / "train" / "cat" / "more").mkdir()
     Image.fromarray(RGB).save(root / "train/cat/more/UPPER.JPG")
@@ -370,7 +370,7 @@ def test_a_class_called_train(folder: Callable[..., Path]) -> None:
 
 
 def test_splits_without_classes(folder: Callable[..., Path]) -> None:
-    """train/ and test/ full of unsorted pictures would become the two classes."""
+    """train/ and test/ full of unsorted images would become the two classes."""
     root = folder({"train": 3, "test": 3})
     with pytest.raises(LevelheadError, match="a folder for each class"):
         scan(str(root))
@@ -415,8 +415,8 @@ def test_table(folder: Callable[..., Path]) -> None:
         (",p3,", ",,", "line 5: no group"),
         ("p3,test", "p3,tset", "line 5: unknown split 'tset'"),
         ("path,", "file,", "must name the columns path and label; it names file, label"),
-        ("b/1.png,y", "b/1.png,z", "class 'z' has no picture in train"),
-        ("b/1.png,y", "b/1.png,x", "class 'y' has no picture in test"),
+        ("b/1.png,y", "b/1.png,z", "class 'z' has no image in train"),
+        ("b/1.png,y", "b/1.png,x", "class 'y' has no image in test"),
     ],
 )
 def test_wrong_table(folder: Callable[..., Path], old: str, new: str, message: str) -> None:
@@ -437,7 +437,7 @@ def test_table_that_is_none(tmp_path: Path) -> None:
 def shard(
     path: Path, labels: list[Any], names: list[str] | None = None, rows: int = 4, **more: Any
 ) -> list[np.ndarray]:
-    """Write one parquet shard of random WebP pictures in row groups of `rows`; return them."""
+    """Write one parquet shard of random WebP images in row groups of `rows`; return them."""
     rng = np.random.default_rng(len(str(path.name)) + len(labels))
     arrays = [rng.integers(0, 256, (6, 5, 3), dtype=np.uint8) for _ in labels]
     images = [
@@ -490,7 +490,7 @@ def test_parquet_labels(tmp_path: Path) -> None:
         ([0, 1, None], ["a", "b"], "label None of train.parquet#2 is no class"),
         ([0.5, 1.5], None, "label 0.5 of train.parquet#0 is no class"),
         ([0, 1], ["a", "a"], "two classes are called 'a'"),
-        ([0, 1], ["a", "b", "c"], "2 training pictures for 3 classes"),
+        ([0, 1], ["a", "b", "c"], "2 training images for 3 classes"),
     ],
 )
 def test_wrong_parquet_labels(tmp_path: Path, labels: Any, names: Any, message: str) -> None:
@@ -515,7 +515,7 @@ def test_wrong_parquet_files(tmp_path: Path) -> None:
 
 
 def test_each_row_group_is_read_once(tmp_path: Path, monkeypatch: Any) -> None:
-    """Decoding would read a whole row group again for every picture in it."""
+    """Decoding would read a whole row group again for every image in it."""
     shard(tmp_path / "train.parquet", [0, 1] * 50, rows=5)
     listing = scan(str(tmp_path))
     reads = []
@@ -553,13 +553,13 @@ def test_idx(tmp_path: Path, gz: str, dash: str) -> None:
 
 
 def test_wrong_idx(tmp_path: Path) -> None:
-    """Cut-off, lying or label-less IDX files would give a traceback or wrong pictures."""
+    """Cut-off, lying or label-less IDX files would give a traceback or wrong images."""
     file, labels = tmp_path / "train-images-idx3-ubyte", tmp_path / "train-labels-idx1-ubyte"
     idx(file, np.zeros((4, 2, 2), np.uint8))
     with pytest.raises(LevelheadError, match="train-labels-idx1-ubyte: no such file"):
         scan(str(tmp_path))
     idx(labels, np.array([0, 1, 0], np.uint8))
-    with pytest.raises(LevelheadError, match="train has 3 labels for 4 pictures"):
+    with pytest.raises(LevelheadError, match="train has 3 labels for 4 images"):
         scan(str(tmp_path))
     idx(labels, np.array([0, 1, 0, 1], np.uint8))
     whole = file.read_bytes()
@@ -599,7 +599,7 @@ def test_npz(tmp_path: Path) -> None:
         ({"images": np.zeros((2, 4, 4))}, "images without labels"),
         ({"images": np.zeros((2, 4, 4)), "labels": [0, 1]}, "images is float64; save uint8"),
         ({"images": np.zeros((2, 3, 4, 4), "u1"), "labels": [0, 1]}, "channels go last"),
-        ({"images": np.zeros((2, 4, 4), "u1"), "labels": [0, 1, 1]}, "3 labels for 2 pictures"),
+        ({"images": np.zeros((2, 4, 4), "u1"), "labels": [0, 1, 1]}, "3 labels for 2 images"),
         ({"images": np.zeros((2, 4, 4), "u1"), "labels": [0.0, 1.0]}, "label 0.0 .* is no class"),
         ({"images": np.zeros((2, 4, 4), "u1"), "labels": [[0, 1], [1, 0]]}, "is no class"),
         (
@@ -607,7 +607,7 @@ def test_npz(tmp_path: Path) -> None:
             r"label 7 of train/1 is out of range \(0 to 1\)",
         ),
         ({"images": np.zeros((2, 4, 4), "u1"), "labels": [1, 1]}, r"only one class \(1\)"),
-        ({"logits": np.zeros((2, 4))}, "no pictures"),
+        ({"logits": np.zeros((2, 4))}, "no images"),
         (
             {"images": np.zeros((2, 4, 4), "u1"), "labels": np.array([{}, 1], object)},
             "Python objects, which are never loaded",
@@ -632,24 +632,24 @@ def test_damaged_npz(tmp_path: Path) -> None:
 
 
 def test_names_longer_than_the_data(tmp_path: Path) -> None:
-    """Ten pictures of two of ImageNet's thousand classes would train a thousand outputs."""
+    """Ten images of two of ImageNet's thousand classes would train a thousand outputs."""
     images = RNG.integers(0, 256, (10, 4, 4), dtype=np.uint8)
     np.savez(tmp_path / "a.npz", images=images, labels=[1, 3] * 5, classes=list("abcd"))
     listing = scan(str(tmp_path / "a.npz"))
     assert (listing.class_names, listing.splits["train"].labels.max()) == (("b", "d"), 1)
-    assert "No picture of class a, c: left out." in listing.notes
+    assert "No image of class a, c: left out." in listing.notes
 
 
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ({"a": 2, "b": 0}, "photos/b: no picture in this class folder"),
+        ({"a": 2, "b": 0}, "photos/b: no image in this class folder"),
         ({"a": 2}, r"only one class \(a\)"),
         ({"photos/a": 2, "photos/b": 2}, "did you mean .*photos/photos?"),
-        ({"train/a": 2, "train/b": 2, "test/a": 1}, "class 'b' has no picture in test; add some"),
+        ({"train/a": 2, "train/b": 2, "test/a": 1}, "class 'b' has no image in test; add some"),
         (
             {"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1, "test/c": 1},
-            "class 'c' has no picture in train; add training",
+            "class 'c' has no image in train; add training",
         ),
         ({"test/a": 2, "test/b": 2}, "no train/ with a folder for each class"),
         ({"train/a": 1, "training/a": 1}, "train/ and training/ are both train; keep one"),
@@ -683,7 +683,7 @@ def test_unreadable_permissions(folder: Callable[..., Path]) -> None:
 
 
 def test_unreadable_file(folder: Callable[..., Path], monkeypatch: Any) -> None:
-    """A picture without read permission would stop with a traceback, or stay broken for good."""
+    """An image without read permission would stop with a traceback, or stay broken for good."""
     root = folder({"a": 3, "b": 3})
     listing = scan(str(root))
     plain = Path.read_bytes
@@ -695,7 +695,7 @@ def test_unreadable_file(folder: Callable[..., Path], monkeypatch: Any) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_bytes", refuse)
-        with pytest.raises(LevelheadError, match=r"^a/1.png: Permission denied .1 picture more"):
+        with pytest.raises(LevelheadError, match=r"^a/1.png: Permission denied .1 image more"):
             load(listing, image_size=8, channels=3)
         data = load(listing, image_size=8, channels=3, skip_broken=True)
     assert data.skipped == (("a/1.png", "Permission denied"), ("b/1.png", "Permission denied"))
@@ -706,12 +706,12 @@ def test_unreadable_file(folder: Callable[..., Path], monkeypatch: Any) -> None:
 
 
 def test_broken_pictures(folder: Callable[..., Path]) -> None:
-    """Broken pictures would stop a run without a name, or be left out without a word."""
+    """Broken images would stop a run without a name, or be left out without a word."""
     root = folder({"a": 4, "b": 4})
     (root / "a" / "1.png").write_bytes(b"")
     (root / "b" / "2.png").write_bytes(b"only text")
     listing = scan(str(root))
-    message = r"^a/1.png: empty file \(1 picture more\); .*--skip-broken$"
+    message = r"^a/1.png: empty file \(1 image more\); .*--skip-broken$"
     for _ in range(2):  # decoded, and from the cache
         with pytest.raises(LevelheadError, match=message):
             load(listing, image_size=8, channels=3)
@@ -725,21 +725,19 @@ def test_broken_pictures(folder: Callable[..., Path]) -> None:
 
 
 def test_a_class_of_broken_pictures(folder: Callable[..., Path]) -> None:
-    """Leaving out broken pictures would leave a class without any."""
+    """Leaving out broken images would leave a class without any."""
     root = folder({"a": 2, "b": 1, "c": 2})
     (root / "b" / "0.png").write_bytes(b"")
-    with pytest.raises(LevelheadError, match="no picture of 'b' in train can be read"):
+    with pytest.raises(LevelheadError, match="no image of 'b' in train can be read"):
         load(scan(str(root)), image_size=8, channels=3, skip_broken=True)
     for file in root.glob("*/*.png"):
         file.write_bytes(b"text")
-    with pytest.raises(
-        LevelheadError, match=r"a/0.png: not a picture .* nor can any of 5 pictures"
-    ):
+    with pytest.raises(LevelheadError, match=r"a/0.png: not an image .* nor can any of 5 images"):
         scan(str(root))
 
 
 def test_native_size(folder: Callable[..., Path]) -> None:
-    """Pictures of several sizes would be stacked without being asked for one."""
+    """Images of several sizes would be stacked without being asked for one."""
     root = folder({"a": 2, "b": 2}, size=(12, 10))
     images = load(scan(str(root)), image_size=None, channels=3).splits["train"].images
     assert images.shape == (4, 12, 10, 3)
@@ -817,7 +815,7 @@ def test_damaged_cache_is_rebuilt(folder: Callable[..., Path], cache: Path, dama
 
 
 def test_changed_picture_and_options(folder: Callable[..., Path], cache: Path) -> None:
-    """A picture that was replaced, or another size, would come stale from the cache."""
+    """An image that was replaced, or another size, would come stale from the cache."""
     root = folder({"a": 2, "b": 2})
     first = load(scan(str(root)), image_size=8, channels=3)
     shutil.copy(root / "b" / "1.png", root / "a" / "0.png")
@@ -879,12 +877,12 @@ def test_file_size_limit(folder: Callable[..., Path], tmp_path: Path) -> None:
 
 
 def test_loose_pictures(folder: Callable[..., Path]) -> None:
-    """Pictures to predict on would be read otherwise than those trained on."""
+    """Images to predict on would be read otherwise than those trained on."""
     root = folder({"a": 2, "b": 2})
     (root / "a" / "1.png").write_bytes(b"")
     trained = load(scan(str(root)), image_size=8, channels=3, skip_broken=True).splits["train"]
     paths = sorted(root.glob("*/*.png"))
-    examples, broken = pictures(paths, image_size=8, channels=3)
+    examples, broken = load_images(paths, image_size=8, channels=3)
     assert np.array_equal(examples.images, trained.images)
     assert broken == ((str(paths[1]), "empty file"),)
     assert examples.ids == tuple(str(p) for i, p in enumerate(paths) if i != 1)

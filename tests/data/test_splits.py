@@ -1,4 +1,4 @@
-"""Splits: stratified, seeded, whole groups, and no copy of a picture in two of them."""
+"""Splits: stratified, seeded, whole groups, and no copy of an image in two of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def examples(
     digests: list[int] | None = None,
     prefix: str = "",
 ) -> Examples:
-    """One-pixel pictures; every one different unless `digests` says otherwise."""
+    """One-pixel images; every one different unless `digests` says otherwise."""
     n = len(labels)
     start = sum(map(ord, prefix)) * 1_000_000
     return Examples(
@@ -74,7 +74,7 @@ def test_own_splits_are_used() -> None:
     st.integers(0, 99),
 )
 def test_every_promise(labels: list[int], kind: str, seed: int) -> None:
-    """A group or a copy would be parted, a class be missing, or a picture be lost or doubled."""
+    """A group or a copy would be parted, a class be missing, or an image be lost or doubled."""
     rng = np.random.default_rng(seed)
     labels = [*labels, *list(range(4)) * 3]
     n = len(labels)
@@ -83,7 +83,7 @@ def test_every_promise(labels: list[int], kind: str, seed: int) -> None:
     data = dataset(train=examples(labels, groups, digests))
     try:
         made = cut(data, seed)
-    except LevelheadError:  # groups of several classes, or all copies of one picture
+    except LevelheadError:  # groups of several classes, or all copies of one image
         if kind == "alone":
             raise
         event(f"{kind}: cannot be split")
@@ -133,7 +133,7 @@ def test_groups_are_stratified() -> None:
 
 
 def test_hash_covers_everything() -> None:
-    """A changed picture, label or id would not show in the run's hashes."""
+    """A changed image, label or id would not show in the run's hashes."""
     base = examples([0, 1, 0])
     others = [
         examples([0, 1, 1]),
@@ -148,8 +148,8 @@ def test_hash_covers_everything() -> None:
 @pytest.mark.parametrize(
     ("labels", "has_test", "message"),
     [
-        ([0, 0, 0, 1, 1], False, "toy: class 'c1' has 2 different pictures; at least 3"),
-        ([0, 0, 0, 1], True, "toy: class 'c1' has 1 different picture; at least 2"),
+        ([0, 0, 0, 1, 1], False, "toy: class 'c1' has 2 different images; at least 3"),
+        ([0, 0, 0, 1], True, "toy: class 'c1' has 1 different image; at least 2"),
     ],
 )
 def test_too_few(labels: list[int], has_test: bool, message: str) -> None:
@@ -169,15 +169,15 @@ def test_too_few_groups() -> None:
 
 
 def test_overlap_is_told_and_refused() -> None:
-    """A test picture that was trained on would flatter the accuracy, unseen."""
+    """A test image that was trained on would flatter the accuracy, unseen."""
     train = examples([0, 1] * 20, digests=list(range(40)))
     test = examples([0, 1, 0], digests=[100, 5, 5], prefix="t")
     made = cut(dataset(train=train, test=test))
     told = " ".join(made.notes)
     where = "train" if "0005" in made.train.ids else "validation"
-    assert f"2 pictures stand in both {where} and test (first: 0005 = t0001)." in told
-    assert "1 picture stands under two labels (first: 0005 = t0002)." in told
-    with pytest.raises(LevelheadError, match=r"toy: 2 pictures stand .* --strict-splits$"):
+    assert f"2 images stand in both {where} and test (first: 0005 = t0001)." in told
+    assert "1 image stands under two labels (first: 0005 = t0002)." in told
+    with pytest.raises(LevelheadError, match=r"toy: 2 images stand .* --strict-splits$"):
         cut(dataset(train=train, test=test), strict=True)
     fine = examples([0, 1], digests=[100, 101], prefix="t")
     assert cut(dataset(train=train, test=fine), strict=True).notes == ()
@@ -207,9 +207,9 @@ def test_real_photos(real_data: Callable[[str], Path]) -> None:
     made = cut(data)
     assert len(made.test) == 505
     assert any(
-        "1 picture stands in both" in note and "test/glass/glass389.jpg" in note
+        "1 image stands in both" in note and "test/glass/glass389.jpg" in note
         for note in made.notes
     )
-    assert any("3 pictures stand under two labels" in note for note in made.notes)
-    with pytest.raises(LevelheadError, match="1 picture stands in both"):
+    assert any("3 images stand under two labels" in note for note in made.notes)
+    with pytest.raises(LevelheadError, match="1 image stands in both"):
         cut(data, strict=True)

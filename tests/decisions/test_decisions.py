@@ -208,7 +208,7 @@ def test_pnorm_is_chosen_where_it_ranks_better_and_only_there() -> None:
     """Else the remedy for smoothed models would harm those that need none."""
     calibrated = fit_pnorm(made(4000, scale=1.0))
     assert calibrated.aurc <= calibrated.aurc_msp
-    # Where the scale of the logits is noise, dividing by their norm mends the ranking.
+    # Where the scale of the logits is noise, dividing by their norm fixes the ranking.
     rng = np.random.default_rng(0)
     z = rng.normal(size=(4000, 5))
     z *= 5 / np.linalg.norm(z - z.mean(1, keepdims=True), axis=1, keepdims=True)

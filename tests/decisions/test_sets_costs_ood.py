@@ -158,7 +158,7 @@ def test_costs_are_read_by_name(tmp_path: Path) -> None:
         ("t,cat,dog\n", "'cow' is missing"),
         ("t,cat,dog,cow\ncat,0,1,1\ndog,1,0,1\n", "first column: 'cow' is missing"),
         ("t,cat,dog,cwo\n", "did you mean 'cow'"),
-        ("t,cat,dog,cow,cow\n", "stands twice"),
+        ("t,cat,dog,cow,cow\n", "occurs twice"),
         ("t,cat,dog,cow\ncat,0,1,1\ndog,x,0,1\ncow,1,1,0\n", "line 3, column cat: 'x'"),
         ("t,cat,dog,cow\ncat,0,1,inf\ndog,1,0,1\ncow,1,1,0\n", "line 2, column cow"),
         ("t,cat,dog,cow\ncat,0,1\ndog,1,0,1\ncow,1,1,0\n", "line 2: 2 costs"),

@@ -147,7 +147,7 @@ def panels() -> list[tuple[str, Any]]:
 
 @pytest.mark.parametrize(("name", "panel"), panels())
 def test_nothing_is_cut_off_and_everything_can_be_read(name: str, panel: Any) -> None:
-    """A title or label would run off the picture, or be set too small to read."""
+    """A title or label would run off the image, or be set too small to read."""
     with _painted(panel, FIGURES[name].draw) as figure:
         figure.draw_without_rendering()
         box = figure.get_tightbbox()
@@ -203,7 +203,7 @@ def test_colours_follow_the_page() -> None:
 
 
 def test_png_is_a_png() -> None:
-    """The README's pictures could not be made."""
+    """The README's images could not be made."""
     (panel, *_) = curves.data(history(), classes=10)
     assert to_png(panel, curves.draw).startswith(b"\x89PNG")
 
@@ -284,7 +284,7 @@ def test_confusion_agrees_with_scikit_learn() -> None:
 
 
 def test_confusion_of_many_classes_hides_no_mistake() -> None:
-    """A lone mistake among 600 classes would be averaged away in the picture."""
+    """A lone mistake among 600 classes would be averaged away in the image."""
     counts = 5 * np.eye(600, dtype=np.int64)
     counts[417, 33] = 1
     panel = confusion.Confusion(counts, tuple(f"class {k}" for k in range(600)))
@@ -374,7 +374,7 @@ def test_a_frozen_body_shows_its_folds_and_the_penalty_taken() -> None:
 
 
 def test_samples_are_the_extremes() -> None:
-    """Other pictures than the worst would be shown."""
+    """Other images than the worst would be shown."""
     made = outputs(400, 5, gain=1.0)
     p, labels = made.probabilities().numpy(), made.labels.numpy()
     right, sure = p.argmax(1) == labels, p.max(1)
@@ -405,7 +405,7 @@ def test_saturated_confidences_are_ranked_by_their_loss() -> None:
 
 
 def test_a_thumbnail_is_small_and_keeps_its_shape() -> None:
-    """Photos of megabytes would go into the page, or small pictures be changed."""
+    """Photos of megabytes would go into the page, or small images be changed."""
     small = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
     assert (samples.thumbnail(small) == small).all()
     assert (samples.thumbnail(small[:, :, 0]) == small[:, :, 0]).all()
@@ -470,7 +470,7 @@ def test_a_tip_says_what_it_was_given(text: str) -> None:
 
 
 def test_a_tip_leaves_the_png_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures for documents would change with what only a page can show."""
+    """Images for documents would change with what only a page can show."""
     (panel,) = confidence.data(outputs())
     first = to_png(panel, confidence.draw)
     monkeypatch.setattr(confidence, "tip", lambda artist, text: None)

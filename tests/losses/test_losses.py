@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from levelhead.errors import LevelheadError
-from levelhead.losses import KNOBS, LOSSES, check_strength, settle
+from levelhead.losses import LOSSES, find_loss
 from levelhead.targets import Targets, one_hot, smooth
 
 cases = settings(max_examples=25, deadline=None)
 NAMES = tuple(LOSSES)
-SOFT = tuple(name for name in NAMES if KNOBS[name].soft)
-SMOOTHED = tuple(name for name in NAMES if KNOBS[name].smoothing)
+SOFT = tuple(name for name in NAMES if LOSSES[name].soft)
+SMOOTHED = tuple(name for name in NAMES if LOSSES[name].smoothing)
 
 
 def draw(seed: int, batch: int = 6, classes: int = 5):
@@ -73,11 +73,11 @@ def literal(name, z, q, y, w, strength, margin):
 )
 def test_each_loss_is_its_papers_formula(seed, name, kind, weighted, share):
     """If this fails, a loss is not the one whose paper it names."""
-    kind = "hard" if not KNOBS[name].soft or (name not in SMOOTHED and kind != "soft") else kind
+    kind = "hard" if not LOSSES[name].soft or (name not in SMOOTHED and kind != "soft") else kind
     logits, labels, soft, weights = draw(seed)
-    knobs = KNOBS[name]
-    strength = None if knobs.strength is None else knobs.strength * 2 * share
-    margin = None if knobs.margin is None else knobs.margin * share
+    knobs = {knob: entry.default * share for knob, entry in LOSSES[name].knobs.items()}
+    if "strength" in knobs:
+        knobs["strength"] *= 2
     epsilon = 0.2 if kind == "smoothed" else 0.0
     q = soft if kind == "soft" else (1 - epsilon) * one_hot(labels, 5).double() + epsilon / 5
     w = weights if weighted else torch.ones(5, dtype=torch.float64)
@@ -86,11 +86,11 @@ def test_each_loss_is_its_papers_formula(seed, name, kind, weighted, share):
         Targets(labels, soft if kind == "soft" else None),
         smoothing=epsilon,
         class_weights=weights if weighted else None,
-        strength=strength,
-        margin=margin,
+        **knobs,
     )
+    numbers = knobs.get("strength"), knobs.get("margin")
     wanted = [
-        literal(name, *(t.tolist() for t in (logits[i], q[i], labels[i], w)), strength, margin)
+        literal(name, *(t.tolist() for t in (logits[i], q[i], labels[i], w)), *numbers)
         for i in range(6)
     ]
     np.testing.assert_allclose(ours.numpy(), wanted, rtol=1e-9, atol=1e-9)
@@ -110,7 +110,9 @@ def test_each_loss_is_its_papers_formula(seed, name, kind, weighted, share):
 )
 def test_defaults_are_the_papers(name, strength, margin):
     """If this fails, a loss without a strength given is not the paper's."""
-    assert check_strength(name, None, None) == (strength, margin)
+    options = LOSSES[name].options()
+    assert options.knobs.get("strength", 0) == strength
+    assert options.knobs.get("margin", 0) == margin
     logits, labels, _, _ = draw(1)
     told = {"strength": strength} if strength else {}
     told |= {"margin": margin} if margin else {}
@@ -171,7 +173,7 @@ def test_table_keeps_its_contract(name, dtype):
     huge = 6e4 if dtype == torch.float16 else 1e30
     rows = [[huge, -huge, 0.0], [-huge, huge, huge], [0.0, 0.0, 0.0], [1e-8, 0.0, 0.0], [9, 0, -9]]
     labels = torch.tensor([0, 0, 1, 0, 0])
-    strengths = (None, 0.5, 0.01) if KNOBS[name].strength is not None else (None,)
+    strengths = (None, 0.5, 0.01) if "strength" in LOSSES[name].knobs else (None,)
     for strength in strengths:
         for epsilon in (0.0, 0.1) if name in SMOOTHED else (0.0,):
             logits = torch.tensor(rows, dtype=dtype, requires_grad=True)
@@ -189,15 +191,21 @@ def test_table_keeps_its_contract(name, dtype):
             assert torch.isfinite(loss).all()
             loss.sum().backward()
             if name == "logit_norm" and dtype == torch.float16:
-                # Its true slope there, ~1/(τ · 1e-7), is beyond float16's 65504: not ours to mend.
+                # Its true slope there, ~1/(τ · 1e-7), is beyond float16's 65504: not ours to fix.
                 assert not torch.isfinite(logits.grad[2:4]).any()
                 logits.grad[2:4] = 0
             assert torch.isfinite(logits.grad).all()
 
 
-def test_table_and_knobs_name_the_same_losses():
-    """If this fails, a loss can be chosen but not told its strength, or the other way round."""
-    assert LOSSES.keys() == KNOBS.keys()
+@pytest.mark.parametrize("name", NAMES)
+def test_entries_are_named_as_in_the_table(name):
+    """If this fails, an error names another loss than the one that was asked for."""
+    loss = LOSSES[name]
+    assert loss.name == name
+    assert loss.__doc__ is not None
+    assert "Source: " in loss.__doc__, "whose loss is it?"
+    for knob in loss.knobs.values():
+        assert 0 <= knob.default < knob.below
 
 
 @pytest.mark.parametrize("name", SOFT)
@@ -228,7 +236,7 @@ def test_without_strength_it_is_cross_entropy(name):
 
 
 def test_maxsup_is_smoothing_where_the_prediction_is_right():
-    """If this fails, MaxSup is not the mend of smoothing that its paper derives."""
+    """If this fails, MaxSup is not the fix of smoothing that its paper derives."""
     logits, labels, _, _ = draw(3, batch=200)
     right = logits.argmax(1) == labels
     assert 10 < int(right.sum()) < 190
@@ -275,7 +283,7 @@ def test_relaxation_without_slack_is_cross_entropy():
 def test_a_knob_that_does_nothing_or_harm_is_refused(name, strength, margin, words):
     """If this fails, a strength is ignored, or turns the loss over, without a word."""
     with pytest.raises(LevelheadError, match=words):
-        check_strength(name, strength, margin)
+        find_loss(name).options(knobs={"strength": strength, "margin": margin})
     if name in LOSSES:
         with pytest.raises(LevelheadError, match=words):
             LOSSES[name](torch.eye(3), Targets(torch.arange(3)), strength=strength, margin=margin)
@@ -289,10 +297,10 @@ def test_what_does_not_go_together_is_refused():
             with pytest.raises(LevelheadError, match="place of smoothing"):
                 LOSSES[name](logits, Targets(labels), smoothing=epsilon)
         with pytest.raises(LevelheadError, match="place of smoothing"):
-            settle(name, smoothing=0.1)
+            LOSSES[name].options(0.1)
     with pytest.raises(LevelheadError, match="soft targets"):
         LOSSES["label_relaxation"](logits, Targets(labels, soft))
     with pytest.raises(LevelheadError, match="uniform"):
         LOSSES["label_relaxation"](logits, Targets(labels), strength=0.8)
-    with pytest.raises(TypeError, match="smothing"):
+    with pytest.raises(LevelheadError, match="has no smothing"):
         LOSSES["label_relaxation"](logits, Targets(labels), smothing=0.1)

@@ -202,7 +202,7 @@ def test_own_layers_in_bfloat16_are_close_to_float32():
 
 
 def test_standardisation_is_inside():
-    """If this fails, pictures reach the body unstandardised, or with the channels mixed up."""
+    """If this fails, images reach the body unstandardised, or with the channels mixed up."""
     mean, std = torch.tensor([10.0, 100.0, 200.0]), torch.tensor([1.0, 20.0, 40.0])
     network = build("linear", Shape(3, 4, 2), mean=mean, std=std)
     images = noise(2, 3, 4)
@@ -301,7 +301,7 @@ def test_unknown_model_names_the_nearest(name, near):
 
 @pytest.mark.parametrize("name", ["qqqqqq", "timm:qqqqqq", "torchvision:qqqqqq", "timm:", "", ":"])
 def test_unknown_model_like_nothing_gives_one_short_line(name):
-    """If this fails, the mend for an unknown model is lost in a list of a thousand names."""
+    """If this fails, the fix for an unknown model is lost in a list of a thousand names."""
     with pytest.raises(LevelheadError) as error:
         make(name, 32)
     assert "\n" not in str(error.value)
@@ -345,7 +345,7 @@ def test_whitening_makes_patches_white(channels):
     """If this fails, the frozen first layer of `fast` does not decorrelate what it is shown."""
     generator = torch.Generator().manual_seed(1)
     rough = torch.randn(200, channels, 20, 20, generator=generator)
-    # Neighbouring pixels and channels depend on each other, as in pictures.
+    # Neighbouring pixels and channels depend on each other, as in images.
     images = F.avg_pool2d(rough, 3, stride=1, padding=1) + 0.3 * rough
     images = images + 0.5 * images.mean(1, keepdim=True)
     body = make("fast", 20, channels=channels).body
@@ -367,7 +367,7 @@ def test_whitening_makes_patches_white(channels):
 
 @pytest.mark.parametrize("images", [torch.zeros(4, 3, 16, 16), torch.ones(1, 3, 16, 16)])
 def test_whitening_of_flat_pictures_is_finite(images):
-    """If this fails, blank or few training pictures fill the first layer with NaN."""
+    """If this fails, blank or few training images fill the first layer with NaN."""
     body = make("fast", 16).body
     body.start(images)
     assert torch.isfinite(body.whiten.weight).all()

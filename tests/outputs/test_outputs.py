@@ -205,7 +205,7 @@ def test_csv_labels_names_win_over_positions(tmp_path):
         (CSV.replace("0.8", "x"), "the column 'dog' is no numbers .*'x'"),
         (CSV.replace("0.8,dog", "0.8"), "not a table of numbers .*Expected 3 columns"),
         (CSV.replace("label", "truth"), "no column 'label' among cat, dog, truth"),
-        (CSV.replace("dog,label", "cat,label"), "the column 'cat' stands twice"),
+        (CSV.replace("dog,label", "cat,label"), "the column 'cat' occurs twice"),
         ("cat,label\n1,cat\n", "probabilities: 1 class"),
         ("cat,dog,label\n", "probabilities: no rows"),
         (",cat,dog,label\n0,0.9,0.1,cat\n", "a column without a name"),
@@ -296,5 +296,5 @@ def test_what_no_model_says_is_refused():
     """Absurd logits would end in an overflow far from their cause; two classes share one name."""
     with pytest.raises(LevelheadError, match=r"row 1: a logit of 1e\+31; must be at most 1e\+30"):
         Outputs.from_logits([[0.0, 1.0], [1e31, 0.0]], [0, 1])
-    with pytest.raises(LevelheadError, match="class names: 'a' stands twice"):
+    with pytest.raises(LevelheadError, match="class names: 'a' occurs twice"):
         Outputs.from_logits(LOGITS, LABELS, ["a", "b", "a"])

@@ -1,4 +1,4 @@
-"""Predictions of other people's kinds: confidence alone, what people said, groups, big files."""
+"""Predictions of other kinds: confidence alone, what annotators said, groups, big files."""
 
 from __future__ import annotations
 

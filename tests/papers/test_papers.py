@@ -1,4 +1,4 @@
-"""Reproductions: verdicts, the plan, and a whole paper on invented pictures."""
+"""Reproductions: verdicts, the plan, and a whole paper on invented images."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_every_experiment_has_its_studies_and_every_study_a_use(paper, full, tmp
 
 
 def test_in_full_the_teacher_sees_what_the_student_sees(tmp_path):
-    """--full would teach opinions of pictures that the student never sees, as no paper does."""
+    """--full would teach opinions of images that the student never sees, as no paper does."""
     student = mueller2019.studies(tmp_path, tmp_path, True)["students-of-0"].recipe
     assert not student.teacher.endswith(".safetensors")
 
@@ -116,7 +116,7 @@ def test_published_settings_are_the_papers(tmp_path):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Two folders with invented pictures of classes that can be told apart."""
+    """Two folders with invented images of classes that can be told apart."""
     root = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     for name, channels, kinds in (("cifar10", 3, CIFAR), ("mnist", 1, list("0123456789"))):
@@ -127,7 +127,7 @@ def pictures(tmp_path_factory):
             images = np.clip(patterns[labels] + noise, 0, 255).astype(np.uint8)
             (root / name / part).mkdir(parents=True)
             _write(root / name / part, images, labels, kinds)
-    # What people said of the 240 training pictures, in the order of their names.
+    # What people said of the 240 training images, in the order of their names.
     said = np.arange(240) // 24
     said[::5] = (said[::5] + 1) % 10
     (root / "cifar10n").mkdir()

@@ -31,7 +31,7 @@ from levelhead.recipe import Recipe
 from levelhead.report import (
     judgement_page,
     metric_table,
-    pictures,
+    run_images,
     run_report,
     run_words,
     shown,
@@ -242,7 +242,7 @@ def about(names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def pixels(ids: tuple[str, ...] | None, side: int = 9) -> dict[str, np.ndarray]:
-    """A different picture for each id."""
+    """A different image for each id."""
     draw = np.random.default_rng(0)
     return {i: draw.integers(0, 256, (side, side, 3), dtype=np.uint8) for i in ids or ()}
 
@@ -262,7 +262,7 @@ def test_a_run_shows_what_it_found_in_order(run: Path) -> None:
             "Commonest mistakes",
             "Plain NLL",
             "The optimised training loss ends at",
-            "1 broken picture was left out",
+            "1 broken image was left out",
             "Recipe and machine",
             "2.00 GB",
             "To repeat",
@@ -325,10 +325,10 @@ def test_without_pictures_the_page_says_how_to_get_them(run: Path) -> None:
     """Empty frames would be left unexplained."""
     page = run_report(run)
     assert "<img" not in page
-    assert "A run keeps no pictures" in page
+    assert "A run keeps no images" in page
     assert f"levelhead report {run}" in page
     known = pixels(Run(run).outputs("test").ids)
-    assert "A run keeps no pictures" not in run_report(run, known)
+    assert "A run keeps no images" not in run_report(run, known)
 
 
 def test_a_thousand_classes_stay_usable(tmp_path: Path) -> None:
@@ -384,7 +384,7 @@ def test_half_a_run_is_refused_in_one_line(run: Path, tmp_path: Path) -> None:
 
 
 def test_pictures_come_from_the_data_itself(tmp_path: Path) -> None:
-    """`levelhead report` would show other pictures than those that were judged."""
+    """`levelhead report` would show other images than those that were judged."""
     from levelhead.data import scan
 
     entries = scan("digits").splits["train"]
@@ -395,14 +395,14 @@ def test_pictures_come_from_the_data_itself(tmp_path: Path) -> None:
         made.scores, made.labels, ids=[entries.ids[i] for i in rows], split="test"
     )
     make_run(tmp_path, scores(200, 10, 0, "validation"), test)
-    found = pictures(tmp_path)
+    found = run_images(tmp_path)
     at = dict(zip(entries.ids, entries.images, strict=True))
     assert len(found) > 20
     assert all((picture == at[name]).all() for name, picture in found.items())
     assert write_report(tmp_path).read_text(encoding="utf-8").count("data:image") == len(found)
     recipe = Recipe(str(tmp_path / "gone"), model="cnn", image_size=8)
     (tmp_path / "recipe.toml").write_text(recipe.to_toml())
-    assert pictures(tmp_path) == {}
+    assert run_images(tmp_path) == {}
 
 
 def test_a_study_shows_every_setting_before_and_after(tmp_path: Path) -> None:
@@ -447,7 +447,7 @@ def test_words_end_in_the_next_command(run: Path) -> None:
     assert len({len(line) for line in table}) <= 2
     assert "test (n = 250)" in table[0]
     assert len(table) == 2 + sum(m["value"] is not None for m in found["metrics"].values())
-    assert "Calibration to people" not in "".join(table)  # without a value, left out
+    assert "Calibration to annotators" not in "".join(table)  # without a value, left out
     assert len(metric_table({"test": found}, HEADLINE).splitlines()) == 2 + len(HEADLINE)
     said = "\n".join(lines)
     assert all(METRICS[name].title in said for name in ("smece", "aurc"))
@@ -560,7 +560,7 @@ def in_browser(page: str, folder: Path, width: int, *flags: str) -> dict[str, An
 
 @pytest.mark.parametrize("width", [390, 1100])
 def test_a_browser_shows_a_run(run: Path, tmp_path: Path, width: int) -> None:
-    """On a phone the page would scroll sideways; a name would run; a picture would not show."""
+    """On a phone the page would scroll sideways; a name would run; an image would not show."""
     page = run_report(run, pixels(Run(run).outputs("test").ids))
     seen = in_browser(page, tmp_path, width)
     assert seen["title"] == f"{NASTY[0]} · cnn – levelhead"

@@ -227,7 +227,7 @@ def test_tightening_pairs_by_id() -> None:
 
 
 def test_the_plane_holds_its_templates() -> None:
-    """Distances in the picture would not be those between templates in R^(D+1)."""
+    """Distances in the image would not be those between templates in R^(D+1)."""
     made = network(width=9)
     assert made.head_weight is not None
     assert made.head_bias is not None
@@ -251,7 +251,7 @@ def test_the_plane_holds_its_templates() -> None:
 
 
 def test_triples_find_the_confused_and_the_far() -> None:
-    """The pictures would show classes that nobody asks about."""
+    """The images would show classes that nobody asks about."""
     w = np.array([[5, 0], [5, 0.5], [5, -0.9], [-5, 0], [-4.5, 3], [0.0, 9.0]])
     labels = np.arange(60) % 6
     labels_wrong = labels.copy()
@@ -307,7 +307,7 @@ def test_columns_share_their_axes_and_say_how_many() -> None:
 
 
 def test_the_spread_in_the_plane_is_that_of_the_points_drawn():
-    """The number beside the picture would be of another picture."""
+    """The number beside the image would be of another image."""
     seen = project(network(), (0, 1, 2), per_class=30)
     centre = [sum(p[:, i].mean() for p in seen.points) / 3 for i in range(2)]
     within = between = 0.0

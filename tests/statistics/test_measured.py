@@ -110,7 +110,7 @@ def test_a_share_stays_a_share():
 
 
 def test_the_far_end_of_a_biased_error_is_not_paired():
-    """A gain in calibration would look smaller than it is: the better plug-in error is too large."""
+    """A gain in calibration would look too small: the better plug-in error is too large."""
     draw = np.random.default_rng(0)
     z = draw.normal(size=(1500, 4)) * 1.5
     labels = (z + draw.gumbel(size=z.shape)).argmax(1)

@@ -173,7 +173,7 @@ def test_continuing_trains_nothing_twice(made: study.Study, copy: Path) -> None:
 
 
 def test_pictures_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every training would read all pictures again; and one seed would speak for a setting."""
+    """Every training would read all images again; and one seed would speak for a setting."""
     calls: list[str] = []
     load: Callable[..., Any] = data.load
 
@@ -226,7 +226,7 @@ def test_another_request_is_refused(copy: Path, tmp_path: Path) -> None:
 
 
 def test_other_splits_are_refused(copy: Path) -> None:
-    """Differences would be taken between models judged on different pictures."""
+    """Differences would be taken between models judged on different images."""
     path = copy / "smoothing=0.1" / "seed-1" / "data.json"
     data = json.loads(path.read_text())
     data["hashes"]["test"] = "0" * 64

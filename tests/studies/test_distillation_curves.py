@@ -32,7 +32,7 @@ class World:
         self.root, self.runs = root, []
 
     def add(self, recipe: Recipe, accuracy: float, gamma: float = 0.0, **data: Any) -> Run:
-        """A run that is right on `accuracy` of the test pictures, and on all of validation."""
+        """A run that is right on `accuracy` of the test images, and on all of validation."""
         run = Run(self.root / f"run-{len(self.runs)}")
         (run.folder / "outputs").mkdir(parents=True)
         (run.folder / "recipe.toml").write_text(recipe.to_toml())
@@ -237,7 +237,7 @@ def test_remedies_protocols_and_conventions_are_kept_apart(tmp_path):
     ("case", "says"),
     [
         ("no student", "no run has a teacher"),
-        ("other pictures", "judged on other images"),
+        ("other images", "judged on other images"),
         ("gone", "its teacher .* gone; put it back"),
         ("two students", "students differ: .* has model linear, not mlp"),
         ("stranger", "neither the teachers nor the students: another epochs; leave it out"),
@@ -246,12 +246,12 @@ def test_remedies_protocols_and_conventions_are_kept_apart(tmp_path):
     ],
 )
 def test_what_cannot_be_compared_is_refused(case, says, tmp_path):
-    """Accuracies on different pictures, or of different networks, would make one curve."""
+    """Accuracies on different images, or of different networks, would make one curve."""
     world = World(tmp_path)
     teacher = world.teacher(0.1, 0.9)
     if case != "no student":
         student = world.student(teacher, 0.8, 0.1)
-    if case == "other pictures":
+    if case == "other images":
         world.add(TEACHER.replace(seed=1), 0.9, test="b")
     if case == "gone":
         (teacher.folder / "recipe.toml").unlink()
@@ -269,7 +269,7 @@ def test_what_cannot_be_compared_is_refused(case, says, tmp_path):
 
 
 def test_the_figure_holds_few_points_and_many(world):
-    """A label would stand outside the picture or on another, or the cut axis hide a point."""
+    """A label would stand outside the image or on another, or the cut axis hide a point."""
     few = [run for run in world.runs if run.recipe.temperature == 1 and run.recipe.seed == 0]
     for runs in (world.runs, few):
         done = distillation_curves(runs)

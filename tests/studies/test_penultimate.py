@@ -30,7 +30,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
 
 
 def test_train_outputs_are_those_of_the_pictures_trained_on(runs):
-    """The figure's first column would show other pictures, or augmented ones."""
+    """The figure's first column would show other images, or augmented ones."""
     made = train_outputs(runs[0])
     data = run_data(runs[0])
     assert made.ids == data.splits.train.ids

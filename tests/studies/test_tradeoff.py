@@ -106,7 +106,7 @@ def test_settings_are_recipes_without_their_seed(found):
 
 
 def test_what_is_a_remedy():
-    """Mixed pictures or another loss would pass for hard targets, or a path be a name."""
+    """Mixed images or another loss would pass for hard targets, or a path be a name."""
     changes: list[dict[str, Any]] = [
         {"mix": "mixup"}, {"loss": "mbls", "margin": 6.0}, {},
         {"smoothing": 0.2}, {"smoothing": 0.1},
@@ -152,7 +152,7 @@ def test_numbers_are_those_of_the_runs(found, study):
     told = cell(found, "maxsup", "corrupted_auroc", "energy")["value"]
     assert told == pytest.approx(np.mean(areas), abs=1e-4)
     noise = run.outputs("ood-noise")
-    assert len(noise) == 60  # its test pictures alone
+    assert len(noise) == 60  # its test images alone
     assert noise.features is None
     both = torch.cat([test.scores, noise.scores]).amax(1)
     told = cell(found, "maxsup", "ood_noise", "max_logit")["value"]
@@ -208,7 +208,7 @@ def test_influence_gives_the_bootstraps_variance(name: str, gain: float):
 
 
 def test_auroc_of_corrupted_pictures_counts_each_picture_once():
-    """A picture and its corruption would count as two, and the interval be wrong."""
+    """An image and its corruption would count as two, and the interval be wrong."""
     draw = torch.Generator().manual_seed(0)
     clean = torch.randn(400, 4, generator=draw, dtype=torch.float64)
     outside = 0.8 * clean + 0.2 * torch.randn(400, 4, generator=draw, dtype=torch.float64)
@@ -224,7 +224,7 @@ def test_auroc_of_corrupted_pictures_counts_each_picture_once():
 
 
 def test_strata():
-    """The corrupted pictures would be of other classes than the test pictures."""
+    """The corrupted images would be of other classes than the test images."""
     labels = np.repeat([0, 1, 2], [600, 300, 100])
     chosen = stratified(labels, 100)
     assert np.bincount(labels[chosen]).tolist() == [60, 30, 10]
@@ -233,7 +233,7 @@ def test_strata():
 
 
 def test_predictions_are_kept_and_made_anew_for_other_pictures(found, study, elsewhere, tmp_path):
-    """Every call would predict for minutes, or judge yesterday's pictures."""
+    """Every call would predict for minutes, or judge yesterday's images."""
     said: list[str] = []
     runs = runs_of([study / "study"])
     again = tradeoff(runs, [elsewhere], runs_of([study / "students"]), watch=said.append)
@@ -248,7 +248,7 @@ def test_predictions_are_kept_and_made_anew_for_other_pictures(found, study, els
 
 
 def test_bad_input(study, elsewhere, tmp_path):
-    """Numbers of different pictures would be compared, or a run count twice."""
+    """Numbers of different images would be compared, or a run count twice."""
     runs = runs_of([study / "study"])
     other = Run(Path(shutil.copytree(runs[0].folder, tmp_path / "other")))
     told = other.data
@@ -302,7 +302,7 @@ def drawn_from(epsilons: list[float], remedies: list[str]) -> dict[str, Any]:
      ([0, 0.01, 0.02, 0.9], []), ([0], ["maxsup"])],
 )  # fmt: skip
 def test_nothing_overlaps_and_nothing_is_cut_off(epsilons, remedies):
-    """Names of settings would run into each other or off the picture."""
+    """Names of settings would run into each other or off the image."""
     for panel in FIGURES["tradeoff"].data(drawn_from(epsilons, remedies)):
         with _painted(panel, FIGURES["tradeoff"].draw) as figure:
             figure.draw_without_rendering()

@@ -103,7 +103,7 @@ def test_a_student_learns_from_a_run_and_says_how_soft_it_was(teacher, tmp_path)
     scaled = recipe.replace(teacher_norm=5.0)
     said.clear()
     other = train(scaled, tmp_path / "n", report=False, watch=lambda e: said.append(str(e)))
-    assert not any("is distilled at" in text for text in said), "scaled is the mend"
+    assert not any("is distilled at" in text for text in said), "scaled is the fix"
     assert json.loads((other.folder / "distillation.json").read_text()) != found
     # Without a share of the teacher it is the student that learns from labels.
     none = train(recipe.replace(beta=0.0), tmp_path / "none", report=False)
@@ -112,7 +112,7 @@ def test_a_student_learns_from_a_run_and_says_how_soft_it_was(teacher, tmp_path)
 
 
 def test_predictions_of_the_training_pictures_teach_the_same(teacher, tmp_path):
-    """A table would be read in another order than the pictures: each taught another's target."""
+    """A table would be read in another order than the images: each taught another's target."""
     path = teacher.folder / "outputs" / "train.safetensors"
     train_outputs(teacher)
     shuffled = train_outputs(teacher)
@@ -151,7 +151,7 @@ def test_no_warning_where_nothing_is_known_to_go_wrong(teacher, tmp_path):
         ({"teacher": "nowhere"}, "nowhere: cannot be read as predictions"),
         ({"teacher": "T", "beta": 1.5}, "--beta 1.5: must be between 0 and 1"),
         ({"teacher": "T", "temperature": 0.0}, "--temperature 0.0: must be above 0"),
-        ({"teacher": "T", "split_seed": 3}, "pictures that judge the student"),
+        ({"teacher": "T", "split_seed": 3}, "images that judge the student"),
         ({"teacher": "T", "image_size": 16}, "--image-size 8"),
         ({"teacher": "T", "model": "lite0"}, "--teacher: needs a network trained"),
     ],
@@ -164,7 +164,7 @@ def test_what_cannot_teach_is_refused(change, says, teacher, tmp_path):
 
 
 def test_predictions_without_the_training_pictures_are_refused(teacher, tmp_path):
-    """Pictures without a target would be given another's."""
+    """Images without a target would be given another's."""
     test = teacher.outputs("test")
     test.save(tmp_path / "t.safetensors")
     with pytest.raises(LevelheadError, match="no prediction for 1,"):
@@ -176,7 +176,7 @@ def test_predictions_without_the_training_pictures_are_refused(teacher, tmp_path
 
 
 def test_the_command_takes_the_teachers_data_and_splits(teacher, tmp_path, capsys):
-    """A student would be judged on pictures that its teacher was trained on."""
+    """A student would be judged on images that its teacher was trained on."""
     out = tmp_path / "student"
     words = ["distill", "--teacher", str(teacher.folder), "--student", "linear"]
     words += ["--temperature", "2", "--epochs", "2", "--out", str(out), "--json"]

@@ -5,6 +5,7 @@ What reaches the loss is recorded in whole trainings on the digits and held agai
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -14,17 +15,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from levelhead import data as datasets
+from levelhead import data
 from levelhead.cli import run as command
 from levelhead.data import augment
 from levelhead.data.annotations import read_epsilons, read_labels, read_prior
-from levelhead.data.batches import seeded, training_batches
+from levelhead.data.batches import seeded
 from levelhead.errors import LevelheadError
 from levelhead.losses import LOSSES, cross_entropy
 from levelhead.recipe import Recipe
 from levelhead.targets import of_batch
 from levelhead.training.events import Epoch
-from levelhead.training.prepare import falsified, prepare
+from levelhead.training.objective import Objective
+from levelhead.training.prepare import prepare, relabelled
 from levelhead.training.run import resume, train
 
 QUICK = Recipe("digits", model="linear", epochs=1)
@@ -49,23 +51,22 @@ def seen(monkeypatch, unjudged):
     """Of every step: the plain batch, the images the network saw, and what the loss was told."""
     steps: list[SimpleNamespace] = []
 
-    def batches(*given):
-        for batch in training_batches(*given):
-            steps.append(SimpleNamespace(batch=batch))
-            yield batch
+    original = Objective.batch
 
-    def logits(network, images):
-        steps[-1].images = images
-        return network(images)
+    def batch(self, batch, step):
+        steps.append(SimpleNamespace(batch=batch))
+        made = original(self, batch, step)
+        steps[-1].images = made.images
+        return made
 
-    def loss(scores, targets, **options):
-        steps[-1].targets, steps[-1].options = targets, options
+    def loss(scores, targets, options):
+        steps[-1].targets, steps[-1].smoothing = targets, options.smoothing
         steps[-1].logits = scores.detach().clone()
-        return cross_entropy(scores, targets, **options)
+        return cross_entropy.function(scores, targets, options)
 
-    monkeypatch.setattr("levelhead.training.loop.training_batches", batches)
-    monkeypatch.setattr("levelhead.training.loop._logits", logits)
-    monkeypatch.setitem(LOSSES, "cross_entropy", loss)
+    monkeypatch.setattr(Objective, "batch", batch)
+    watched = dataclasses.replace(cross_entropy, function=loss)
+    monkeypatch.setitem(LOSSES, "cross_entropy", watched)
     return steps
 
 
@@ -73,7 +74,7 @@ def check_steps(steps, literal):
     """Each step's soft target is literal(row in the split, label, class); ε is left at 0."""
     assert len(steps) > 3
     for step in steps:
-        assert step.options["smoothing"] == 0
+        assert step.smoothing == 0
         rows = zip(step.batch.index.tolist(), step.batch.labels.tolist(), strict=True)
         wanted = np.array([[literal(i, y, k) for k in range(10)] for i, y in rows])
         np.testing.assert_allclose(step.targets.soft.numpy(), wanted, rtol=0, atol=3e-7)
@@ -86,7 +87,7 @@ def test_frequency_is_the_share_of_the_labels_trained_on(seen, tmp_path):
     """ε would go elsewhere than to the classes' shares, or to those of the labels before noise."""
     noisy = QUICK.replace(noise="asymmetric", noise_rate=0.4, smoothing=0.3)
     made = train(noisy.replace(prior="frequency"), tmp_path / "run", report=False)
-    labels = falsified(*prepare(made.recipe)).splits.train.labels
+    labels = relabelled(*prepare(made.recipe)).splits.train.labels
     share = [float((labels == k).mean()) for k in range(10)]
     check_steps(seen, lambda _, y, k: 0.7 * (k == y) + 0.3 * share[k])
 
@@ -154,7 +155,7 @@ def test_priors_are_read_in_any_order(tmp_path):
     [
         ("cat,0.1\n", "must be class,epsilon"),
         ("class,epsilon\ncta,0.1\n", "did you mean 'cat'"),
-        ("class,epsilon\ncat,0.1\ncat,0.2\n", "stands twice"),
+        ("class,epsilon\ncat,0.1\ncat,0.2\n", "occurs twice"),
         ("class,epsilon\ncat,1\n", "epsilon 1.0 of 'cat'"),
         ("class,epsilon\ncat,nan\n", "epsilon nan of 'cat'"),
         ("class,epsilon\ncat,much\n", "'much' is no number"),
@@ -167,11 +168,11 @@ def test_epsilons_that_are_none_are_refused(text, words, tmp_path):
         read_epsilons(tmp_path / "e.csv", NAMES, 0.1)
 
 
-# --- labels by people ----------------------------------------------------------------------------
+# --- labels by annotators ------------------------------------------------------------------------
 
 
 def test_votes_reach_the_loss_by_picture(seen, digits, tmp_path):
-    """A picture would be trained towards what people said of another one."""
+    """An image would be trained towards what annotators said of another one."""
     votes = np.random.default_rng(1).integers(0, 9, (1797, 10))
     np.save(tmp_path / "votes.npy", votes)
     recipe = QUICK.replace(labels=str(tmp_path / "votes.npy"))
@@ -182,7 +183,7 @@ def test_votes_reach_the_loss_by_picture(seen, digits, tmp_path):
         return votes[rows[i], k] / votes[rows[i]].sum()
 
     check_steps(seen, literal)
-    data = falsified(recipe, digits)
+    data = relabelled(recipe, digits)
     assert (data.splits.train.labels == votes[rows].argmax(1)).all()
     assert (data.splits.test.labels == digits.splits.test.labels).all()
     both = np.concatenate([digits.splits.train.ids, digits.splits.validation.ids])
@@ -234,7 +235,7 @@ def test_labels_are_read_from_every_kind_of_table(digits, tmp_path):
         ("e.csv", True),
     ):
         recipe, data = prepare(QUICK.replace(labels=str(tmp_path / told)), known=digits)
-        data = falsified(recipe, data)
+        data = relabelled(recipe, data)
         for part in (data.splits.train, data.splits.validation):
             wanted = said[[int(name.split("/")[1]) for name in part.ids]]
             assert part.labels.tolist() == wanted.tolist(), told
@@ -250,10 +251,10 @@ def test_labels_are_read_from_every_kind_of_table(digits, tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("label\ncat\n", "1 rows for the 2 pictures of the original training set"),
+        ("label\ncat\n", "1 rows for the 2 images of the original training set"),
         ("label\ncat\ndgo\n", "row 1: label 'dgo' is no class; did you mean 'dog'"),
         ("label\n0\n3\n", "row 1: label '3' is no class"),
-        ("id,label\na,cat\na,dog\n", "id 'a' stands twice"),
+        ("id,label\na,cat\na,dog\n", "id 'a' occurs twice"),
         ("first,second\ncat,dog\ndog,cat\n", "give PATH:COLUMN"),
         ("cat,dog,owl\n1,0,0\n0,0,0\n", "row 1"),
         ("cat,dog,owl\n1,0,0\n0,x,0\n", "'x'"),
@@ -268,7 +269,7 @@ def test_labels_that_are_none_are_refused(text, words, tmp_path):
 
 
 def test_labels_that_do_not_fit_the_run_are_refused(digits, tmp_path):
-    """Pictures would keep the data's labels, a class vanish, or soft targets go unused."""
+    """Images would keep the data's labels, a class vanish, or soft targets go unused."""
 
     def refused(name, words, **changes):
         recipe = QUICK.replace(labels=str(tmp_path / name), **changes)
@@ -279,9 +280,9 @@ def test_labels_that_do_not_fit_the_run_are_refused(digits, tmp_path):
     lost = digits.splits.validation.ids[0]
     some = [f"{name},1" for name in digits.order if name != lost]
     (tmp_path / "some.csv").write_text("\n".join(["id,label", *some]))
-    refused("some.csv", f"none for 1 of .* pictures of validation, first '{lost}'")
+    refused("some.csv", f"none for 1 of .* images of validation, first '{lost}'")
     np.save(tmp_path / "one.npy", np.zeros(1797, int))
-    refused("one.npy", "no training picture is '1'")
+    refused("one.npy", "no training image is '1'")
     np.save(tmp_path / "wide.npy", np.ones((1797, 3)))
     refused("wide.npy", r"\[N,10\] counts")
     refused("none.npy", "cannot be read")
@@ -292,8 +293,8 @@ def test_labels_that_do_not_fit_the_run_are_refused(digits, tmp_path):
 
 
 def test_cifar_labels_by_people(real_data):
-    """Rows would be matched to other pictures: as published, 40.21 % of `worst` differ."""
-    listing = datasets.scan(str(real_data("cifar10")))
+    """Rows would be matched to other images: as published, 40.21 % of `worst` differ."""
+    listing = data.scan(str(real_data("cifar10")))
     train_, test = listing.splits["train"], listing.splits["test"]
     path = real_data("cifar10n") / "labels.parquet"
     for column, share in (("clean", 0), ("aggregate", 9.01), ("worst", 40.21)):
@@ -306,7 +307,7 @@ def test_cifar_labels_by_people(real_data):
     assert (soft.argmax(1).numpy() == test.labels).mean() > 0.99
     entropy = -torch.special.xlogy(soft, soft).sum(1).mean()
     assert float(entropy) == pytest.approx(0.154, abs=0.001)  # Peterson et al. 2019
-    with pytest.raises(LevelheadError, match="10,000 rows for the 50,000 pictures"):
+    with pytest.raises(LevelheadError, match="10,000 rows for the 50,000 images"):
         read_labels(str(counts), train_.ids, listing.class_names)
 
 
@@ -315,7 +316,7 @@ def test_cifar_labels_by_people(real_data):
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_mixed_pictures_are_the_literal_formula(kind):
-    """The picture's share would not be the target's, or a partner stand at another place."""
+    """The image's share would not be the target's, or a partner stand at another place."""
     rng = np.random.default_rng(3)
     images = torch.from_numpy(rng.integers(0, 256, (4, 2, 7, 9), dtype=np.uint8))
     before, partner = images.clone(), torch.tensor([2, 0, 3, 1])
@@ -346,7 +347,7 @@ def test_mixed_pictures_are_the_literal_formula(kind):
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_mixed_targets_reach_the_loss_smoothed_once(kind, seen, tmp_path):
-    """A target would have another share than its picture, be smoothed twice or not at all, or the
+    """A target would have another share than its image, be smoothed twice or not at all, or the
     history be held against the label of the smaller share."""
     recipe = QUICK.replace(mix=kind, mix_alpha=1.0, smoothing=0.2)
     made = train(recipe, tmp_path / "run", report=False)
@@ -357,7 +358,7 @@ def test_mixed_targets_reach_the_loss_smoothed_once(kind, seen, tmp_path):
         partner = rng.permutation(len(labels))
         images, share = augment.mixed(step.batch.images, torch.from_numpy(partner), kind, 1.0, rng)
         assert torch.equal(step.images, images)
-        assert step.options["smoothing"] == 0
+        assert step.smoothing == 0
         pairs = list(zip(labels.tolist(), labels[partner].tolist(), strict=True))
         mixed = [
             [0.8 * (share * (k == a) + (1 - share) * (k == b)) + 0.02 for k in range(10)]
@@ -377,7 +378,7 @@ def test_mixed_targets_reach_the_loss_smoothed_once(kind, seen, tmp_path):
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_mixing_resumes_bit_for_bit(kind, unjudged, tmp_path):
-    """A resumed run would mix other pictures than one that was never stopped."""
+    """A resumed run would mix other images than one that was never stopped."""
     recipe = QUICK.replace(mix=kind, epochs=3)
     whole = train(recipe, tmp_path / "whole", report=False)
 
@@ -401,7 +402,7 @@ def test_mixing_resumes_bit_for_bit(kind, unjudged, tmp_path):
 
 
 def test_a_teacher_sees_the_mixed_pictures(seen, tmp_path, monkeypatch):
-    """A student would learn, of a mixture, what the teacher thinks of one picture."""
+    """A student would learn, of a mixture, what the teacher thinks of one image."""
     teacher = train(QUICK, tmp_path / "teacher", report=False)
     seen.clear()
     shown = []
@@ -435,7 +436,7 @@ def test_targets_of_a_batch():
 
 
 def test_a_subset_of_classes_keeps_the_splits(digits, tmp_path):
-    """A picture tested on with all classes would be trained on with some; or a label be off."""
+    """An image tested on with all classes would be trained on with some; or a label be off."""
     few = QUICK.replace(classes=("7", "1", "4"))
     _, some = prepare(few, known=digits)
     assert some is not digits

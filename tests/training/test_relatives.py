@@ -14,7 +14,7 @@ from levelhead.errors import LevelheadError
 from levelhead.losses import LOSSES
 from levelhead.recipe import Recipe
 from levelhead.training.events import Epoch
-from levelhead.training.prepare import falsified, prepare
+from levelhead.training.prepare import prepare, relabelled
 from levelhead.training.run import resume, train
 
 QUICK = Recipe("digits", model="linear", epochs=2)
@@ -81,16 +81,16 @@ def test_online_smoothing_learns_and_resumes(tmp_path):
 
 @pytest.mark.parametrize("kind", ["symmetric", "asymmetric"])
 def test_noise_falsifies_train_and_validation_alone(kind, tmp_path):
-    """Accuracy would be judged against false labels, or be true to labels never falsified."""
+    """Accuracy would be judged against false labels, or be true to labels never noisy."""
     recipe = QUICK.replace(noise=kind, noise_rate=0.3)
     resolved, data = prepare(recipe)
-    noisy = falsified(resolved, data)
+    noisy = relabelled(resolved, data)
     for name, rate in (("train", 0.3), ("validation", 0.3), ("test", 0.0)):
         clean, false = getattr(data.splits, name).labels, getattr(noisy.splits, name).labels
         assert abs((clean != false).mean() - rate) <= 4 * np.sqrt(0.21 / len(clean)) * (rate > 0)
-    again = falsified(resolved, data)
+    again = relabelled(resolved, data)
     assert (again.splits.train.labels == noisy.splits.train.labels).all()
-    other = falsified(resolved.replace(seed=5), data)
+    other = relabelled(resolved.replace(seed=5), data)
     assert (other.splits.train.labels == noisy.splits.train.labels).all()  # a study shares it
     run = train(recipe, tmp_path / "run", report=False)
     assert any("30 % of the labels" in note for note in run.data["notes"])

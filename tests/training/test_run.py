@@ -24,7 +24,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import levelhead
-from levelhead.data.batches import count, store, training_batches
+from levelhead.data.batches import Batch, count, store
 from levelhead.data.entries import Examples
 from levelhead.errors import LevelheadError
 from levelhead.losses import LOSSES
@@ -36,8 +36,9 @@ from levelhead.training import frozen
 from levelhead.training.events import Epoch, Note, Step
 from levelhead.training.inference import features_of, outputs_of
 from levelhead.training.loop import fit, logits_of, start
+from levelhead.training.objective import Objective, class_weights
 from levelhead.training.prepare import prepare, statistics
-from levelhead.training.run import class_weights, resume, train
+from levelhead.training.run import batches_of, objective_of, resume, train
 
 CPU = torch.device("cpu")
 
@@ -141,6 +142,12 @@ def test_every_kind_of_training_learns_bars(model, changes, data, tmp_path):
     assert accuracy > 0.75, float(accuracy)  # chance is a third
 
 
+def trained(network, split, held, chosen, objective):
+    """The events of a whole training."""
+    state = start(network, split, chosen, objective)
+    return list(fit(state, batches_of(split, chosen), held, chosen))
+
+
 def test_fit_is_the_loop_written_out(data, tmp_path):
     """If this fails, the loop's loss, rate, clipping, decay or order is not what the recipe says:
     a plain PyTorch loop over the same batches ends elsewhere."""
@@ -166,8 +173,7 @@ def test_fit_is_the_loop_written_out(data, tmp_path):
     network = build("linear", shape, mean=read.mean, std=read.std)
     reference = torch.nn.Linear(64, 3)
     reference.load_state_dict(network.head.state_dict())
-    weights = class_weights(chosen, split.labels, 3)
-    list(fit(start(network, split, chosen), split, held, chosen, class_weights=weights))
+    trained(network, split, held, chosen, objective_of(chosen, read))
 
     decayed, plain = (
         {"params": [reference.weight], "weight_decay": 0.01},
@@ -179,7 +185,7 @@ def test_fit_is_the_loop_written_out(data, tmp_path):
     counts = np.bincount(split.labels.numpy())
     balanced = torch.tensor(len(split) / (3 * counts)).float()
     for epoch in range(3):
-        for batch in training_batches(split, chosen, epoch):
+        for batch in batches_of(split, chosen)(epoch):
             rate = 0.3 * (1 + math.cos(math.pi * (step + 0.5) / steps)) / 2
             for group in optimiser.param_groups:
                 group["lr"] = rate
@@ -203,9 +209,8 @@ def test_history_is_what_it_says(data):
     )
     split, held = store(read.splits.train, CPU), store(read.splits.validation, CPU)
     network = build("linear", Shape(1, 8, 3), mean=read.mean, std=read.std)
-    (row,) = (
-        e for e in fit(start(network, split, chosen), split, held, chosen) if type(e) is Epoch
-    )
+    events = trained(network, split, held, chosen, objective_of(chosen, read))
+    (row,) = (event for event in events if type(event) is Epoch)
     with torch.no_grad():
         logits = network(split.images.permute(0, 3, 1, 2))
         seen = network(held.images.permute(0, 3, 1, 2))
@@ -234,6 +239,33 @@ def test_both_ways_to_smooth_train_the_same_network(data, tmp_path):
         run = train(chosen, tmp_path / way)
         ends.append(load_file(run.folder / "model.safetensors")["head.weight"])
     torch.testing.assert_close(*ends, rtol=1e-3, atol=1e-5)
+
+
+def test_batches_may_come_from_anywhere(data):
+    """If this fails, a sharded or a text data set needs a loop of its own, or a forged recipe."""
+    chosen, read = prepare(recipe(data, model="linear", epochs=2, optimizer="sgd", lr=0.1))
+    split, held = store(read.splits.train, CPU), store(read.splits.validation, CPU)
+    whole = batches_of(split, chosen)
+
+    class Shard:
+        """Every other batch."""
+
+        examples = len(split) // 2
+
+        def __len__(self):
+            return (len(whole) + 1) // 2
+
+        def __call__(self, epoch):
+            for place, batch in enumerate(whole(epoch)):
+                if place % 2 == 0:
+                    yield Batch(batch.images, batch.labels, batch.index)
+
+    network = build("linear", Shape(1, 8, 3), mean=read.mean, std=read.std)
+    before = network.head.weight.detach().clone()
+    state = start(network, split, chosen, objective_of(chosen, read))
+    epochs = [e for e in fit(state, Shard(), held, chosen) if type(e) is Epoch]
+    assert [e.step for e in epochs] == [len(Shard()), 2 * len(Shard())]
+    assert not torch.equal(before, network.head.weight)
 
 
 def test_balanced_weights():
@@ -295,7 +327,9 @@ def test_the_watcher_may_draw_random_numbers(data, tmp_path, monkeypatch):
         network = build("mlp", Shape(1, 8, 3), mean=read.mean, std=read.std)
         torch.manual_seed(5)
         steps = 0
-        for event in fit(start(network, split, chosen), split, held, chosen):
+        objective = objective_of(chosen, read)
+        state = start(network, split, chosen, objective)
+        for event in fit(state, batches_of(split, chosen), held, chosen):
             steps += isinstance(event, Step)
             if draws:
                 torch.rand(draws)
@@ -311,12 +345,12 @@ def test_fit_leaves_torchs_stream_alone(data):
     network = build("mlp", Shape(1, 8, 3), mean=read.mean, std=read.std)
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    list(fit(start(network, split, chosen), split, held, chosen))
+    trained(network, split, held, chosen, objective_of(chosen, read))
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_known_data_is_used_only_for_the_same_source(data, tmp_path):
-    """If this fails, a study hands one data set's pictures to a recipe that names another."""
+    """If this fails, a study hands one data set's images to a recipe that names another."""
     other = write_npz(tmp_path / "other.npz", seed=77)
     first, known = prepare(recipe(data))
     again, same = prepare(recipe(data, smoothing=0.1, seed=3), known=known)
@@ -503,7 +537,7 @@ def test_a_finished_run_resumes_to_itself(data, tmp_path):
 
 @pytest.mark.parametrize("change", ["pixel", "label", "fewer", "gone"])
 def test_changed_data_is_refused_on_resume(change, data, tmp_path):
-    """If this fails, a run goes on with other pictures than it started on."""
+    """If this fails, a run goes on with other images than it started on."""
     interrupt(recipe(data), tmp_path / "run", 1)
     before = (tmp_path / "run" / "checkpoint" / "last.safetensors").read_bytes()
     with np.load(data) as archive:
@@ -550,8 +584,8 @@ def test_nan_names_the_step_and_keeps_the_checkpoint(data, tmp_path, monkeypatch
             train(chosen, tmp_path / "run")
     said = str(error.value)
     assert f"step {2 * per_epoch + 1} " in said
-    for mend in ("--lr", "--clip-norm"):
-        assert mend in said
+    for fix in ("--lr", "--clip-norm"):
+        assert fix in said
     assert "\n" not in said
     kept = load_file(tmp_path / "run" / "checkpoint" / "last.safetensors")
     assert all(torch.isfinite(t).all() for t in kept.values())
@@ -664,7 +698,7 @@ def test_outputs_hold_split_hash_and_a_linear_head(data, tmp_path):
         named = [outputs.class_names[label] for label in outputs.labels.tolist()]
         assert named == [wanted[i] for i in outputs.ids]
     assert run.data["hashes"]["validation"] != run.data["hashes"]["test"]
-    # An independent pass over the pictures, from the files alone.
+    # An independent pass over the images, from the files alone.
     _, read = prepare(run.recipe)
     network = run.network()
     with torch.no_grad():
@@ -847,7 +881,7 @@ def test_a_report_that_was_cut_off_is_written_on_resume(data, tmp_path, monkeypa
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder train/ and test/ of colour pictures in files: two classes, easy to tell."""
+    """A folder train/ and test/ of colour images in files: two classes, easy to tell."""
     rng = np.random.default_rng(0)
     for split, n in (("train", 14), ("test", 6)):
         for name, tint in (("cold", (0, 40, 160)), ("warm", (160, 40, 0))):
@@ -897,6 +931,12 @@ def sklearn_probabilities(features, labels, penalty, class_weight=None, fit_on=N
     return model.fit(x[rows], labels.numpy()[rows]).predict_proba(x)
 
 
+def fit_head(head, features, labels, chosen):
+    """The head that a recipe asks for."""
+    objective = Objective.of(chosen, labels, "abc")
+    return frozen.fit_head(head, features, labels, objective, chosen.penalty, chosen.seed)
+
+
 @pytest.mark.parametrize("penalty", [1.0, 1e-2, 1e-3, 1e-5])
 @pytest.mark.parametrize("balanced", [False, True])
 def test_head_is_sklearns_logistic_regression(penalty, balanced):
@@ -905,7 +945,7 @@ def test_head_is_sklearns_logistic_regression(penalty, balanced):
     labels = torch.where(torch.arange(len(labels)) % 5 == 0, 0, labels)  # imbalanced
     chosen = Recipe("x", penalty=penalty, class_weights="balanced" if balanced else "none")
     head = torch.nn.Linear(12, 3)
-    trials = frozen.fit_head(head, features, labels, chosen, class_weights(chosen, labels, 3))
+    trials = fit_head(head, features, labels, chosen)
     assert trials == []
     ours = torch.softmax(head(features), 1).detach().numpy()
     wanted = sklearn_probabilities(features, labels, penalty, "balanced" if balanced else None)
@@ -916,7 +956,7 @@ def test_head_on_more_features_than_examples():
     """If this fails, the solver stops early where lite0's 1,280 features need it to go on."""
     features, labels = clouds(n=90, width=300, spread=0.5)
     head = torch.nn.Linear(300, 3)
-    frozen.fit_head(head, features, labels, Recipe("x", penalty=1e-3))
+    fit_head(head, features, labels, Recipe("x", penalty=1e-3))
     ours = torch.softmax(head(features), 1).detach().numpy()
     np.testing.assert_allclose(ours, sklearn_probabilities(features, labels, 1e-3), atol=1e-3)
 
@@ -925,12 +965,12 @@ def test_penalty_is_chosen_by_nll_on_stratified_folds():
     """If this fails, the penalty is not the one that predicts held-out training examples best."""
     features, labels = clouds(n=120, width=20)
     head = torch.nn.Linear(20, 3)
-    trials = frozen.fit_head(head, features, labels, Recipe("x", seed=4))
+    trials = fit_head(head, features, labels, Recipe("x", seed=4))
     assert [t.penalty for t in trials] == sorted(frozen.PENALTIES)
     best = min(trials, key=lambda t: t.fold_nll)
     assert 1e-5 < best.penalty < 1.0, "the example should have its optimum inside"
     alone = torch.nn.Linear(20, 3)
-    frozen.fit_head(alone, features, labels, Recipe("x", penalty=best.penalty))
+    fit_head(alone, features, labels, Recipe("x", penalty=best.penalty))
     torch.testing.assert_close(head(features), alone(features), rtol=1e-3, atol=1e-3)
     # The same by scikit-learn, on the same folds.
     fold = frozen._folds(labels, 4).numpy()
@@ -957,7 +997,7 @@ def test_smoothing_the_head_inside_or_explicitly_is_the_same(convention):
     for smoothing, way in ((0.2, "loss"), (0.2, "explicit"), (0.0, "loss")):
         head = torch.nn.Linear(12, 3)
         chosen = Recipe("x", penalty=1e-3, smoothing=smoothing, targets=way, convention=convention)
-        frozen.fit_head(head, features, labels, chosen)
+        fit_head(head, features, labels, chosen)
         heads.append(torch.softmax(head(features), 1).detach())
     torch.testing.assert_close(heads[0], heads[1], rtol=0, atol=1e-3)
     assert heads[2].max(1).values.mean() > heads[0].max(1).values.mean() + 0.05
@@ -966,7 +1006,7 @@ def test_smoothing_the_head_inside_or_explicitly_is_the_same(convention):
 @pytest.mark.parametrize("votes", [False, True])
 @pytest.mark.parametrize("prior", [False, True])
 def test_head_towards_any_targets_is_sklearns_on_weighted_copies(votes, prior):
-    """If this fails, a prior or people's votes are left out of the head on a frozen body."""
+    """If this fails, a prior or annotators' votes are left out of the head on a frozen body."""
     from sklearn.linear_model import LogisticRegression
 
     from levelhead.targets import target_table
@@ -976,7 +1016,10 @@ def test_head_towards_any_targets_is_sklearns_on_weighted_copies(votes, prior):
     soft = torch.rand(120, 3, generator=generator).softmax(1) if votes else None
     rows = target_table(torch.tensor([0.7, 0.2, 0.1]), 0.3) if prior else None
     head, penalty = torch.nn.Linear(12, 3), 1e-2
-    frozen.fit_head(head, features, labels, Recipe("x", penalty=penalty), rows=rows, soft=soft)
+    objective = Objective.of(Recipe("x"), labels, "abc", soft)
+    if rows is not None:
+        objective.rows = rows
+    frozen.fit_head(head, features, labels, objective, penalty)
     told = torch.eye(3)[labels] if soft is None else soft
     wanted = (told if rows is None else told @ rows).double().numpy()
     np.testing.assert_allclose(wanted.sum(1), 1, atol=1e-6)
@@ -998,7 +1041,7 @@ def test_head_survives_features_that_never_change_and_tiny_classes():
     labels[labels == 2] = 0
     labels[:2] = 2
     head = torch.nn.Linear(12, 3)
-    frozen.fit_head(head, features, labels, Recipe("x"))
+    fit_head(head, features, labels, Recipe("x"))
     assert torch.isfinite(head.weight).all()
     assert torch.isfinite(head(features)).all()
 
@@ -1035,7 +1078,7 @@ def test_folded_batch_norm_is_the_plain_network(model):
 
 
 def test_folding_that_would_change_the_network_is_given_up():
-    """If this fails, a body whose layers are used in another order than defined is falsified."""
+    """If this fails, a body whose layers are used in another order than defined is noisy."""
 
     class Swapped(torch.nn.Module):
         def __init__(self):
@@ -1099,7 +1142,7 @@ def test_a_frozen_body_end_to_end(photos, tmp_path, monkeypatch):
     assert len(kept) == 3
     kept[0].write_bytes(kept[0].read_bytes()[:100])
     kept[1].write_bytes(b"")
-    assert weights_of(train(chosen, tmp_path / "mended")) == weights_of(run)
+    assert weights_of(train(chosen, tmp_path / "fixed")) == weights_of(run)
 
     # Other views must not take those features.
     flipped = train(chosen.replace(tta="flip"), tmp_path / "flipped")

@@ -36,7 +36,7 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def scan(data: str, *, group_column: str = "group") -> Listing:
-    """List the pictures of a source without decoding them.
+    """List the images of a source without decoding them.
 
     `data` is the word `digits`, or the path of a file or folder in one of the layouts of
     `LAYOUTS`; `group_column` names the column of groups in a labels.csv or parquet file.

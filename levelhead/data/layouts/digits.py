@@ -9,7 +9,7 @@ import numpy as np
 from levelhead.data.entries import Listing
 from levelhead.data.listing import Found, finish
 
-WORDS = "digits: the word itself (1,797 pictures of 8 x 8 pixels, embedded)"
+WORDS = "digits: the word itself (1,797 images of 8 x 8 pixels, embedded)"
 
 
 def here(path: Path) -> bool:

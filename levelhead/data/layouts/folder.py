@@ -1,4 +1,4 @@
-"""Folders of pictures: train/CLASS/*.jpg and test/CLASS/*.jpg, or one folder of classes."""
+"""Folders of images: train/CLASS/*.jpg and test/CLASS/*.jpg, or one folder of classes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORDS = (
 
 @dataclass(frozen=True)
 class Files:
-    """Reader of pictures that are a file each."""
+    """Reader of images that are a file each."""
 
     paths: tuple[Path, ...]
 
@@ -70,7 +70,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 
 def _pictures(folder: Path, others: list[Path]) -> list[Path]:
-    """All picture files below `folder`, sorted; other files are added to `others`."""
+    """All image files below `folder`, sorted; other files are added to `others`."""
 
     def refuse(error: OSError) -> None:
         raise LevelheadError(  # it must not pass for an empty folder
@@ -92,7 +92,7 @@ def here(path: Path) -> bool:
 
 
 def read(path: Path, group_column: str) -> Listing:
-    """List the pictures; a class is a folder, its pictures may lie in folders below it.
+    """List the images; a class is a folder, its images may lie in folders below it.
 
     Raises LevelheadError for an empty class folder, and for what `finish` refuses.
     """
@@ -114,15 +114,15 @@ def read(path: Path, group_column: str) -> Listing:
         for split, folder in parts.items()
     }
     for split, classes in found.items():
-        for name, pictures in classes.items():
-            if not pictures:
+        for name, images in classes.items():
+            if not images:
                 raise LevelheadError(
-                    f"{parts[split] / name}: no picture in this class folder; add some "
+                    f"{parts[split] / name}: no image in this class folder; add some "
                     "or remove the folder"
                 )
     names = {name for classes in found.values() for name in classes}
     if not names:
-        raise LevelheadError(f"{path}: no class folders with pictures; wanted {WORDS}")
+        raise LevelheadError(f"{path}: no class folders with images; wanted {WORDS}")
     only = parts["train"] / min(names)
     if len(names) == 1 and _folders(only):
         raise LevelheadError(f"{path}: only one class ({only.name}); did you mean {only}?")
@@ -130,20 +130,20 @@ def read(path: Path, group_column: str) -> Listing:
     if others:
         seen = [p.name for p in others if not p.name.startswith(".")]
         such = f" (such as {seen[0]})" if seen else ""
-        notes.append(f"{count(len(others), 'file')}{such} ignored: not pictures of a class.")
+        notes.append(f"{count(len(others), 'file')}{such} ignored: not images of a class.")
     splits = {}
     for split, classes in found.items():
-        files = tuple(file for pictures in classes.values() for file in pictures)
-        labels = [name for name, pictures in classes.items() for _ in pictures]
+        files = tuple(file for images in classes.values() for file in images)
+        labels = [name for name, images in classes.items() for _ in images]
         ids = [file.relative_to(path).as_posix() for file in files]
         splits[split] = Found(ids, labels, read=Files(files))
     return finish(str(path), path.name, splits, notes=notes)
 
 
-def picture_paths(given: list[str]) -> list[Path]:
-    """Files as given, and every picture below folders, sorted.
+def image_paths(given: list[str]) -> list[Path]:
+    """Files as given, and every image below folders, sorted.
 
-    Raises LevelheadError for a path that does not exist, or a folder without pictures.
+    Raises LevelheadError for a path that does not exist, or a folder without images.
     """
     found: list[Path] = []
     for text in given:
@@ -151,7 +151,7 @@ def picture_paths(given: list[str]) -> list[Path]:
         if path.is_dir():
             inside = _pictures(path, [])
             if not inside:
-                raise LevelheadError(f"{path}: no pictures in this folder; give another")
+                raise LevelheadError(f"{path}: no images in this folder; give another")
             found += inside
         elif path.exists():
             found.append(path)

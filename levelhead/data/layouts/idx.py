@@ -22,7 +22,7 @@ PATTERN = re.compile(r"(.*?)(train|test|t10k)-images[-.]idx[34]-ubyte(\.gz)?")
 
 
 def _found(path: Path) -> dict[str, Path]:
-    """Split name -> file of pictures. Raises LevelheadError if a split has several."""
+    """Split name -> file of images. Raises LevelheadError if a split has several."""
     found: dict[str, Path] = {}
     for file in sorted(path.iterdir()) if path.is_dir() else []:
         match = PATTERN.fullmatch(file.name)
@@ -40,7 +40,7 @@ def _found(path: Path) -> dict[str, Path]:
 
 
 def here(path: Path) -> bool:
-    """Whether this is a folder with an IDX file of training pictures."""
+    """Whether this is a folder with an IDX file of training images."""
     return "train" in _found(path)
 
 
@@ -73,7 +73,7 @@ def _array(path: Path, dimensions: tuple[int, ...]) -> Array:
 
 
 def read(path: Path, group_column: str) -> Listing:
-    """The pictures and labels as arrays; ids are `train/0`, `test/0`; classes are the numbers.
+    """The images and labels as arrays; ids are `train/0`, `test/0`; classes are the numbers.
 
     Raises LevelheadError for a missing or damaged file.
     """

@@ -17,7 +17,7 @@ WORDS = (
     "(or train_images, train_labels and so on); if wanted classes and groups"
 )
 SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-PAIRS = {  # (pictures, labels, groups) -> split
+PAIRS = {  # (images, labels, groups) -> split
     ("images", "labels", "groups"): "train",
     **{(f"x_{s}", f"y_{s}", f"groups_{s}"): split for s, split in SPLITS.items()},
     **{(f"{s}_images", f"{s}_labels", f"{s}_groups"): split for s, split in SPLITS.items()},
@@ -25,7 +25,7 @@ PAIRS = {  # (pictures, labels, groups) -> split
 
 
 def _file(path: Path) -> Path | None:
-    """The file itself, or a folder's only .npz if it holds pictures."""
+    """The file itself, or a folder's only .npz if it holds images."""
     if not path.is_dir():
         return path if path.suffix.lower() == ".npz" and path.is_file() else None
     inside = list(path.glob("*.npz"))
@@ -37,7 +37,7 @@ def _file(path: Path) -> Path | None:
 
 
 def here(path: Path) -> bool:
-    """Whether this is an .npz file, or a folder with exactly one, of pictures."""
+    """Whether this is an .npz file, or a folder with exactly one, of images."""
     return _file(path) is not None
 
 
@@ -84,6 +84,6 @@ def read(path: Path, group_column: str) -> Listing:
         ids = [f"{split}/{i}" for i in range(len(images))]
         found[split] = Found(ids, labels.tolist(), groups, images)
     if not found:
-        raise LevelheadError(f"{file}: no pictures (an array images or x_train); wanted {WORDS}")
+        raise LevelheadError(f"{file}: no images (an array images or x_train); wanted {WORDS}")
     names = [str(v) for v in arrays["classes"].ravel()] if "classes" in arrays else None
     return finish(str(path), path.name if path.is_dir() else path.stem, found, names)

@@ -24,9 +24,9 @@ WORDS = (
 
 
 class Shards:
-    """Reader of pictures that are rows of parquet files.
+    """Reader of images that are rows of parquet files.
 
-    A row group is read whole, once for all its pictures; the last few stay in memory.
+    A row group is read whole, once for all its images; the last few stay in memory.
     """
 
     def __init__(self, files: list[Path], column: str) -> None:
@@ -93,7 +93,7 @@ def here(path: Path) -> bool:
 
 
 def _columns(path: Path, schema: Any) -> tuple[str, str, list[str] | None]:
-    """(picture column, label column, class names if the metadata tells them)."""
+    """(image column, label column, class names if the metadata tells them)."""
     import pyarrow as pa
 
     def has_bytes(kind: Any) -> bool:
@@ -108,16 +108,16 @@ def _columns(path: Path, schema: Any) -> tuple[str, str, list[str] | None]:
         for key, feature in features.items()
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
     }
-    pictures = [field.name for field in schema if has_bytes(field.type)]
-    picture = "image" if "image" in pictures else (pictures or [""])[0]
+    images = [field.name for field in schema if has_bytes(field.type)]
+    image = "image" if "image" in images else (images or [""])[0]
     labels = ["label", *names, "labels", "class"]
     label = next((name for name in labels if name in schema.names), "")
-    if not picture or not label:
-        missing = "label" if picture else "image{bytes,path}"
+    if not image or not label:
+        missing = "label" if image else "image{bytes,path}"
         raise LevelheadError(
             f"{path}: no column {missing} (columns: {some(schema.names, 8)}); wanted {WORDS}"
         )
-    return picture, label, names.get(label)
+    return image, label, names.get(label)
 
 
 def read(path: Path, group_column: str) -> Listing:
@@ -148,9 +148,9 @@ def read(path: Path, group_column: str) -> Listing:
         for file in shards:
             try:
                 shard = pq.ParquetFile(file)
-                picture, label, told = _columns(file, shard.schema_arrow)
+                image, label, told = _columns(file, shard.schema_arrow)
                 columns = shard.read(columns=[label, group_column])
-                reader = Shards(shards, picture)
+                reader = Shards(shards, image)
             except (pa.ArrowException, OSError, json.JSONDecodeError) as error:
                 raise LevelheadError(
                     f"{file}: not a parquet file that can be read ({error}); fetch it again"

@@ -24,9 +24,9 @@ def here(path: Path) -> bool:
 
 
 def read(path: Path, group_column: str) -> Listing:
-    """List the pictures that the table names; ids are its paths, as written.
+    """List the images that the table names; ids are its paths, as written.
 
-    Raises LevelheadError naming the line of a picture that is missing or stands twice, of an
+    Raises LevelheadError naming the line of an image that is missing or occurs twice, of an
     empty label or group, of an unknown split.
     """
     table = _table(path)
@@ -51,20 +51,20 @@ def read(path: Path, group_column: str) -> Listing:
                 cells = {name: (row[name] or "").strip() for name in columns}
                 if not any(cells.values()):
                     continue
-                where, picture = f"{table}: line {reader.line_num}", cells["path"]
+                where, image = f"{table}: line {reader.line_num}", cells["path"]
                 for name in needed:
                     if not cells[name]:
                         raise LevelheadError(f"{where}: no {name}; fill it in")
-                if picture in lines:
+                if image in lines:
                     raise LevelheadError(
-                        f"{where}: {picture} stands already in line {lines[picture]}; keep one"
+                        f"{where}: {image} stands already in line {lines[image]}; keep one"
                     )
-                if not (table.parent / picture).is_file():
+                if not (table.parent / image).is_file():
                     raise LevelheadError(
-                        f"{where}: {picture} is no file in {table.parent}; "
+                        f"{where}: {image} is no file in {table.parent}; "
                         "correct the path or remove the line"
                     )
-                lines[picture] = reader.line_num
+                lines[image] = reader.line_num
                 split = SPLIT_NAMES.get((cells.get("split") or "train").lower())
                 if split is None:
                     raise LevelheadError(
@@ -72,12 +72,12 @@ def read(path: Path, group_column: str) -> Listing:
                         "write train, validation or test"
                     )
                 group = cells[group_column] if grouped else ""
-                rows.setdefault(split, []).append((picture, cells["label"], group))
+                rows.setdefault(split, []).append((image, cells["label"], group))
     except (csv.Error, UnicodeDecodeError) as error:
         raise LevelheadError(f"{table}: not a CSV table in UTF-8 ({error})") from None
     found = {}
     for split, part in rows.items():
         ids, labels, groups = zip(*part, strict=True)
-        files = Files(tuple(table.parent / picture for picture in ids))
+        files = Files(tuple(table.parent / image for image in ids))
         found[split] = Found(ids, labels, groups if grouped else None, read=files)
     return finish(str(path), path.name if path.is_dir() else path.stem, found)
