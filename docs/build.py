@@ -24,7 +24,7 @@ from levelhead.metrics import METRICS
 from levelhead.models import MODELS
 from levelhead.papers import PAPERS
 from levelhead.recipe import Recipe
-from levelhead.training.defaults import DEFAULTS
+from levelhead.training.defaults import FINETUNE
 
 TARGET = Path(__file__).with_name("reference.md")
 
@@ -48,7 +48,9 @@ def reference() -> str:
             "",
             "## Models",
             "",
-            *table("`--model` | network", ((f"`{n}`", summary(m)) for n, m in MODELS.items())),
+            *table(
+                "`--model` | network", ((f"`{n}`", summary(m.build)) for n, m in MODELS.items())
+            ),
             "",
             "`timm:NAME` and `torchvision:NAME` take any network of those libraries. What a model",
             "chooses for the fields left open (smaller data also shrinks the batch and lengthens",
@@ -130,11 +132,13 @@ def value(default: Any) -> str:
     return f"`{' '.join(map(str, default)) if isinstance(default, tuple) else default}`"
 
 
+DEFAULTS = {name: entry.defaults for name, entry in MODELS.items()}
+DEFAULTS |= {"timm:, torchvision:": DEFAULTS.pop("lite0"), "--finetune": FINETUNE}
 CHOSEN = tuple(dict.fromkeys(key for row in DEFAULTS.values() for key in row))
 
 
 def choices() -> Iterable[tuple[str, ...]]:
-    """A row for each model of DEFAULTS."""
+    """A row for each model: what it takes where a field is open."""
     for name, row in DEFAULTS.items():
         yield f"`{name}`", *(value(row.get(key)) for key in CHOSEN)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from levelhead.calibrators import Calibrator
     from levelhead.data.splits import Splits
-    from levelhead.models import Network
+    from levelhead.models import Network, Shape
     from levelhead.outputs import Outputs
 
 
@@ -97,11 +97,11 @@ class Run:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        from levelhead.models import Shape, build
+        from levelhead.models import build
 
         recipe, data = self.recipe, self.data
         sizes = data["channels"], data["image_size"], len(data["class_names"])
-        shape = Shape(*sizes, recipe.width, recipe.dropout)
+        shape = shape_of(recipe, *sizes)
         network = build(
             recipe.model, shape, mean=torch.tensor(data["mean"]), std=torch.tensor(data["std"])
         )
@@ -121,6 +121,13 @@ class Run:
                 f"{path}: not this recipe's model ({reason}); train anew into another --out"
             ) from None
         return network.place(device).eval()
+
+
+def shape_of(recipe: Recipe, channels: int, size: int, classes: int) -> Shape:
+    """What the recipe's model is built for: images of `size` px."""
+    from levelhead.models import Shape
+
+    return Shape(channels, size, classes, recipe.width, recipe.dropout)
 
 
 def open_run(folder: str | Path) -> Run:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from levelhead.errors import LevelheadError
-from levelhead.models import MODELS
+from levelhead.models import MODELS, find_model
 from levelhead.recipe import Recipe
-from levelhead.training.defaults import DEFAULTS, LEAST_STEPS, Facts, frozen, resolve
+from levelhead.training.defaults import LEAST_STEPS, Facts, frozen, resolve
 
 DIGITS = Facts(size=8, channels=1, examples=1294)
 MNIST = Facts(size=28, channels=1, examples=54_000)
@@ -363,7 +363,7 @@ def test_small_data_is_trained_for_enough_steps(examples, model, batch):
     chosen = resolve(Recipe("x", model=model, batch_size=batch), facts)
     steps = chosen.epochs * -(-examples // chosen.batch_size)
     assert steps >= LEAST_STEPS == 900
-    assert chosen.epochs >= DEFAULTS.get(model, DEFAULTS["borrowed"])["epochs"]
+    assert chosen.epochs >= find_model(model).defaults["epochs"]
     if batch is None:
         assert chosen.batch_size <= max(16, examples / 10)
     assert resolve(Recipe("x", model=model, epochs=3), facts).epochs == 3
@@ -374,8 +374,8 @@ def test_large_data_keeps_the_models_defaults():
     chosen = resolve(Recipe("x"), CIFAR, low_precision=True)
     assert chosen.model == "fast"
     assert (chosen.optimizer, chosen.schedule) == ("muon", "polynomial")
-    assert chosen.batch_size == DEFAULTS["fast"]["batch_size"]
-    assert chosen.epochs == DEFAULTS["fast"]["epochs"]
+    assert chosen.batch_size == MODELS["fast"].defaults["batch_size"]
+    assert chosen.epochs == MODELS["fast"].defaults["epochs"]
     assert chosen.weight_decay == pytest.approx(2e-6 * chosen.batch_size)
     assert (chosen.crop, chosen.flip, chosen.cutout) == (2, True, 0)
     assert chosen.precision == "bfloat16"

@@ -235,8 +235,8 @@ def models(words: list[str]) -> int:
     if found.json:
         print_json({"models": list(MODELS)})
         return 0
-    for name, make in MODELS.items():
-        words_ = (getattr(make, "func", make).__doc__ or "").splitlines()[0]
+    for name, entry in MODELS.items():
+        words_ = (entry.build.__doc__ or "").splitlines()[0]
         print(f"{name:<10} {words_}")
     print("timm:NAME, torchvision:NAME: any network of those libraries")
     return 0

@@ -1,4 +1,4 @@
-"""The table of models: `MODELS[name](Shape) -> (body, head)`.
+"""The table of models: an `Entry` each, which says how it is built and what it takes.
 
 A body maps standardised images [B,C,H,W] to features [B,D]; the head is linear. `timm:NAME` and
 `torchvision:NAME` name any network of those libraries.
@@ -6,43 +6,44 @@ A body maps standardised images [B,C,H,W] to features [B,D]; the head is linear.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from levelhead.errors import LevelheadError, nearest
-from levelhead.models.alexnet import alexnet
-from levelhead.models.borrowed import lite0, published_statistics, timm_network, torchvision_network
-from levelhead.models.fast import fast
-from levelhead.models.network import Network, Shape
-from levelhead.models.resnet import cifar_resnet, resnet18
-from levelhead.models.simple import cnn, linear, mlp
+from levelhead.models import alexnet, borrowed, fast, resnet, simple
+from levelhead.models.entry import Entry, Moves
+from levelhead.models.network import Hooks, Network, Shape
 
-MODELS: dict[str, Callable[[Shape], tuple[nn.Module, nn.Linear]]] = {
-    "linear": linear,
-    "mlp": mlp,
-    "cnn": cnn,
-    "alexnet": alexnet,
-    "resnet20": partial(cifar_resnet, depth=20),
-    "resnet32": partial(cifar_resnet, depth=32),
-    "resnet44": partial(cifar_resnet, depth=44),
-    "resnet56": partial(cifar_resnet, depth=56),
-    "resnet18": resnet18,
-    "fast": fast,
-    "lite0": lite0,
+MODELS: dict[str, Entry] = {
+    "linear": simple.LINEAR,
+    "mlp": simple.MLP,
+    "cnn": simple.CNN,
+    "alexnet": alexnet.ENTRY,
+    **resnet.CIFAR,
+    "resnet18": resnet.RESNET18,
+    "fast": fast.ENTRY,
+    "lite0": borrowed.LITE0,
 }
 
 
-def known(name: str) -> str:
-    """The name itself, if it is in the table. Raises LevelheadError with the nearest otherwise."""
-    if name in MODELS:
-        return name
-    raise LevelheadError(
-        f"--model {name}: unknown; {nearest(name, ['auto', *MODELS])} "
-        "(or timm:NAME, torchvision:NAME)"
-    )
+def find_model(name: str) -> Entry:
+    """The entry of a model by name. Raises LevelheadError with the nearest for an unknown one."""
+    entry = MODELS.get(name) or borrowed.borrowed(name)
+    if entry is None:
+        raise LevelheadError(
+            f"--model {name}: unknown; {nearest(name, ['auto', *MODELS])} "
+            "(or timm:NAME, torchvision:NAME)"
+        )
+    return entry
+
+
+def auto(size: int, from_scratch: bool) -> str:
+    """The model for images of this size in px; photos start from embedded weights if they may."""
+    if size < 16:
+        return "cnn"
+    if size <= 48:
+        return "fast"
+    return "resnet18" if from_scratch else "lite0"
 
 
 def build(
@@ -58,21 +59,32 @@ def build(
 
     mean, std: one value a channel, in units of 0-255; published weights bring their own.
     `pretrained` makes timm and torchvision download theirs. Raises LevelheadError for an unknown
-    name (with the nearest one).
+    name (with the nearest one), and for images that are too small for the model.
     """
-    published = published_statistics(name) if pretrained or name == "lite0" else None
+    entry = find_model(name)
+    if shape.size < entry.least:
+        instead = f"; {entry.instead}" if entry.instead else ""
+        raise LevelheadError(
+            f"--model {name}: needs images of {entry.least} px or more, not {shape.size}{instead}"
+        )
+    published = entry.published() if entry.pretrained(pretrained) else None
     if published is not None:
         mean, std = torch.tensor(published[0]), torch.tensor(published[1])
     with torch.random.fork_rng(devices=[]):
         # Weights are drawn on the CPU; torch.manual_seed would reseed CUDA for good.
         torch.default_generator.manual_seed(seed)
-        if name.startswith("timm:"):
-            body, head = timm_network(name.removeprefix("timm:"), shape, pretrained)
-        elif name.startswith("torchvision:"):
-            body, head = torchvision_network(name.removeprefix("torchvision:"), shape, pretrained)
-        else:
-            body, head = MODELS[known(name)](shape)
-    return Network(body, head, mean, std)
+        body, head = entry.build(shape, pretrained)
+    return Network(body, head, mean, std, entry.hooks)
 
 
-__all__ = ["MODELS", "Network", "Shape", "build", "known"]
+__all__ = [
+    "MODELS",
+    "Entry",
+    "Hooks",
+    "Moves",
+    "Network",
+    "Shape",
+    "auto",
+    "build",
+    "find_model",
+]

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from levelhead.errors import LevelheadError
+from levelhead.models.entry import SGD, Entry, built
 from levelhead.models.network import Conv2d, Linear, Shape, flat_width
 
 
@@ -67,10 +67,8 @@ def alexnet(shape: Shape) -> tuple[nn.Module, nn.Linear]:
     """Two 5x5 convolutions of 64 with response normalisation, dense layers of 384 and 192.
 
     It sees the middle three quarters of the side: 24 of 32 px, and then has 1,068,298 parameters
-    for ten classes. Initial weights as in the tutorial. Raises LevelheadError under 8 px.
+    for ten classes. Initial weights as in the tutorial.
     """
-    if shape.size < 8:
-        raise LevelheadError(f"--model alexnet: needs images of 8 px or more, not {shape.size}")
     body = nn.Sequential(
         Centre(shape.size * 3 // 4),
         Conv2d(shape.channels, 64, 5, padding=2),
@@ -93,3 +91,10 @@ def alexnet(shape: Shape) -> tuple[nn.Module, nn.Linear]:
         )
         nn.init.constant_(cast(Tensor, layer.bias), bias)
     return body, head
+
+
+ENTRY = Entry(
+    built(alexnet),
+    {**SGD, "lr": 0.05, "weight_decay": 5e-4, "batch_size": 128, "epochs": 30},
+    least=8,
+)

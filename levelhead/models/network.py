@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,23 @@ class Shape:
     classes: int
     width: int | None = None
     dropout: float | None = None
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a body asks of its training, besides a forward pass.
+
+    start(body, images): sees some standardised training images [N,C,H,W] before the first step.
+    stops: parameters of the body that stand still after so many epochs. scale_invariant: batch norm
+    follows every weight, so that Muon may keep them on a sphere. auxiliary(body, images) ->
+    (features [B,D], logits [B,K] of each auxiliary head): in training only; the objective weighs
+    their losses (Szegedy et al. 2015, "Going deeper with convolutions").
+    """
+
+    start: Callable[[Any, Tensor], None] | None = None
+    stops: Mapping[str, int] = field(default_factory=dict)
+    scale_invariant: bool = False
+    auxiliary: Callable[[Any, Tensor], tuple[Tensor, list[Tensor]]] | None = None
 
 
 class Conv2d(nn.Conv2d):
@@ -53,10 +71,18 @@ class Network(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, body: nn.Module, head: nn.Linear, mean: Tensor, std: Tensor) -> None:
+    def __init__(
+        self,
+        body: nn.Module,
+        head: nn.Linear,
+        mean: Tensor,
+        std: Tensor,
+        hooks: Hooks | None = None,
+    ) -> None:
         super().__init__()
         self.body = body
         self.head = head
+        self.hooks = hooks or Hooks()
         self.dtype = torch.float32
         # In units of 0-255, one value a channel, from the training split (or as published).
         self.register_buffer("mean", mean.float().reshape(1, -1, 1, 1))
@@ -78,6 +104,13 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return cast(Tensor, self.head(self.features(images)))
+
+    def training_logits(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits [B,K], and those of each auxiliary head (most networks have none)."""
+        if self.hooks.auxiliary is None:
+            return self(images), []
+        features, logits = self.hooks.auxiliary(self.body, self.standardise(images))
+        return cast(Tensor, self.head(features.float())), [part.float() for part in logits]
 
 
 def flat_width(body: nn.Module, shape: Shape) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from levelhead.models.entry import SGD, Entry, built
 from levelhead.models.network import Conv2d, Shape
 
 
@@ -90,3 +92,11 @@ def resnet18(shape: Shape) -> tuple[nn.Module, nn.Linear]:
         body[0] = stem
         body.insert(3, nn.MaxPool2d(3, stride=2, padding=1))
     return cast(nn.Module, body), nn.Linear(512, shape.classes)
+
+
+DEFAULTS = {**SGD, "lr": 0.1, "weight_decay": 5e-4, "batch_size": 128, "epochs": 30}
+CIFAR = {
+    f"resnet{depth}": Entry(built(partial(cifar_resnet, depth=depth)), DEFAULTS)
+    for depth in (20, 32, 44, 56)
+}
+RESNET18 = Entry(built(resnet18), DEFAULTS, size=lambda size, pretrained: 64 if size > 48 else size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from levelhead.errors import LevelheadError
+from levelhead.models.entry import ADAMW, Entry, built, still
 from levelhead.models.network import Conv2d, Linear, Shape, flat_width
 
 
@@ -29,12 +29,7 @@ def mlp(shape: Shape) -> tuple[nn.Module, nn.Linear]:
 
 
 def cnn(shape: Shape) -> tuple[nn.Module, nn.Linear]:
-    """A plain CNN: three 3x3 convolutions (32, 64, 128) with batch norm, two poolings, dropout.
-
-    Raises LevelheadError under 4 px, which two poolings leave nothing of.
-    """
-    if shape.size < 4:
-        raise LevelheadError(f"--model cnn: needs images of 4 px or more, not {shape.size}")
+    """A plain CNN: three 3x3 convolutions (32, 64, 128) with batch norm, two poolings, dropout."""
 
     def stage(inputs: int, outputs: int) -> list[nn.Module]:
         return [
@@ -59,3 +54,27 @@ def cnn(shape: Shape) -> tuple[nn.Module, nn.Linear]:
 
 def _dropout(shape: Shape) -> float:
     return 0.2 if shape.dropout is None else shape.dropout
+
+
+LINEAR = Entry(
+    built(linear),
+    {**ADAMW, "lr": 1e-2, "weight_decay": 1e-3, "batch_size": 256, "epochs": 20},
+    any_size=False,
+    moves=still,
+    low_precision=False,
+)
+MLP = Entry(
+    built(mlp),
+    {**ADAMW, "lr": 2e-3, "weight_decay": 1e-2, "batch_size": 256, "epochs": 20},
+    any_size=False,
+    moves=still,
+    knobs=("width", "dropout"),
+    low_precision=False,
+)
+CNN = Entry(
+    built(cnn),
+    {**ADAMW, "lr": 4e-3, "weight_decay": 1e-2, "batch_size": 256, "epochs": 20},
+    least=4,  # two poolings leave nothing of less
+    knobs=("dropout",),
+    low_precision=False,
+)

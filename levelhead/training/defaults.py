@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from levelhead.errors import LevelheadError
+from levelhead.losses import find_loss
+from levelhead.models import MODELS, auto, find_model
+from levelhead.models.entry import ADAMW
 from levelhead.recipe import Recipe
 
 # Share of the epochs that see random windows, where the recipe has a window.
@@ -27,34 +31,14 @@ class Facts:
     examples: int
 
 
-_SGD = {"optimizer": "sgd", "momentum": 0.9, "schedule": "cosine", "warmup": 0.05}
-_ADAMW = {"optimizer": "adamw", "momentum": 0.9, "schedule": "cosine", "warmup": 0.05}
-_RESNET = {**_SGD, "lr": 0.1, "weight_decay": 5e-4, "batch_size": 128, "epochs": 30}
-# Rates, batch sizes and lengths by model; `None` in the recipe takes them.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "linear": {**_ADAMW, "lr": 1e-2, "weight_decay": 1e-3, "batch_size": 256, "epochs": 20},
-    "mlp": {**_ADAMW, "lr": 2e-3, "weight_decay": 1e-2, "batch_size": 256, "epochs": 20},
-    "cnn": {**_ADAMW, "lr": 4e-3, "weight_decay": 1e-2, "batch_size": 256, "epochs": 20},
-    "alexnet": {**_SGD, "lr": 0.05, "weight_decay": 5e-4, "batch_size": 128, "epochs": 30},
-    "resnet20": _RESNET,
-    "resnet32": _RESNET,
-    "resnet44": _RESNET,
-    "resnet56": _RESNET,
-    "resnet18": _RESNET,
-    "fast": {
-        "optimizer": "muon",
-        "momentum": 0.6,
-        "schedule": "polynomial",
-        "warmup": 0.0,
-        "lr": 0.24,
-        "batch_size": 1000,
-        "epochs": 8,
-    },
-    "borrowed": {**_SGD, "lr": 0.05, "weight_decay": 1e-4, "batch_size": 64, "epochs": 30},
-    "finetune": {**_ADAMW, "lr": 3e-3, "weight_decay": 1e-2, "batch_size": 32, "epochs": 8},
+# A pretrained network that is trained whole, whichever it is.
+FINETUNE = {**ADAMW, "lr": 3e-3, "weight_decay": 1e-2, "batch_size": 32, "epochs": 8}
+# Rate, momentum and decay where the recipe takes another optimiser than its model's.
+OTHER_OPTIMIZER = {
+    "sgd": {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4},
+    "adamw": {"lr": 2e-3, "momentum": 0.9, "weight_decay": 1e-2},
+    "muon": {"lr": 0.02, "momentum": 0.95, "weight_decay": 1e-2},
 }
-
-
 # Flags of distillation, and the values that ask for nothing.
 DISTILLING = {
     "temperature": 1,
@@ -66,59 +50,48 @@ DISTILLING = {
 # Mixup: within 0.1 to 0.4, good on ImageNet (Zhang et al. 2018, section 3.1; 1 on CIFAR-10).
 # CutMix: every share alike (Yun et al. 2019, section 3.1).
 MIX_ALPHA = {"mixup": 0.2, "cutmix": 1.0}
-# Flags that only some models have.
-OWN_KNOBS = {"width": ("mlp",), "dropout": ("mlp", "cnn")}
 
 
 def choose_model(recipe: Recipe, facts: Facts) -> Recipe:
     """Replace `auto`, and set the image size.
 
-    Raises LevelheadError for an unknown name, before any image is read, and for flags that
-    contradict each other.
+    Raises LevelheadError for an unknown name, before any image is read, and for flags that do not
+    go with the model's weights.
     """
-    from levelhead.models import known
-
-    model = recipe.model
     size = recipe.image_size or facts.size
-    if model == "auto":
-        if size < 16:
-            model = "cnn"
-        elif size <= 48:
-            model = "fast"
-        else:
-            model = "resnet18" if recipe.from_scratch else "lite0"
-    borrowed = model.startswith(("timm:", "torchvision:"))
-    if not borrowed:
-        known(model)
-    if model == "lite0" and recipe.from_scratch:
-        raise LevelheadError(
-            "--from-scratch --model lite0: lite0 is the pretrained one; "
-            "use --model timm:tf_efficientnet_lite0"
-        )
-    if recipe.pretrained and not borrowed:
-        raise LevelheadError(
-            f"--pretrained --model {model}: only timm:NAME and torchvision:NAME download weights"
-        )
-    if recipe.finetune and not (model == "lite0" or recipe.pretrained):
-        raise LevelheadError(
+    model = auto(size, recipe.from_scratch) if recipe.model == "auto" else recipe.model
+    entry = find_model(model)
+    embedded = " or ".join(name for name, one in MODELS.items() if one.weights == "embedded")
+    _refuse(
+        (
+            recipe.from_scratch and entry.weights == "embedded",
+            f"--from-scratch --model {model}: {model} is the pretrained one; use {entry.untrained}",
+        ),
+        (
+            recipe.pretrained and entry.weights != "download",
+            f"--pretrained --model {model}: only timm:NAME and torchvision:NAME download weights",
+        ),
+        (
+            recipe.finetune and not entry.pretrained(recipe.pretrained),
             f"--finetune --model {model}: has no published weights to start from; "
-            "use --model lite0, or timm:NAME --pretrained"
-        )
+            f"use --model {embedded}, or timm:NAME --pretrained",
+        ),
+    )
     if recipe.image_size is None:
-        if model == "lite0":
-            size = 160 if facts.size < 200 else 224
-        elif borrowed:
-            size = 224 if recipe.pretrained or facts.size > 64 else facts.size
-        elif model == "resnet18":
-            size = 64 if facts.size > 48 else facts.size
-        elif facts.size > 48:
-            size = 32
+        size = entry.size(facts.size, recipe.pretrained)
     return recipe.replace(model=model, image_size=size)
 
 
 def frozen(recipe: Recipe) -> bool:
     """Whether a resolved recipe trains a head on a pretrained body that stands still."""
-    return (recipe.model == "lite0" or recipe.pretrained) and not recipe.finetune
+    return find_model(recipe.model).pretrained(recipe.pretrained) and not recipe.finetune
+
+
+def _refuse(*rows: tuple[Any, str]) -> None:
+    """Raise LevelheadError with the sentence of the first condition that holds."""
+    for wrong, sentence in rows:
+        if wrong:
+            raise LevelheadError(sentence)
 
 
 def choices(recipe: Recipe, examples: int) -> str:
@@ -144,29 +117,84 @@ def choices(recipe: Recipe, examples: int) -> str:
     )
 
 
-def _refuse_contradictions(recipe: Recipe) -> None:
-    """Raise LevelheadError for ways to make targets that exclude each other."""
-    from levelhead.losses import find_loss
+def _flag(recipe: Recipe, name: str) -> str:
+    return f"--{name.replace('_', '-')} {getattr(recipe, name)}"
 
-    loss, knobs, online = recipe.loss, find_loss(recipe.loss), recipe.targets == "online"
-    mixes, by_class = recipe.mix != "none", recipe.smoothing_by_class
-    teacher_is_file = recipe.teacher is not None and Path(recipe.teacher).expanduser().is_file()
+
+def _contradictions(recipe: Recipe) -> Iterator[tuple[Any, str]]:
+    """Every way in which flags of a recipe exclude each other, and what to say then."""
+    loss, online = find_loss(recipe.loss), recipe.targets == "online"
+    mixes, by_class = recipe.mix != "none", recipe.smoothing_by_class is not None
     learns = "--targets online learns its own; leave one of them out"
+    file = recipe.teacher is not None and Path(recipe.teacher).expanduser().is_file()
+    yield (
+        recipe.targets != "loss" and not loss.soft,
+        f"--targets {recipe.targets}: --loss {recipe.loss} relaxes one label, not soft targets; "
+        "leave it out",
+    )
+    yield (
+        online and recipe.smoothing,
+        f"{_flag(recipe, 'smoothing')}: --targets online learns its own; leave it out",
+    )
+    for name, plain in DISTILLING.items():
+        yield (
+            recipe.teacher is None and getattr(recipe, name) != plain,
+            f"{_flag(recipe, name)}: is for distillation; give --teacher RUN",
+        )
+    takes = f"--loss {recipe.loss} takes the place of smoothing"
     for name, wrong, why in (
         ("prior", online, learns),
         ("prior", not (recipe.smoothing or by_class), "nothing goes there; give --smoothing 0.1"),
         ("smoothing_by_class", online, learns),
-        ("smoothing_by_class", not knobs.smoothing, f"--loss {loss} takes the place of smoothing"),
+        ("smoothing_by_class", not loss.smoothing, takes),
         ("labels", recipe.noise != "none", "--noise is for the data's own; leave one of them out"),
         ("labels", recipe.classes, "annotators may have named classes that --classes leaves out"),
         ("mix", mixes and online, learns),
-        ("mix", mixes and not knobs.soft, f"--loss {loss} wants one label; take cross_entropy"),
-        ("mix", mixes and teacher_is_file, "--teacher is a file, of whole images; give its run"),
+        (
+            "mix",
+            mixes and not loss.soft,
+            f"--loss {recipe.loss} wants one label; take cross_entropy",
+        ),
+        ("mix", mixes and file, "--teacher is a file, of whole images; give its run"),
         ("mix_alpha", not mixes, "nothing is mixed; give --mix mixup or --mix cutmix"),
     ):
-        if getattr(recipe, name) is not None and wrong:
-            flag = "--" + name.replace("_", "-")
-            raise LevelheadError(f"{flag} {getattr(recipe, name)}: {why}")
+        yield getattr(recipe, name) is not None and wrong, f"{_flag(recipe, name)}: {why}"
+    temperatures = recipe.temperature, recipe.student_temperature
+    yield (
+        recipe.match == "logits" and temperatures != (1, 1),
+        "--match logits: knows no temperature; leave --temperature and --student-temperature out",
+    )
+
+
+def _model_refusals(recipe: Recipe, size: int) -> Iterator[tuple[Any, str]]:
+    """What the model does not have or take, of a recipe whose model and size are chosen."""
+    entry, model = find_model(recipe.model), recipe.model
+    for name in ("width", "dropout"):
+        owners = " and ".join(n for n, one in MODELS.items() if name in one.knobs)
+        yield (
+            getattr(recipe, name) is not None and name not in entry.knobs,
+            f"{_flag(recipe, name)}: --model {model} has none; it is for {owners}",
+        )
+    if frozen(recipe):
+        for flag, wrong in (
+            ("--targets online", recipe.targets == "online"),
+            ("--save-every", recipe.save_every is not None),
+            ("--teacher", recipe.teacher is not None),
+            (f"--mix {recipe.mix}", recipe.mix != "none"),
+            # L2 alone would set its scale.
+            (f"--loss {recipe.loss}", not find_loss(recipe.loss).scale),
+        ):
+            yield (
+                wrong,
+                f"{flag}: needs a network trained step by step; add --finetune or another --model",
+            )
+        return
+    least = max(4, entry.least) if entry.any_size else size
+    yield (
+        recipe.window and recipe.window < least,
+        f"--window {recipe.window} --model {model}: takes no images under {least} px; "
+        "leave --window out, or choose a larger one",
+    )
 
 
 def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Recipe:
@@ -175,95 +203,46 @@ def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Rec
     low_precision: whether the machine gains from bfloat16. A frozen body needs no optimiser, so
     those fields stay unset. Raises LevelheadError for an unknown loss or contradicting flags.
     """
-    from levelhead.losses import find_loss
-
-    loss = find_loss(recipe.loss)
-    loss.options(recipe.smoothing, knobs=recipe.loss_knobs)
-    if recipe.targets != "loss" and not loss.soft:
-        raise LevelheadError(
-            f"--targets {recipe.targets}: --loss {recipe.loss} relaxes one label, not soft "
-            "targets; leave it out"
-        )
-    if recipe.targets == "online" and recipe.smoothing:
-        raise LevelheadError(
-            f"--smoothing {recipe.smoothing}: --targets online learns its own; leave it out"
-        )
-    if recipe.teacher is None:
-        for name, plain in DISTILLING.items():
-            if getattr(recipe, name) != plain:
-                flag = "--" + name.replace("_", "-")
-                raise LevelheadError(
-                    f"{flag} {getattr(recipe, name)}: is for distillation; give --teacher RUN"
-                )
-    else:  # each seed its own
+    find_loss(recipe.loss).options(recipe.smoothing, knobs=recipe.loss_knobs)
+    if recipe.teacher is not None:  # each seed its own
         recipe = recipe.replace(teacher=recipe.teacher.replace("{seed}", str(recipe.seed)))
-    _refuse_contradictions(recipe)
+    _refuse(*_contradictions(recipe))
     for name in ("teacher", "labels", "prior", "smoothing_by_class"):
-        if (given := getattr(recipe, name)) not in (None, "frequency"):  # found from any folder
-            recipe = recipe.replace(**{name: str(Path(given).expanduser().absolute())})
+        if (path := getattr(recipe, name)) not in (None, "frequency"):  # found from any folder
+            recipe = recipe.replace(**{name: str(Path(path).expanduser().absolute())})
     if recipe.mix_alpha is None:
         recipe = recipe.replace(mix_alpha=MIX_ALPHA.get(recipe.mix))
-    if recipe.match == "logits" and (recipe.temperature, recipe.student_temperature) != (1, 1):
-        raise LevelheadError(
-            "--match logits: knows no temperature; leave --temperature and "
-            "--student-temperature out"
-        )
     recipe = choose_model(recipe, facts)
-    for name, models in OWN_KNOBS.items():
-        if getattr(recipe, name) is not None and recipe.model not in models:
-            raise LevelheadError(
-                f"--{name} {getattr(recipe, name)}: --model {recipe.model} has none; "
-                f"it is for {' and '.join(models)}"
-            )
     size = recipe.image_size or facts.size
+    _refuse(*_model_refusals(recipe, size))
     if frozen(recipe):
-        for flag, wrong in (
-            ("--targets online", recipe.targets == "online"),
-            ("--save-every", recipe.save_every is not None),
-            ("--teacher", recipe.teacher is not None),
-            (f"--mix {recipe.mix}", recipe.mix != "none"),
-            (f"--loss {recipe.loss}", not loss.scale),  # L2 alone would set its scale
-        ):
-            if wrong:
-                raise LevelheadError(
-                    f"{flag}: needs a network trained step by step; add --finetune or another "
-                    "--model"
-                )
         return recipe.replace(precision=recipe.precision or "float32")
-    key = "finetune" if recipe.finetune else recipe.model
-    chosen = dict(DEFAULTS.get(key, DEFAULTS["borrowed"]))
+    chosen = _chosen(recipe, facts, size, low_precision)
+    batch = min(recipe.batch_size or chosen["batch_size"], facts.examples)
+    unset = {name: value for name, value in chosen.items() if getattr(recipe, name) is None}
+    return recipe.replace(**{**unset, "batch_size": batch})
+
+
+def _chosen(recipe: Recipe, facts: Facts, size: int, low_precision: bool) -> dict[str, Any]:
+    """What the model takes on this data, for the fields that a recipe may leave open."""
+    entry = find_model(recipe.model)
+    chosen: dict[str, Any] = dict(FINETUNE if recipe.finetune else entry.defaults)
     if facts.examples < SMALL and recipe.batch_size is None:
         # About 20 steps in an epoch, but never batches of under 16.
         power = int(math.log2(max(1, facts.examples / 20)))
         chosen["batch_size"] = max(16, min(chosen["batch_size"], 2**power))
-    batch = recipe.batch_size or chosen["batch_size"]
-    batch = min(batch, facts.examples)
+    batch = min(recipe.batch_size or chosen["batch_size"], facts.examples)
     if facts.examples < SMALL and not recipe.finetune:
         steps = -(-facts.examples // batch)
         chosen["epochs"] = max(chosen["epochs"], -(-LEAST_STEPS // steps))
-    if recipe.model == "fast":
-        chosen["weight_decay"] = 2e-6 * batch
-    moves = size >= 16 and recipe.model not in ("linear", "mlp")
-    chosen["crop"] = (size // 16 if recipe.model == "fast" else size // 8) if moves else 0
-    chosen["flip"] = moves and facts.channels == 3
-    chosen["cutout"] = 0
-    # A window of 13/16 of the side; only `fast` has been measured with one.
-    chosen["window"] = size * 13 // 16 if recipe.model == "fast" and size >= 20 else 0
-    gains = low_precision and moves and recipe.model != "cnn"
+    if entry.decay is not None and not recipe.finetune:
+        chosen["weight_decay"] = entry.decay(batch)
+    moves = entry.moves(size, facts.channels)
+    chosen |= {"crop": moves.crop, "flip": moves.flip, "cutout": 0, "window": moves.window}
+    gains = low_precision and entry.low_precision and size >= 16
     chosen["precision"] = "bfloat16" if gains else "float32"
     if recipe.optimizer is not None and recipe.optimizer != chosen["optimizer"]:
-        other = {"sgd": (0.05, 0.9, 5e-4), "adamw": (2e-3, 0.9, 1e-2), "muon": (0.02, 0.95, 1e-2)}
-        chosen["lr"], chosen["momentum"], chosen["weight_decay"] = other[recipe.optimizer]
+        chosen |= OTHER_OPTIMIZER[recipe.optimizer]
     if recipe.schedule == "one-cycle":
         chosen["warmup"] = 0.3
-    if recipe.window:
-        least = {"linear": size, "mlp": size, "fast": 16}.get(recipe.model, 4)
-        if recipe.model.startswith(("timm:", "torchvision:")):
-            least = size  # many have a fixed grid of patches
-        if recipe.window < least:
-            raise LevelheadError(
-                f"--window {recipe.window} --model {recipe.model}: takes no images under {least} "
-                "px; leave --window out, or choose a larger one"
-            )
-    unset = {name: value for name, value in chosen.items() if getattr(recipe, name) is None}
-    return recipe.replace(**{**unset, "batch_size": batch})
+    return chosen

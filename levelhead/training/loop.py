@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -37,11 +37,10 @@ def start(network: Network, train: Store, recipe: Recipe, objective: Objective) 
     """A network about to be trained: on its device, in its precision, its first layer whitened."""
     network.place(train.device)
     network.dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
-    whiten = getattr(network.body, "start", None)
-    if whiten is not None:
+    if (first_look := network.hooks.start) is not None:
         order = torch.randperm(len(train), generator=seeded(recipe.seed, -2))[:5000]
         images = train.images[order.to(train.images.device)].permute(0, 3, 1, 2).to(train.device)
-        whiten((images.float() - network.mean) / network.std)
+        first_look(network.body, (images.float() - network.mean) / network.std)
     return State(network, optim.optimisers(network, recipe), objective.place(train.device))
 
 
@@ -69,8 +68,8 @@ def fit(
         for batch in batches(state.epoch):
             tally.rate = optim.set_rates(state.optimisers, recipe, tally.step, steps)
             batch = objective.batch(batch, tally.step)  # targets; mixed with itself
-            logits = _logits(network, batch.images, recipe.seed, tally.step)
-            losses = objective(logits, batch)
+            logits, auxiliary = _logits(network, batch.images, recipe.seed, tally.step)
+            losses = objective(logits, batch, auxiliary)
             loss = losses.mean()
             loss.backward()
             if recipe.clip_norm is not None:
@@ -160,16 +159,17 @@ def logits_of(network: Network, split: Store) -> tuple[Tensor, Tensor]:
     return torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
 
 
-def _logits(network: Network, images: Tensor, seed: int, step: int) -> Tensor:
-    """Logits of a training batch; a batch too small for batch norm gets an error of ours.
+def _logits(network: Network, images: Tensor, seed: int, step: int) -> tuple[Tensor, list[Tensor]]:
+    """Logits of a training batch, its own and the auxiliary heads'.
 
-    Dropout draws from torch's own stream: it is pinned to (seed, step), then put back.
+    A batch too small for batch norm gets an error of ours. Dropout draws from torch's own stream:
+    it is pinned to (seed, step), then put back.
     """
     cuda: list[Any] = [images.device] if images.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(seeded(seed, step, 1).initial_seed())
-            return cast(Tensor, network(images))
+            return network.training_logits(images)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise

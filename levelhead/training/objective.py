@@ -33,6 +33,8 @@ from levelhead.targets import (
 )
 from levelhead.training.distillation import Teacher
 
+AUXILIARY = 0.3  # Szegedy et al. 2015, section 5
+
 
 @dataclass(frozen=True)
 class Mixing:
@@ -136,10 +138,15 @@ class Objective:
         """What the labels alone ask for, [B], in nats."""
         return self.loss.function(logits, targets, self.options)
 
-    def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The loss of each example [B] of a batch that `batch` made, in nats."""
+    def __call__(self, logits: Tensor, batch: Batch, auxiliary: Sequence[Tensor] = ()) -> Tensor:
+        """The loss of each example [B] of a batch that `batch` made, in nats.
+
+        auxiliary: logits [B,K] of heads that help in training alone, each weighed by AUXILIARY.
+        """
         assert batch.targets is not None
         losses = self.label_losses(logits, batch.targets)
+        for scores in auxiliary:
+            losses = losses + AUXILIARY * self.label_losses(scores, batch.targets)
         if self.teacher is not None:
             losses = self.teacher.losses(losses, logits, batch)
         if self.online is not None:

@@ -94,9 +94,9 @@ class Muon(torch.optim.Optimizer):
 def optimisers(network: Network, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """The optimisers of a resolved recipe; each group keeps its peak rate in `peak`.
 
-    Biases and norms are not decayed, except in `fast` with muon, where `weight_decay` is the share
-    that head and biases lose in a step at the peak rate. A group's `until` is the share of
-    training after which it stands still.
+    Biases and norms are not decayed, except on a sphere with muon (`fast`), where `weight_decay`
+    is the share that head and biases lose in a step at the peak rate. A group's `until` is the
+    share of training after which it stands still.
     """
     rate, decay, momentum = recipe.lr, recipe.weight_decay, recipe.momentum
     assert rate is not None
@@ -104,7 +104,7 @@ def optimisers(network: Network, recipe: Recipe) -> list[torch.optim.Optimizer]:
     assert momentum is not None
     head = [p for p in network.head.parameters() if p.requires_grad]
     named = [(n, p) for n, p in network.body.named_parameters() if p.requires_grad]
-    stops: dict[str, int] = getattr(network.body, "stops", {})
+    stops = network.hooks.stops
     early = [p for n, p in named if n in stops]
     body = [p for n, p in named if n not in stops]
     matrices = [p for p in body if p.dim() > 1]
@@ -112,8 +112,7 @@ def optimisers(network: Network, recipe: Recipe) -> list[torch.optim.Optimizer]:
     until = min(1.0, max(stops.values(), default=0) / (recipe.epochs or 1))
 
     made: list[torch.optim.Optimizer]
-    sphere = bool(getattr(network.body, "scale_invariant", False))
-    if recipe.optimizer == "muon" and sphere:
+    if recipe.optimizer == "muon" and network.hooks.scale_invariant:
         assert recipe.batch_size is not None
         summed = rate * recipe.batch_size
         rest = [

@@ -19,9 +19,9 @@ from levelhead.errors import LevelheadError
 from levelhead.files import write, write_json, write_rows
 from levelhead.judging import run_findings
 from levelhead.machine import pick_device, tune_malloc
-from levelhead.models import Network, Shape, build
+from levelhead.models import Network, build
 from levelhead.recipe import Recipe
-from levelhead.runs import Run, new_folder, open_run, write_splits
+from levelhead.runs import Run, new_folder, open_run, shape_of, write_splits
 from levelhead.training.checkpoint import load_checkpoint, save_checkpoint, state_of
 from levelhead.training.defaults import WINDOW_SHARE, choices, frozen
 from levelhead.training.distillation import load_teacher, warning
@@ -91,16 +91,10 @@ def resume(
 
 def untrained(recipe: Recipe, data: Data) -> Network:
     """The network of a resolved recipe with its first weights. Raises LevelheadError as `build`."""
-    classes = len(data.splits.class_names)
+    size = data.splits.train.images.shape[1]
     return build(
         recipe.model,
-        Shape(
-            data.channels,
-            data.splits.train.images.shape[1],
-            classes,
-            recipe.width,
-            recipe.dropout,
-        ),
+        shape_of(recipe, data.channels, size, len(data.splits.class_names)),
         mean=data.mean,
         std=data.std,
         pretrained=recipe.pretrained,

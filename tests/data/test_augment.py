@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -10,12 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from levelhead.data.augment import crop_and_flip, cutout, reflect, views
-from levelhead.data.batches import Store, count, plain_batches, seeded, store, training_batches
+from levelhead.data.batches import Batch, Store, count, plain_batches, seeded, store
 from levelhead.data.entries import Examples
 from levelhead.recipe import Recipe
+from levelhead.training.run import batches_of
 
 few = settings(max_examples=25, deadline=None)
 CPU = torch.device("cpu")
+
+
+def training_batches(
+    data: Store, chosen: Recipe, epoch: int, fill: torch.Tensor | None = None
+) -> Iterator[Batch]:
+    """One epoch of what a recipe asks for."""
+    return batches_of(data, chosen, fill)(epoch)
 
 
 def pictures(n: int, height: int, width: int, channels: int = 3, seed: int = 0) -> torch.Tensor:
