@@ -8,16 +8,15 @@ logits (`Outputs.from_logits`) or probabilities (`Outputs.from_probabilities`); 
 
 from __future__ import annotations
 
-from typing import Any
-
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
 from levelhead import Outputs, audit
+from levelhead.judging import Audited
 
 
-def main() -> dict[str, Any]:
+def main() -> Audited:
     """Print the audit's words, and the calibration error with its interval."""
     images, labels = load_digits(return_X_y=True)
     train_x, test_x, train_y, test_y = train_test_split(
@@ -26,11 +25,11 @@ def main() -> dict[str, Any]:
     # Hardly any penalty: such a model is surer than it should be.
     model = LogisticRegression(C=100, max_iter=3000).fit(train_x, train_y)
     outputs = Outputs.from_logits(model.decision_function(test_x), test_y)
-    found = audit(outputs)
-    print("\n".join(found["words"]))
-    ece = found["metrics"]["ece"]
-    print(f"ECE {ece['value']:.4f}, 95 % interval {ece['low']:.4f} to {ece['high']:.4f}")
-    return found
+    result = audit(outputs)
+    print("\n".join(result.words))
+    ece = result.metrics["ece"]
+    print(f"ECE {ece.value:.4f}, 95 % interval {ece.low:.4f} to {ece.high:.4f}")
+    return result
 
 
 if __name__ == "__main__":

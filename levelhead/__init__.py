@@ -18,6 +18,7 @@ from levelhead.recipe import Recipe
 if TYPE_CHECKING:
     from levelhead.judging import audit, calibrate, decide, judge
     from levelhead.outputs import Outputs, read_predictions
+    from levelhead.report import write_judgement, write_report
     from levelhead.runs import Run, open_run
     from levelhead.studies.compare import compare
     from levelhead.training import fit, resume, train
@@ -39,6 +40,8 @@ __all__ = [
     "read_predictions",
     "resume",
     "train",
+    "write_judgement",
+    "write_report",
 ]
 
 _ROOMS = {
@@ -54,6 +57,8 @@ _ROOMS = {
     "fit": "training",
     "resume": "training",
     "train": "training",
+    "write_judgement": "report",
+    "write_report": "report",
 }
 
 

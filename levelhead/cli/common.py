@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 import time
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
 
 from levelhead.cli.flags import Parser
 from levelhead.errors import LevelheadError
 
 
-def add_out(parser: Parser, told: str) -> None:
+def add_out(parser: Parser, help_: str) -> None:
     """`--out PATH`."""
-    parser.add_argument("--out", metavar="PATH", help=told)
+    parser.add_argument("--out", metavar="PATH", help=help_)
 
 
 def add_json(parser: Parser) -> None:
@@ -48,6 +51,56 @@ def deadline(minutes: float) -> float:
     if not minutes >= 0:
         raise LevelheadError(f"--budget {minutes}: must be 0 or more, for example 60")
     return time.monotonic() + 60 * minutes
+
+
+class Result(Protocol):
+    """What every command ends in: sentences, JSON, files."""
+
+    @property
+    def words(self) -> Sequence[str]: ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+    def save(self, folder: str | Path) -> None: ...
+
+
+def deliver(
+    result: Result,
+    lines: Iterable[str],
+    *,
+    as_json: bool,
+    folder: Path | None = None,
+    write_pages: Callable[[Path], Any] = lambda folder: None,
+    more: Mapping[str, Any] | None = None,
+) -> int:
+    """Save a result and its pages where there is a folder; print JSON (with `more`), or lines."""
+    if folder is not None:
+        result.save(folder)
+        write_pages(folder)
+    if as_json:
+        print_json(result.to_json() | dict(more or {}))
+    else:
+        print("\n".join(lines))
+    return 0
+
+
+@contextmanager
+def new_result_folder(found: Any, name: str) -> Iterator[Path | None]:
+    """A new folder, made first: a place that cannot be is said before the work, not after.
+
+    None for `--json` without `--out`, which only prints.
+    """
+    from levelhead.runs import new_folder
+
+    if found.json and found.out is None:
+        yield None
+        return
+    folder = new_folder(found.out, name)
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            folder.rmdir()  # only where nothing was written
 
 
 def print_json(value: Any) -> None:

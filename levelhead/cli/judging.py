@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from levelhead.cli.common import add_json, add_out, print_json
+from levelhead.cli.common import add_json, add_out, deliver, new_result_folder
 from levelhead.cli.flags import Parser
 from levelhead.errors import LevelheadError
 
 if TYPE_CHECKING:
     from levelhead.outputs import Outputs
+    from levelhead.report.judgement_page import Judgement
 
 _PREDICTIONS = "npz, safetensors, csv, parquet, or a run folder (its test outputs)"
 
@@ -41,32 +42,21 @@ def audit(words: list[str]) -> int:
     add_json(parser)
     found = parser.parse(words)
 
-    from levelhead.judging import audited
-    from levelhead.outputs.read import read_people
-    from levelhead.report import judgement_page, metric_table
+    from levelhead.judging import audit
+    from levelhead.outputs import read_people
+    from levelhead.report import metric_table
 
     outputs = _read(found, found.predictions, group_column=found.group_column)
     if found.people is not None:
         outputs = outputs.with_people(read_people(found.people, outputs))
     outside = _outside(found)
     with _folder(found, found.predictions, "audit") as folder:
-        done = audited(
-            outputs, risk=found.risk, methods=_methods(found), outside=outside, bins=found.bins
-        )
-        findings = done.findings
-        if folder is not None:
-            panels = judgement_page.audit_panels(outputs, done)
-            view = (_name(found.predictions), _command("audit", words))
-            page = judgement_page.audit_report(outputs, findings, panels, *view)
-            _write(found, folder, findings, panels, page)
-    if found.json:
-        print_json(findings)
-        return 0
-    print("\n".join(findings["words"]))
-    print()
-    print(metric_table({"as given": findings}))
-    print(f"Report: {folder}/report.html")
-    return 0
+        options = {"risk": found.risk, "methods": _methods(found), "bins": found.bins}
+        result = audit(outputs, outside=outside, **options)
+        page = _page(result, found, found.predictions, "audit", words)
+        table = metric_table({"as given": result.findings})
+        lines = [*result.words, "", table, f"Report: {folder}/report.html"]
+        return deliver(result, lines, as_json=found.json, folder=folder, write_pages=page)
 
 
 def calibrate(words: list[str]) -> int:
@@ -83,33 +73,20 @@ def calibrate(words: list[str]) -> int:
     add_json(parser)
     found = parser.parse(words)
 
-    from levelhead.files import write_json
     from levelhead.judging import calibrate
     from levelhead.metrics import HEADLINE
-    from levelhead.report import judgement_page, metric_table
+    from levelhead.report import metric_table
+    from levelhead.report.judgement_page import ranking_table
 
     validation, test = _both(found)
     with _folder(found, found.validation, "calibration") as folder:
-        done = calibrate(validation, test, _methods(found))
-        findings = done.findings
-        if folder is not None:
-            if done.calibrator is not None:
-                write_json(folder / "calibration.json", done.calibrator.to_json())
-            done.outputs.save(folder / "calibrated.safetensors")
-            panels = judgement_page.calibration_panels(test, done.outputs, findings)
-            view = (_name(found.apply or found.validation), _command("calibrate", words))
-            page = judgement_page.calibration_report(findings, panels, *view)
-            _write(found, folder, findings, panels, page)
-    if found.json:
-        print_json(findings)
-        return 0
-    print("\n".join(findings["words"]))
-    print()
-    print(judgement_page.ranking_table(findings["ranking"]))
-    print()
-    print(metric_table({"before": findings["before"], "after": findings["after"]}, HEADLINE))
-    print(f"Report: {folder}/report.html")
-    return 0
+        result = calibrate(validation, test, _methods(found))
+        findings = result.findings
+        stages = {"before": findings["before"], "after": findings["after"]}
+        page = _page(result, found, found.apply or found.validation, "calibrate", words)
+        lines = [*result.words, "", ranking_table(findings["ranking"]), ""]
+        lines += [metric_table(stages, HEADLINE), f"Report: {folder}/report.html"]
+        return deliver(result, lines, as_json=found.json, folder=folder, write_pages=page)
 
 
 def decide(words: list[str]) -> int:
@@ -139,7 +116,6 @@ def decide(words: list[str]) -> int:
 
     from levelhead.decisions.costs import of_errors, read_costs
     from levelhead.judging import decide
-    from levelhead.report import judgement_page
 
     validation, test = _both(found)
     costs = None if found.costs is None else read_costs(found.costs, test.class_names)
@@ -147,7 +123,7 @@ def decide(words: list[str]) -> int:
         costs = of_errors(test.class_names)
     outside = _outside(found)
     with _folder(found, found.validation, "decision") as folder:
-        decided = decide(
+        result = decide(
             validation,
             test,
             risk=found.risk,
@@ -157,28 +133,19 @@ def decide(words: list[str]) -> int:
             abstain_price=found.abstain_price,
             outside=outside,
         )
-        findings = decided.findings
-        if folder is not None:
-            panels = judgement_page.decision_panels(decided)
-            view = (_name(found.apply or found.validation), _command("decide", words))
-            page = judgement_page.decision_report(findings, panels, *view)
-            _write(found, folder, findings, panels, page)
-    if found.json:
-        print_json(findings)
-        return 0
-    print("\n".join(findings["words"]))
-    print(f"Report: {folder}/report.html")
-    return 0
+        page = _page(result, found, found.apply or found.validation, "decide", words)
+        lines = [*result.words, f"Report: {folder}/report.html"]
+        return deliver(result, lines, as_json=found.json, folder=folder, write_pages=page)
 
 
 def _add_kind(parser: Parser) -> None:
     kind = parser.add_mutually_exclusive_group()
-    for name, told in (
+    for name, help_ in (
         ("logits", "the scores are logits"),
         ("probabilities", "the scores are probabilities"),
         ("confidence", "only the columns prediction, confidence and label are to be used"),
     ):
-        kind.add_argument(f"--{name}", dest="kind", action="store_const", const=name, help=told)
+        kind.add_argument(f"--{name}", dest="kind", action="store_const", const=name, help=help_)
 
 
 def _add_both(parser: Parser) -> None:
@@ -247,40 +214,22 @@ def _outside(found: Any) -> Outputs | None:
     return None if found.outside is None else _read(found, found.outside, labelled=False)
 
 
-@contextmanager
-def _folder(found: Any, path: str, what: str) -> Iterator[Path | None]:
-    """A new folder, made first: a place that cannot be is said before the work, not after.
-
-    None for `--json` without `--out`, which only prints.
-    """
-    from levelhead.runs import new_folder
-
-    if found.json and found.out is None:
-        yield None
-        return
-    folder = new_folder(found.out, f"{Path(_name(path)).stem}-{what}")
-    try:
-        yield folder
-    finally:
-        with suppress(OSError):
-            folder.rmdir()  # only where nothing was written
+def _folder(found: Any, path: str, what: str) -> AbstractContextManager[Path | None]:
+    return new_result_folder(found, f"{Path(_name(path)).stem}-{what}")
 
 
-def _write(found: Any, folder: Path, findings: dict[str, Any], panels: Any, page: str) -> None:
-    """Write findings, report and, where asked for, the figures."""
-    from levelhead.files import write, write_json
-    from levelhead.report.judgement_page import write_panels
+def _page(
+    result: Judgement, found: Any, path: str, name: str, words: list[str]
+) -> Callable[[Path], Any]:
+    """Writes the page and, where asked for, the figures."""
+    from levelhead.report import write_judgement
 
-    write_json(folder / "findings.json", findings)
-    write(folder / "report.html", page)
-    if found.figures:
-        write_panels(panels, folder / "figures")
+    command = shlex.join(["levelhead", name, *words])
+    return lambda folder: write_judgement(
+        result, folder, title=_name(path), command=command, figures=found.figures
+    )
 
 
 def _name(path: str) -> str:
     """The last part of a path, also of `.`."""
     return Path(path).absolute().name
-
-
-def _command(name: str, words: list[str]) -> str:
-    return shlex.join(["levelhead", name, *words])

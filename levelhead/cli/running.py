@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from levelhead.cli.common import add_budget, add_jobs, add_json, add_out, deadline, print_json
+from levelhead.cli.common import (
+    add_budget,
+    add_jobs,
+    add_json,
+    add_out,
+    deadline,
+    deliver,
+    print_json,
+)
 from levelhead.cli.flags import Parser, add_recipe, grid_of, recipe_of
 
 if TYPE_CHECKING:
@@ -27,8 +34,7 @@ def train(words: list[str]) -> int:
     from levelhead.cli.terminal import watcher
     from levelhead.training.run import train
 
-    _show_run(train(recipe, found.out, watch=watcher()), found.json)
-    return 0
+    return _deliver_run(train(recipe, found.out, watch=watcher()), found.json)
 
 
 def distill(words: list[str]) -> int:
@@ -82,17 +88,20 @@ def resume(words: list[str]) -> int:
     from levelhead.cli.terminal import watcher
     from levelhead.training.run import resume
 
-    _show_run(resume(found.run, watch=watcher()), found.json)
-    return 0
+    return _deliver_run(resume(found.run, watch=watcher()), found.json)
 
 
-def _show_run(run: Run, as_json: bool) -> None:
+def _deliver_run(run: Run, as_json: bool) -> int:
+    """The page of a run where it has none, and what it found."""
+    from levelhead.report import run_words, write_report
+
+    if not (run.folder / "report.html").exists():  # or it was killed while writing it
+        write_report(run.folder)
     if as_json:
         print_json(run.findings | {"run": str(run.folder)})
-        return
-    from levelhead.report import run_words
-
-    print("\n".join(run_words(run)))
+    else:
+        print("\n".join(run_words(run)))
+    return 0
 
 
 def compare(words: list[str]) -> int:
@@ -112,6 +121,7 @@ def compare(words: list[str]) -> int:
     recipe, grid = grid_of(found)
 
     from levelhead.cli.terminal import watcher
+    from levelhead.report import write_report
     from levelhead.studies.compare import compare, table
     from levelhead.text import columns
 
@@ -125,14 +135,10 @@ def compare(words: list[str]) -> int:
         deadline=deadline(found.budget),
         watch=watch,
     )
-    if found.json:
-        print_json(study.findings | {"study": str(study.folder)})
-        return 0
-    print(columns(*table(study.findings)))
-    print()
-    print("\n".join(study.findings["recommendation"]))
-    print(f"Report: {study.folder / 'report.html'}")
-    return 0
+    write_report(study.folder)
+    lines = [columns(*table(study.findings)), "", *study.words]
+    lines.append(f"Report: {study.folder / 'report.html'}")
+    return deliver(study, lines, as_json=found.json, more={"study": str(study.folder)})
 
 
 def predict(words: list[str]) -> int:
@@ -156,7 +162,7 @@ def predict(words: list[str]) -> int:
     add_json(parser)
     found = parser.parse(words)
 
-    from levelhead.deploy.predict import predict_files, write_csv
+    from levelhead.deploy.predict import predict_files
     from levelhead.runs import finished_run
 
     predicted = predict_files(
@@ -168,17 +174,13 @@ def predict(words: list[str]) -> int:
     for path, why in predicted.broken:
         print(f"levelhead: {path}: {why}; left out", file=sys.stderr)
     if found.out is not None:
-        write_csv(Path(found.out), predicted)
+        predicted.save(found.out)
     if found.json:
-        print_json(predicted.as_json())
+        print_json(predicted.to_json())
     elif found.out is not None:
         print(f"{len(predicted.paths)} predictions written to {found.out}")
     else:
-        width = max((len(path) for path in predicted.paths), default=0)
-        for path, decision, sure in zip(
-            predicted.paths, predicted.decisions, predicted.confidence, strict=True
-        ):
-            print(f"{path:<{width}}  {decision}  {sure:.3f}")
+        print("\n".join(predicted.words))
     return 2 if not predicted.paths else 0
 
 

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from levelhead.cli.common import add_budget, add_jobs, add_json, add_out, deadline, print_json
+from levelhead.cli.common import (
+    add_budget,
+    add_jobs,
+    add_json,
+    add_out,
+    deadline,
+    deliver,
+    new_result_folder,
+)
 from levelhead.cli.flags import Parser
 
 if TYPE_CHECKING:
@@ -38,27 +47,23 @@ def penultimate(words: list[str]) -> int:
 
     from levelhead.runs import finished_run
     from levelhead.studies import penultimate
-
-    runs = [finished_run(run) for run in found.runs]
-    done = penultimate(runs, found.classes, found.splits)
-    folder = _keep(found, f"{runs[0].folder.name}-penultimate", done, "penultimate")
-    if found.json:
-        print_json(done.findings)
-        return 0
     from levelhead.text import columns
 
-    names = ("within", "between", "ratio", "equidistance", "nc1", "nc4")
-    rows = [
-        [
-            f"{c['run']}, {c['split']}",
-            f"{c['plane']:.4g}",
-            *(_short(c["metrics"][name]) for name in names),
+    runs = [finished_run(run) for run in found.runs]
+    with new_result_folder(found, f"{runs[0].folder.name}-penultimate") as folder:
+        result = penultimate(runs, found.classes, found.splits)
+        names = ("within", "between", "ratio", "equidistance", "nc1", "nc4")
+        rows = [
+            [
+                f"{c['run']}, {c['split']}",
+                f"{c['plane']:.4g}",
+                *(_short(c["metrics"][name]) for name in names),
+            ]
+            for c in result.findings["columns"]
         ]
-        for c in done.findings["columns"]
-    ]
-    print(columns([f"classes {', '.join(done.findings['classes'])}", "plane", *names], rows))
-    print("\n".join(["", *done.findings["words"], f"Figures: {folder}"]).strip())
-    return 0
+        header = [f"classes {', '.join(result.findings['classes'])}", "plane", *names]
+        lines = [columns(header, rows), "", *result.words, f"Figures: {folder}"]
+        return _deliver(result, lines, found, folder, "penultimate")
 
 
 def information(words: list[str]) -> int:
@@ -77,24 +82,13 @@ def information(words: list[str]) -> int:
     found = parser.parse(words)
 
     from levelhead.runs import finished_run
-    from levelhead.studies import Understood, information
+    from levelhead.studies import informations
 
     runs = [finished_run(run) for run in found.runs]
-    each = []
-    classes = found.classes
-    for run in runs:
-        each.append(information(run, classes))
-        classes = each[0].findings["classes"]  # the same two for all
-    said = [sentence for one in each for sentence in one.findings["words"]]
-    findings = {"schema": 1, "runs": [one.findings for one in each], "words": said}
-    curves = {name: curve for one in each for name, curve in one.drawn.items()}
-    done = Understood(findings, curves)
-    folder = _keep(found, f"{runs[0].folder.name}-information", done, "information")
-    if found.json:
-        print_json(findings)
-        return 0
-    print("\n".join([*said, f"Figure: {folder}/information.png"]))
-    return 0
+    with new_result_folder(found, f"{runs[0].folder.name}-information") as folder:
+        result = informations(runs, found.classes)
+        lines = [*result.words, f"Figure: {folder}/information.png"]
+        return _deliver(result, lines, found, folder, "information")
 
 
 def distillation(words: list[str]) -> int:
@@ -111,29 +105,34 @@ def distillation(words: list[str]) -> int:
     add_json(parser)
     found = parser.parse(words)
 
-    from levelhead.figures.canvas import percent
     from levelhead.runs import runs_of
     from levelhead.studies import distillation_curves
     from levelhead.text import columns
 
-    done = distillation_curves(runs_of(found.runs))
-    folder = _keep(found, "distillation", done, "distillation")
-    if found.json:
-        print_json(done.findings)
-        return 0
-    for curve in done.findings["curves"]:
-        rows = []
-        for point in curve["points"]:
-            taught = "" if (t := point["temperature"]) is None else f", T {t:g}"
-            row = [f"ε {point['epsilon']:g}{taught}", f"{point['gamma']:.3f}"]
-            row.append(str(point["n_seeds"]))
-            for of in (point, point["validation"]):
-                value, low, high = (percent(of[key]) for key in ("value", "low", "high"))
-                row.append(f"{value} [{low}, {high}]")
-            rows.append(row)
-        print(columns([curve["name"], "γ", "seeds", "on test", "on validation"], rows) + "\n")
-    print("\n".join([*done.findings["words"], f"Figure: {folder}/distillation.png"]))
-    return 0
+    with new_result_folder(found, "distillation") as folder:
+        result = distillation_curves(runs_of(found.runs))
+        header = ["γ", "seeds", "on test", "on validation"]
+        lines = []
+        for curve in result.findings["curves"]:
+            lines += [columns([curve["name"], *header], [*map(_point, curve["points"])]), ""]
+        lines += [*result.words, f"Figure: {folder}/distillation.png"]
+        return _deliver(result, lines, found, folder, "distillation")
+
+
+def _point(point: Mapping[str, Any]) -> list[str]:
+    """A point of a curve as a row."""
+    where = f"ε {point['epsilon']:g}"
+    if point["temperature"] is not None:
+        where += f", T {point['temperature']:g}"
+    accuracies = [_percent(of) for of in (point, point["validation"])]
+    return [where, f"{point['gamma']:.3f}", str(point["n_seeds"]), *accuracies]
+
+
+def _percent(entry: Mapping[str, Any]) -> str:
+    from levelhead.figures.canvas import percent
+
+    value, low, high = (percent(entry[key]) for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def tradeoff(words: list[str]) -> int:
@@ -157,33 +156,37 @@ def tradeoff(words: list[str]) -> int:
 
     from levelhead.runs import runs_of
     from levelhead.studies import tradeoff
-    from levelhead.text import columns
 
     students = runs_of(found.students) if found.students else []
-    told = functools.partial(print, file=sys.stderr)
-    done = tradeoff(runs_of(found.runs), found.ood, students, watch=told)
-    folder = _keep(found, "tradeoff", done, "tradeoff", "overconfidence")
-    if found.json:
-        print_json(done.findings)
-        return 0
-    for name, measure in done.findings["measures"].items():
-        of = [(s["name"], s["measures"].get(name, {})) for s in done.findings["settings"]]
-        series = list(dict.fromkeys(key for _, cells in of for key in cells))
-        scale = measure["scale"]
-        rows = [[n, *(_ranged(cells.get(key), scale) for key in series)] for n, cells in of]
-        unit = ", %" if scale == 100 else ""
-        print(columns([measure["title"] + unit, *(key.replace("_", " ") for key in series)], rows))
-        print()
-    print("\n".join([*done.findings["words"], f"Figures: {folder}"]))
-    return 0
+    watch = functools.partial(print, file=sys.stderr)
+    with new_result_folder(found, "tradeoff") as folder:
+        result = tradeoff(runs_of(found.runs), found.ood, students, watch=watch)
+        lines = []
+        for name, measure in result.findings["measures"].items():
+            lines += [_measure_table(name, measure, result.findings["settings"]), ""]
+        lines += [*result.words, f"Figures: {folder}"]
+        return _deliver(result, lines, found, folder, "tradeoff", "overconfidence")
 
 
-def _ranged(cell: dict[str, Any] | None, scale: int) -> str:
-    if cell is None:
-        return "–"
-    digits = 4 if scale == 1 else 2
-    value, low, high = (f"{cell[end] * scale:.{digits}f}" for end in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+def _measure_table(
+    name: str, measure: Mapping[str, Any], settings: Sequence[Mapping[str, Any]]
+) -> str:
+    """One measure of every setting, a column a series."""
+    from levelhead.text import columns, interval_text
+
+    rows = [(setting["name"], setting["measures"].get(name, {})) for setting in settings]
+    series = list(dict.fromkeys(key for _, entries in rows for key in entries))
+    scale, unit = measure["scale"], ", %" if measure["scale"] == 100 else ""
+
+    def cell(entry: Mapping[str, Any] | None) -> str:
+        if entry is None:
+            return "–"
+        ends = (entry["value"], entry["low"], entry["high"])
+        return interval_text(*ends, digits=4 if scale == 1 else 2, scale=scale)
+
+    header = [measure["title"] + unit, *(key.replace("_", " ") for key in series)]
+    body = [[setting, *(cell(entries.get(key)) for key in series)] for setting, entries in rows]
+    return columns(header, body)
 
 
 def reproduce(words: list[str]) -> int:
@@ -224,7 +227,7 @@ def reproduce(words: list[str]) -> int:
     from levelhead.text import columns
 
     out = found.out or "runs/papers"
-    findings = reproduce(
+    result = reproduce(
         found.paper,
         found.data,
         out,
@@ -235,30 +238,25 @@ def reproduce(words: list[str]) -> int:
         deadline=deadline(found.budget),
         watch=watcher(epochs=False),
     )
-    if found.json:
-        print_json(findings)
-        return 0
-    asked = {n: e for n, e in findings["experiments"].items() if n in (found.experiment or [n])}
-    print(columns(["", "published", "ours", "interval", ""], plain_table(asked)))
-    said = [s for e in asked.values() for s in e["words"]]
-    print("\n".join(["", *said, f"Page: {out}/{found.paper}/README.md"]).strip())
-    return 0
+    chosen = result.chosen(found.experiment)
+    lines = [columns(["", "published", "ours", "interval", ""], plain_table(chosen)), ""]
+    lines += [sentence for experiment in chosen.values() for sentence in experiment["words"]]
+    lines.append(f"Page: {out}/{found.paper}/README.md")
+    return deliver(result, lines, as_json=found.json)
 
 
 def _short(cell: dict[str, Any]) -> str:
     return "–" if cell["value"] is None else f"{cell['value']:.4g}"
 
 
-def _keep(found: Any, name: str, done: Understood, *figures: str) -> Path | None:
-    """Write findings.json and the figures; nothing for `--json` without `--out`."""
-    from levelhead.figures import FIGURES
-    from levelhead.files import write_json
-    from levelhead.report.judgement_page import write_panels
-    from levelhead.runs import new_folder
+def _deliver(
+    result: Understood, lines: Iterable[str], found: Any, folder: Path | None, *figures: str
+) -> int:
+    """Findings and figures into the folder, if there is one; words or JSON."""
 
-    if found.json and found.out is None:
-        return None
-    folder = new_folder(found.out, name)
-    write_json(folder / "findings.json", done.findings)
-    write_panels({figure: FIGURES[figure].data(done.drawn) for figure in figures}, folder)
-    return folder
+    def pages(folder: Path) -> None:
+        from levelhead.figures import FIGURES, write_panels
+
+        write_panels({name: FIGURES[name].data(result.drawn) for name in figures}, folder)
+
+    return deliver(result, lines, as_json=found.json, folder=folder, write_pages=pages)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from levelhead.errors import LevelheadError
 from levelhead.files import write
 from levelhead.machine import pick_device
 from levelhead.outputs import Outputs
+from levelhead.outputs.outputs import RESERVED
 from levelhead.runs import Run
 from levelhead.training.inference import features_of
 
@@ -48,7 +51,32 @@ class Predicted:
             for name, sure in zip(self.predictions, self.confidence, strict=True)
         ]
 
-    def as_json(self) -> dict[str, Any]:
+    @property
+    def words(self) -> tuple[str, ...]:
+        """A line an image: path, decision, confidence."""
+        width = max((len(path) for path in self.paths), default=0)
+        rows = zip(self.paths, self.decisions, self.confidence, strict=True)
+        return tuple(f"{path:<{width}}  {decision}  {sure:.3f}" for path, decision, sure in rows)
+
+    def save(self, path: str | Path) -> None:
+        """Write a CSV: path, prediction, confidence, decision, a column a class; `audit` reads it.
+
+        Raises LevelheadError if a class has the name of a column.
+        """
+        if clash := set(RESERVED) & set(self.class_names):
+            raise LevelheadError(
+                f"class {min(clash)!r}: is also the name of a column; use --json, or rename the "
+                "class"
+            )
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["path", "prediction", "confidence", "decision", *self.class_names])
+        columns = (self.paths, self.predictions, self.confidence, self.decisions)
+        for i, row in enumerate(zip(*columns, strict=True)):
+            table.writerow([*row, *(f"{p:.9g}" for p in self.probabilities[i].tolist())])
+        write(Path(path), text.getvalue())
+
+    def to_json(self) -> dict[str, Any]:
         """The same for `--json`."""
         rows = zip(self.paths, self.predictions, self.confidence, self.decisions, strict=True)
         return {
@@ -98,33 +126,3 @@ def predict_files(
     unknown = torch.zeros(len(examples), dtype=torch.int64)
     calibrated = run.calibration.apply(Outputs.from_logits(logits, unknown, names))
     return Predicted(examples.ids, names, calibrated.probabilities(), abstain_below, broken)
-
-
-def write_csv(path: Path, predicted: Predicted) -> None:
-    """path, prediction, confidence, decision and a column a class; `audit` reads it back.
-
-    Raises LevelheadError if a class has the name of one of those columns.
-    """
-    import csv
-    import io
-
-    columns = ["path", "prediction", "confidence", "decision"]
-    clash = {*columns, "id", "label", "group"} & set(predicted.class_names)
-    if clash:
-        raise LevelheadError(
-            f"class {min(clash)!r}: is also the name of a column; use --json, or rename the class"
-        )
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow([*columns, *predicted.class_names])
-    for i, row in enumerate(
-        zip(
-            predicted.paths,
-            predicted.predictions,
-            predicted.confidence,
-            predicted.decisions,
-            strict=True,
-        )
-    ):
-        table.writerow([*row, *(f"{p:.9g}" for p in predicted.probabilities[i].tolist())])
-    write(path, text.getvalue())

@@ -11,8 +11,9 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from levelhead.figures import (
@@ -61,3 +62,33 @@ FIGURES: dict[str, Figure] = {
     "tradeoff": Figure(gains.data, gains.draw),
     "overconfidence": Figure(overconfidence.data, overconfidence.draw),
 }
+
+
+def write_panels(
+    panels: Mapping[str, Sequence[Any]],
+    folder: Path,
+    suffixes: Sequence[str] = (".png", ".svg"),
+    *,
+    numbered: bool = False,
+) -> list[Path]:
+    """Every panel of some figures as files; returns their paths.
+
+    `panels`: by file name, which starts with the figure's name in FIGURES (`tradeoff-cifar10`). Of
+    several panels each is numbered from 1; with `numbered` a single one, too.
+    """
+    from levelhead.figures.canvas import to_png, to_svg
+    from levelhead.files import write
+
+    written = []
+    for name, several in panels.items():
+        draw = FIGURES[name.partition("-")[0]].draw
+        for place, panel in enumerate(several, 1):
+            stem = f"{name}-{place}" if numbered or len(several) > 1 else name
+            for suffix in suffixes:
+                png = suffix == ".png"
+                write(
+                    folder / (stem + suffix),
+                    to_png(panel, draw) if png else to_svg(panel, draw, name),
+                )
+                written.append(folder / (stem + suffix))
+    return written

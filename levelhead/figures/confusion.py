@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from levelhead.figures.canvas import BLUE, GRID, INK, VERMILLION, percent, shorten, tip
-from levelhead.judging import confusion
+from levelhead.metrics.counts import confusion
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

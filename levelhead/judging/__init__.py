@@ -4,11 +4,11 @@
 judges on another, `decide` sets thresholds and tells what they are worth.
 """
 
-from levelhead.judging.audit import Audited, audit, audited, cross_fitted
+from levelhead.judging.audit import Audited, audit, cross_fitted
 from levelhead.judging.calibrate import Calibrated, calibrate
 from levelhead.judging.decide import Decided, decide
 from levelhead.judging.findings import run_findings
-from levelhead.judging.judge import SCHEMA, classification_report, confidence_gap, confusion, judge
+from levelhead.judging.judge import SCHEMA, classification_report, confidence_gap, judge
 from levelhead.judging.words import words
 
 __all__ = [
@@ -17,11 +17,9 @@ __all__ = [
     "Calibrated",
     "Decided",
     "audit",
-    "audited",
     "calibrate",
     "classification_report",
     "confidence_gap",
-    "confusion",
     "cross_fitted",
     "decide",
     "judge",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +16,9 @@ from levelhead.calibrators.matrix import folds as deal
 from levelhead.decisions import SCORES, ood, risk_coverage, threshold_for_risk
 from levelhead.decisions.threshold import RISKS
 from levelhead.errors import LevelheadError
+from levelhead.files import write_json
 from levelhead.judging.calibrate import check_methods, ranked_and_chosen, ranking
-from levelhead.judging.judge import classification_report, judge
+from levelhead.judging.judge import classification_report, judge, measured
 from levelhead.judging.words import about, doubt, nll_change, threshold_words, verdict
 from levelhead.metrics import HEADLINE, ece
 from levelhead.outputs import Outputs
@@ -25,25 +28,56 @@ from levelhead.statistics.calibration_error import (
     consistency,
     examples_needed_for_calibration,
 )
+from levelhead.statistics.measured import Measured
 
 RANKED = 20_000
 """Calibrators are ranked on so many examples at most: more would not change the order."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Audited:
-    """What an audit found, and the outputs calibrated fold by fold as it advises."""
+    """What an audit says of some outputs; `after` are the same, calibrated fold by fold."""
 
+    outputs: Outputs
     findings: dict[str, Any]
     after: Outputs | None
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The verdict and the advice, as sentences."""
+        return tuple(self.findings["words"])
 
-def audit(outputs: Outputs, **choices: Any) -> dict[str, Any]:
-    """The findings of `audited`, which says what `choices` there are."""
-    return audited(outputs, **choices).findings
+    @property
+    def metrics(self) -> dict[str, Measured]:
+        """Every metric of the outputs as given, with its interval."""
+        return measured(self.findings)
+
+    @property
+    def method(self) -> str | None:
+        """The calibrator that is advised; "none" to leave all as it is, None if none can be."""
+        method: str | None = self.findings["advice"]["method"]
+        return method
+
+    def to_json(self) -> dict[str, Any]:
+        """findings.json."""
+        return self.findings
+
+    def save(self, folder: str | Path) -> None:
+        """Write findings.json into a folder."""
+        write_json(Path(folder) / "findings.json", self.findings)
+
+    def __getitem__(self, key: str) -> Any:
+        """A part of findings, as when `audit` gave a dict: deprecated, take `findings[key]`."""
+        warnings.warn(
+            f"audit(…)[{key!r}]: audit gives an object now; take .findings[{key!r}], .words or "
+            ".metrics",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.findings[key]
 
 
-def audited(
+def audit(
     outputs: Outputs,
     *,
     risk: float = 0.01,
@@ -65,28 +99,37 @@ def audited(
     those of the outputs as given. Raises LevelheadError for methods, risks and bins that cannot be.
     """
     check_methods(methods)
-    kept = selective(outputs, sorted({*RISKS, risk}))
+    thresholds = selective(outputs, sorted({*RISKS, risk}))
     choices: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed, "bins": bins}
-    found = judge(outputs, **choices)
-    found["bins"] = bins
-    found["calibrated"] = _could_be_calibrated(outputs, level, resamples, seed, bins)
+    findings = judge(outputs, **choices)
+    findings["bins"] = bins
+    findings["calibrated"] = _could_be_calibrated(outputs, level, resamples, seed, bins)
     advice, after = _advice(outputs, methods, **choices)
-    found["temperature"] = advice.pop("temperature")
+    findings["temperature"] = advice.pop("temperature")
     if after is not None:
-        advice["before"] = {name: found["metrics"][name] for name in HEADLINE}
+        advice["before"] = {name: findings["metrics"][name] for name in HEADLINE}
         advice["after"] = judge(after, metrics=HEADLINE, **choices)["metrics"]
-    found["advice"] = advice
-    found["selective"] = kept
+    findings["advice"] = advice
+    findings["selective"] = thresholds
     if outside is not None:
-        found["outside"] = {"n": len(outside)} | ood.separate(outputs, outside, level=level)
-    found["report"] = classification_report(outputs)
+        findings["outside"] = {"n": len(outside)} | ood.separate(outputs, outside, level=level)
+    findings["report"] = classification_report(outputs)
     choices.pop("bins")
-    said = [doubt(outputs), verdict(outputs, found["calibrated"], **choices)]
+    findings["words"] = _sentences(outputs, after, findings, risk, **choices)
+    return Audited(outputs, findings, after)
+
+
+def _sentences(
+    outputs: Outputs, after: Outputs | None, findings: dict[str, Any], risk: float, **choices: Any
+) -> list[str]:
+    """What an audit found, as sentences: doubt and verdict first, then advice and thresholds."""
+    advice = findings["advice"]
+    sentences = [doubt(outputs), verdict(outputs, findings["calibrated"], **choices)]
     if after is not None:
-        said.append(nll_change(outputs, after, advice["method"], advice=True, **choices))
-    said += [*advice["words"], threshold_words(kept, risk), *about(outputs, level)]
-    found["words"] = [sentence for sentence in said if sentence]
-    return Audited(found, after)
+        sentences.append(nll_change(outputs, after, advice["method"], advice=True, **choices))
+    sentences += [*advice["words"], threshold_words(findings["selective"], risk)]
+    sentences += about(outputs, choices["level"])
+    return [sentence for sentence in sentences if sentence]
 
 
 def _could_be_calibrated(

@@ -4,27 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from levelhead.calibrators import CALIBRATORS, Calibrator
 from levelhead.calibrators.calibrator import check_classes, fitting_split
 from levelhead.calibrators.choose import Ranked, choose, rank, refuse_overlap
 from levelhead.errors import LevelheadError, nearest
-from levelhead.judging.judge import SCHEMA, judge
+from levelhead.files import write_json
+from levelhead.judging.judge import SCHEMA, judge, measured
 from levelhead.judging.words import gap_words, nll_change
 from levelhead.outputs import Outputs
+from levelhead.statistics.measured import Measured
 
 FEW = 10
 """Fewer examples are not dealt into folds: a calibrator would be judged on one or none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibrated:
-    """A calibrator, the test outputs it was applied to, and what that did."""
+    """A calibrator, the test outputs before and after it, and what that did."""
 
     calibrator: Calibrator | None  # None where leaving all as it is was the best
-    outputs: Outputs
+    test: Outputs
+    outputs: Outputs  # test, calibrated
     findings: dict[str, Any]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What it did, and why this one, as sentences."""
+        return tuple(self.findings["words"])
+
+    @property
+    def before(self) -> dict[str, Measured]:
+        """The metrics of test as it was."""
+        return measured(self.findings["before"])
+
+    @property
+    def after(self) -> dict[str, Measured]:
+        """The metrics of test, calibrated."""
+        return measured(self.findings["after"])
+
+    def to_json(self) -> dict[str, Any]:
+        """findings.json."""
+        return self.findings
+
+    def save(self, folder: str | Path) -> None:
+        """Write findings.json, calibration.json (if any) and calibrated.safetensors."""
+        folder = Path(folder)
+        if self.calibrator is not None:
+            write_json(folder / "calibration.json", self.calibrator.to_json())
+        self.outputs.save(folder / "calibrated.safetensors")
+        write_json(folder / "findings.json", self.findings)
 
 
 def calibrate(
@@ -51,17 +82,18 @@ def calibrate(
     ranked, method, reason = ranked_and_chosen(validation, methods, seed, level)
     choices: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed}
     calibrator, after = None, test
-    said = []
+    sentences = []
     if method != "none":
         calibrator = CALIBRATORS[method].fit_outputs(validation, fitted_on=where)
         after = calibrator.apply(test)
-        said.append(nll_change(test, after, method, **choices))
+        sentences.append(nll_change(test, after, method, **choices))
     before = judge(test, **choices)
-    said += [reason, gap_words("Before", test, **choices)]
+    sentences += [reason, gap_words("Before", test, **choices)]
     if calibrator is not None:
-        said += [gap_words("After", after, **choices), calibrator.sentence()]
+        sentences += [gap_words("After", after, **choices), calibrator.sentence()]
     return Calibrated(
         calibrator,
+        test,
         after,
         {
             "schema": SCHEMA,
@@ -72,7 +104,7 @@ def calibrate(
             "before": before,
             "after": judge(test, calibrator=calibrator, **choices) if calibrator else before,
             "calibration": None if calibrator is None else calibrator.to_json(),
-            "words": [sentence for sentence in said if sentence],
+            "words": [sentence for sentence in sentences if sentence],
         },
     )
 

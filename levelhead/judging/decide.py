@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -23,6 +24,7 @@ from levelhead.decisions import costs as pricing
 from levelhead.decisions.costs import Costs
 from levelhead.decisions.threshold import RISKS
 from levelhead.errors import LevelheadError
+from levelhead.files import write_json
 from levelhead.judging.calibrate import check_methods, ranked_and_chosen, refuse
 from levelhead.judging.judge import SCHEMA
 from levelhead.judging.words import decision_words
@@ -38,6 +40,19 @@ class Decided:
     findings: dict[str, Any]
     certainty: dict[str, Tensor]  # by score, float64 [N]
     errors: Tensor  # float64 [N], 1.0 where the answer is wrong
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The thresholds, sets and prices, as sentences."""
+        return tuple(self.findings["words"])
+
+    def to_json(self) -> dict[str, Any]:
+        """findings.json."""
+        return self.findings
+
+    def save(self, folder: str | Path) -> None:
+        """Write findings.json into a folder."""
+        write_json(Path(folder) / "findings.json", self.findings)
 
 
 def decide(

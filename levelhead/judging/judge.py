@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from levelhead.calibrators import Calibrator, Temperature
 from levelhead.errors import LevelheadError
 from levelhead.metrics import METRICS, intervals_of, reason
+from levelhead.metrics.counts import confusion
 from levelhead.outputs import Outputs
 from levelhead.statistics.binning import BINS
 from levelhead.statistics.examples import ANALYTIC, Interval, mean_interval, normal_quantile, wilson
+from levelhead.statistics.measured import Measured
 
 SCHEMA = 1
 MOST_BINS = 1000
@@ -31,7 +32,7 @@ def judge(
     seed: int = 0,
     bins: int = BINS,
 ) -> dict[str, Any]:
-    """Every metric (or those named) with its interval, in the JSON schema of DESIGN.md.
+    """Every metric (or those named) with its interval, as docs/design.md lays them out.
 
     With `calibrator` (fitted elsewhere) the outputs are calibrated first, and `temperature` says
     how. Outputs with groups are also judged group by group, under `groups`. `bins` is that of the
@@ -100,11 +101,12 @@ def _fill(
     return {name: end.method for name, end in zip(ready, ends, strict=True)}
 
 
-def confusion(outputs: Outputs) -> Tensor:
-    """Counts, int64 [K, K]: row the true class, column the prediction."""
-    k = outputs.classes
-    cells = outputs.labels * k + outputs.predictions()
-    return torch.bincount(cells, minlength=k * k).view(k, k)
+def measured(judgement: Mapping[str, Any]) -> dict[str, Measured]:
+    """The metrics of what `judge` gave, as objects."""
+    return {
+        name: Measured(entry["value"], entry["low"], entry["high"], reason=entry.get("reason"))
+        for name, entry in judgement["metrics"].items()
+    }
 
 
 def classification_report(outputs: Outputs) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from levelhead.calibrators import Calibrator
-from levelhead.judging.judge import confidence_gap, confusion
+from levelhead.judging.judge import confidence_gap
+from levelhead.metrics.counts import confusion
 from levelhead.outputs import Outputs
 from levelhead.statistics.examples import mean_interval, wilson
 

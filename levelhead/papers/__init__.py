@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from levelhead.files import read_json, write_json
 from levelhead.papers import followups, mueller2019, xia2025
 from levelhead.papers.document import write_page
 from levelhead.papers.plan import finished
+from levelhead.report import write_report
 from levelhead.runs import Run
 from levelhead.studies import train_outputs
 from levelhead.studies.compare import cells, compare
@@ -23,6 +25,36 @@ PAPERS: dict[str, Any] = {
     "xia2025": xia2025,
     "followups": followups,
 }
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A paper's experiments, held against what was published: rows and sentences by name."""
+
+    findings: dict[str, Any]
+
+    @property
+    def experiments(self) -> dict[str, Any]:
+        """By name: title, rows (`rows.Row` as JSON), words, figures."""
+        experiments: dict[str, Any] = self.findings["experiments"]
+        return experiments
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The sentences of all experiments."""
+        return tuple(text for one in self.experiments.values() for text in one["words"])
+
+    def chosen(self, names: Sequence[str]) -> dict[str, Any]:
+        """Some of the experiments; all where no name is given."""
+        return {n: e for n, e in self.experiments.items() if n in (names or [n])}
+
+    def to_json(self) -> dict[str, Any]:
+        """findings.json."""
+        return self.findings
+
+    def save(self, folder: str | Path) -> None:
+        """Write findings.json into a folder."""
+        write_json(Path(folder) / "findings.json", self.findings)
 
 
 def reproduce(
@@ -36,7 +68,7 @@ def reproduce(
     jobs: int = 1,
     deadline: float = math.inf,
     watch: Callable[[Event], None] = lambda event: None,
-) -> dict[str, Any]:
+) -> Reproduction:
     """Train what some experiments (default: all) of a paper need, and hold it against the paper.
 
     data: folder of the paper's data sets, each a folder. out: gets a study a setting, which are
@@ -44,7 +76,7 @@ def reproduce(
     published settings instead of those scaled down to two CPU cores, `jobs` trains so many at once
     (see `compare`). No training is begun that would end after `deadline` (by time.monotonic); what
     is missing then is said so. Experiments not asked for keep what was found of them before, by its
-    date. Returns findings. Raises LevelheadError for an unknown paper or experiment and for data
+    date. Raises LevelheadError for an unknown paper or experiment and for data
     that is missing.
     """
     if paper not in PAPERS:
@@ -87,6 +119,7 @@ def reproduce(
                 deadline=deadline,
                 watch=watch,
             )
+            write_report(out / name)
         except LevelheadError as error:
             if not todo or not Path(plan.recipe.data).exists():
                 raise
@@ -114,10 +147,10 @@ def reproduce(
     found = _before(out / paper / "findings.json", full) | found
     found = {name: found[name] for name in module.EXPERIMENTS if name in found}
     findings = {"schema": 1, "paper": paper, "full": full, "seeds": seeds, "experiments": found}
-    (out / paper).mkdir(parents=True, exist_ok=True)
-    write_json(out / paper / "findings.json", findings)
+    result = Reproduction(findings)
+    result.save(out / paper)
     write_page(out / paper, module.TITLE, findings, panels)
-    return findings
+    return result
 
 
 def _before(path: Path, full: bool) -> dict[str, Any]:

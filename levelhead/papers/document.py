@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from levelhead.figures import FIGURES
-from levelhead.figures.canvas import to_png
+from levelhead.figures import FIGURES, Figure, write_panels
 from levelhead.files import write
 from levelhead.papers.rows import Row
 
@@ -32,13 +31,15 @@ def write_page(
 ) -> Path:
     """README.md in a folder, its figures beside it. `panels`: what a figure draws, by file name,
     which starts with the figure's name in FIGURES."""
-    for name, drawn in panels.items():
-        figure = FIGURES[name.partition("-")[0]]
-        for place, panel in enumerate(figure.data(drawn), 1):
-            write(folder / f"{name}-{place}.png", to_png(panel, figure.draw))
+    drawn = {name: _figure(name).data(content) for name, content in panels.items()}
+    write_panels(drawn, folder, (".png",), numbered=True)
     path = folder / "README.md"
     write(path, page_text(folder, title, findings))
     return path
+
+
+def _figure(name: str) -> Figure:
+    return FIGURES[name.partition("-")[0]]
 
 
 def page_text(folder: Path, title: str, findings: Mapping[str, Any]) -> str:

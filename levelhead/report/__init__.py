@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from levelhead.files import read_json, write
+from levelhead.report.judgement_page import write_judgement
 from levelhead.report.page import metric_table, shown
 from levelhead.report.run_page import (
     after_temperature,
@@ -29,6 +30,7 @@ __all__ = [
     "shown",
     "study_report",
     "write_figures",
+    "write_judgement",
     "write_report",
 ]
 
@@ -49,8 +51,7 @@ def write_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = N
 
 def write_figures(folder: str | Path, into: str | Path) -> list[Path]:
     """Write the figures of a run or study as PNG files into a folder; returns their paths."""
-    from levelhead.figures import FIGURES, comparison, confusion
-    from levelhead.figures.canvas import to_png
+    from levelhead.figures import comparison, confusion, write_panels
 
     folder, into = Path(folder), Path(into)
     panels: dict[str, tuple[Any, ...]]
@@ -64,13 +65,7 @@ def write_figures(folder: str | Path, into: str | Path) -> list[Path]:
             "confusion": confusion.data(test),
             "curves": curve_panels(run),
         }
-    written = []
-    for name, several in panels.items():
-        for place, panel in enumerate(several, 1):
-            path = into / (f"{name}-{place}.png" if several[1:] else f"{name}.png")
-            write(path, to_png(panel, FIGURES[name].draw))
-            written.append(path)
-    return written
+    return write_panels(panels, into, (".png",))
 
 
 def _is_study(folder: Path) -> bool:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from levelhead.decisions import SCORES, risk_coverage
-from levelhead.figures import FIGURES, confusion
-from levelhead.figures.canvas import to_png, to_svg
+from levelhead.figures import FIGURES, confusion, write_panels
 from levelhead.files import write
-from levelhead.judging import Audited, Decided
+from levelhead.judging import Audited, Calibrated, Decided
 from levelhead.metrics import HEADLINE, METRICS
 from levelhead.outputs import Outputs
 from levelhead.report.page import page, shown, svgs
@@ -25,10 +24,40 @@ CURVES = ("msp", "margin", "entropy", "pnorm")
 RELATIONS = {"before": "as given", "after": "after calibration"}
 
 
-def audit_report(
-    outputs: Outputs, found: Mapping[str, Any], panels: Panels, name: str, command: str
-) -> str:
-    """The page of an audit of `outputs`; `found` is what `findings.audit` said of them."""
+Judgement = Audited | Calibrated | Decided
+
+
+def write_judgement(
+    result: Judgement,
+    folder: str | Path,
+    *,
+    title: str = "predictions",
+    command: str = "",
+    figures: bool = False,
+) -> Path:
+    """Write report.html of an audit, a calibration or decisions; returns its path.
+
+    `command` is what made it, to be shown; with `figures` also figures/, as PNG and SVG.
+    """
+    folder = Path(folder)
+    if isinstance(result, Audited):
+        panels = audit_panels(result)
+        page = audit_report(result, panels, title, command)
+    elif isinstance(result, Calibrated):
+        panels = calibration_panels(result.test, result.outputs, result.findings)
+        page = calibration_report(result.findings, panels, title, command)
+    else:
+        panels = decision_panels(result)
+        page = decision_report(result.findings, panels, title, command)
+    write(folder / "report.html", page)
+    if figures:
+        write_panels(panels, folder / "figures")
+    return folder / "report.html"
+
+
+def audit_report(result: Audited, panels: Panels, name: str, command: str) -> str:
+    """The page of an audit, with its panels."""
+    outputs, found = result.outputs, result.findings
     (matrix,) = confusion.data(outputs)
     return page(
         "audit",
@@ -47,9 +76,9 @@ def audit_report(
     )
 
 
-def audit_panels(outputs: Outputs, audited: Audited) -> Panels:
-    """The figures of an audit of `outputs`."""
-    found, after = audited.findings, audited.after
+def audit_panels(result: Audited) -> Panels:
+    """The figures of an audit."""
+    outputs, found, after = result.outputs, result.findings, result.after
     method = found["advice"]["method"]
     titles = ("As given", f"With {(method or '').replace('_', ' ')} calibration, cross-fitted")
     ece = [found["metrics"]["ece"]]
@@ -146,22 +175,6 @@ def ranking_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _count(number: int | None) -> str:
     return "–" if number is None else f"{number:,}"
-
-
-def write_panels(panels: Mapping[str, Sequence[Any]], into: Path) -> list[Path]:
-    """Every panel as a PNG and an SVG in a folder; returns their paths."""
-    written = []
-    for name, several in panels.items():
-        for place, panel in enumerate(several, 1):
-            stem = f"{name}-{place}" if len(several) > 1 else name
-            draw = FIGURES[name].draw
-            for suffix, content in (
-                (".png", to_png(panel, draw)),
-                (".svg", to_svg(panel, draw, name)),
-            ):
-                write(into / (stem + suffix), content)
-                written.append(into / (stem + suffix))
-    return written
 
 
 def _drawings(panels: Panels) -> dict[str, list[Any]]:

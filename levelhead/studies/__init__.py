@@ -1,7 +1,7 @@
 """What smoothing does to a network, asked of finished runs: one file a question."""
 
 from levelhead.studies.distillation_curves import distillation_curves
-from levelhead.studies.information_curve import information
+from levelhead.studies.information_curve import information, informations
 from levelhead.studies.penultimate import penultimate
 from levelhead.studies.run_data import Understood, name_of, run_data, train_outputs
 from levelhead.studies.tradeoff import tradeoff
@@ -10,6 +10,7 @@ __all__ = [
     "Understood",
     "distillation_curves",
     "information",
+    "informations",
     "name_of",
     "penultimate",
     "run_data",

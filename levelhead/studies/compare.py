@@ -23,7 +23,6 @@ from levelhead.errors import LevelheadError, nearest
 from levelhead.files import read_json, write, write_json
 from levelhead.models import MODELS
 from levelhead.recipe import Recipe
-from levelhead.report import write_report
 from levelhead.runs import Run, new_folder
 from levelhead.studies.recommendation import recommend, sentence, sentences
 from levelhead.studies.settings import (
@@ -62,9 +61,9 @@ class Study:
         """findings.json."""
         return self.findings
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write findings.json into a folder."""
-        write_json(folder / "findings.json", self.findings)
+        write_json(Path(folder) / "findings.json", self.findings)
 
 
 def cells(recipe: Recipe, grid: Mapping[str, Sequence[Any]], seeds: int) -> list[Cell]:
@@ -186,7 +185,6 @@ def compare(
     settings = [Setting(tuple(group)) for group in groups.values()]
     study = Study(folder, _findings(folder, settings, failed))
     study.save(folder)
-    write_report(folder)
     return study
 
 

@@ -94,6 +94,20 @@ def information(
     return Understood(findings, {name_of(run): drawn})
 
 
+def informations(runs: Sequence[Run], classes: Sequence[str] | None = None) -> Understood:
+    """`information` of several runs, of the same two classes for all."""
+    each: list[Understood] = []
+    for run in runs:
+        each.append(information(run, classes))
+        classes = each[0].findings["classes"]
+    findings = {
+        "schema": SCHEMA,
+        "runs": [one.findings for one in each],
+        "words": [sentence for one in each for sentence in one.words],
+    }
+    return Understood(findings, {name: drawn for one in each for name, drawn in one.drawn.items()})
+
+
 def _tables(
     run: Run,
     recipe: Recipe,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from levelhead.errors import LevelheadError
+from levelhead.files import write_json
 from levelhead.machine import pick_device
 from levelhead.outputs import Outputs
 from levelhead.runs import Run
@@ -20,10 +22,23 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Understood:
-    """Numbers for people and JSON, and what a figure draws: columns or curves by title."""
+    """What a study of runs says, and what its figures draw: columns or curves by title."""
 
     findings: dict[str, Any]
     drawn: Mapping[str, Any]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What was found, as sentences."""
+        return tuple(self.findings["words"])
+
+    def to_json(self) -> dict[str, Any]:
+        """findings.json."""
+        return self.findings
+
+    def save(self, folder: str | Path) -> None:
+        """Write findings.json into a folder."""
+        write_json(Path(folder) / "findings.json", self.findings)
 
 
 def run_data(run: Run) -> Data:

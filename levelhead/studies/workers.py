@@ -42,9 +42,9 @@ def carry_on(
 ) -> Run:
     """Train a job, or go on where it was stopped. Raises LevelheadError as `train` does."""
     if (job.folder / "recipe.toml").exists():
-        return resume(job.folder, data=data, report=False, watch=watch)
+        return resume(job.folder, data=data, watch=watch)
     (job.folder / ".recipe.toml.part").unlink(missing_ok=True)  # stopped while it was being written
-    return train(job.recipe, out=job.folder, data=data, report=False, watch=watch)
+    return train(job.recipe, out=job.folder, data=data, watch=watch)
 
 
 def side_by_side(

@@ -38,14 +38,13 @@ def train(
     out: str | Path | None = None,
     *,
     data: Data | None = None,
-    report: bool = True,
     watch: Callable[[Event], None] = lambda event: None,
 ) -> Run:
-    """Train, judge and report: a recipe becomes a run folder (default: the next runs/NAME-N).
+    """Train and judge: a recipe becomes a run folder (default: the next runs/NAME-N).
 
-    `data` of an earlier recipe is used again where it fits; `report` False leaves report.html to
-    `levelhead report`; `watch` is told every Note, Progress, Step and Epoch. On Linux glibc's
-    malloc is tuned for the whole process (`machine.tune_malloc`).
+    `levelhead.write_report(run.folder)` makes its page. `data` of an earlier recipe is used again
+    where it fits; `watch` gets every Note, Progress, Step and Epoch. On Linux glibc's malloc is
+    tuned for the whole process (`machine.tune_malloc`).
     Raises LevelheadError for bad input, and for a loss that is no longer finite.
     """
     tune_malloc()
@@ -55,14 +54,13 @@ def train(
     network, objective = untrained(recipe, data), objective_of(recipe, data)
     folder = new_folder(out, data.name)
     write(folder / "recipe.toml", recipe.to_toml())
-    return _carry_out(Run(folder), network, objective, recipe, data, report, watch)
+    return _carry_out(Run(folder), network, objective, recipe, data, watch)
 
 
 def resume(
     folder: str | Path,
     *,
     data: Data | None = None,
-    report: bool = True,
     watch: Callable[[Event], None] = lambda event: None,
 ) -> Run:
     """Go on with a run that was stopped; a finished run is returned as it is.
@@ -72,8 +70,6 @@ def resume(
     """
     run = open_run(folder)
     if run.finished:
-        if report and not (run.folder / "report.html").exists():  # killed while writing it
-            _report(run)
         return run
     tune_malloc()
     recipe, data = prepare(run.recipe, known=data, progress=_tell(watch, "reading images"))
@@ -86,7 +82,7 @@ def resume(
                 )
     data = relabelled(recipe, data)
     network, objective = untrained(recipe, data), objective_of(recipe, data)
-    return _carry_out(run, network, objective, recipe, data, report, watch)
+    return _carry_out(run, network, objective, recipe, data, watch)
 
 
 def untrained(recipe: Recipe, data: Data) -> Network:
@@ -114,7 +110,6 @@ def _carry_out(
     objective: Objective,
     recipe: Recipe,
     data: Data,
-    report: bool,
     watch: Callable[[Event], None],
 ) -> Run:
     """Train (from the checkpoint, if any), then write everything else of the run folder."""
@@ -184,15 +179,7 @@ def _carry_out(
     )
     write_json(folder / "findings.json", found)
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    if report:
-        _report(run)
     return run
-
-
-def _report(run: Run) -> None:
-    from levelhead.report import write_report
-
-    write_report(run.folder)
 
 
 def _train_whole(

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import levelhead
 from levelhead.calibrators import CALIBRATORS, calibrator_of
 from levelhead.cli import run
 from levelhead.decisions.costs import of_errors
@@ -83,7 +84,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of a finished run."""
     out = tmp_path_factory.mktemp("run") / "digits"
-    train(Recipe("digits", model="linear", epochs=2), out, report=False)
+    train(Recipe("digits", model="linear", epochs=2), out)
     return str(out)
 
 
@@ -109,7 +110,7 @@ def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_audit_has_its_schema() -> None:
     """Readers of findings.json would miss a block, meet NaN, or see other numbers each time."""
     outputs = world(400, 6, 2.0)
-    found = strict(audit(outputs, outside=world(50, 6, seed=9), **QUICK))
+    found = strict(audit(outputs, outside=world(50, 6, seed=9), **QUICK).findings)
     assert (found["schema"], found["n"], found["classes"]) == (1, 400, 6)
     assert list(found["metrics"]) == list(METRICS)
     for cell in found["metrics"].values():
@@ -126,7 +127,7 @@ def test_audit_has_its_schema() -> None:
     assert 0 < found["calibrated"]["p_value"] < 0.05
     for row in advice["ranking"]:
         row.pop("seconds")
-    again = strict(audit(outputs, outside=world(50, 6, seed=9), **QUICK))
+    again = strict(audit(outputs, outside=world(50, 6, seed=9), **QUICK).findings)
     for row in again["advice"]["ranking"]:
         row.pop("seconds")
     assert again == found
@@ -210,7 +211,7 @@ def test_one_set_one_use() -> None:
 def test_confidence_alone_goes_as_far_as_it_goes() -> None:
     """Numbers would be made up for what one confidence cannot tell, or the rest be lost."""
     validation, test = sure(world(500, 4, 2.0, 1)), sure(world(500, 4, 2.0, 2))
-    found = strict(audit(test, **QUICK))
+    found = strict(audit(test, **QUICK).findings)
     assert found["metrics"]["ece"]["value"] > 0.05
     for name in ("nll", "brier", "classwise_ece", "entropy"):
         cell = found["metrics"][name]
@@ -240,7 +241,7 @@ def test_confidence_alone_goes_as_far_as_it_goes() -> None:
 )
 def test_verdicts_of_worlds_that_are_known(temperature: float, opening: str) -> None:
     """A calibrated model would be called overconfident, or an overconfident one be praised."""
-    found = audit(world(3000, 5, temperature), methods=["temperature"], **QUICK)
+    found = audit(world(3000, 5, temperature), methods=["temperature"], **QUICK).findings
     assert found["words"][0].startswith(opening)
 
 
@@ -250,17 +251,17 @@ def test_right_on_average_is_not_calibrated() -> None:
     claimed = draw.choice([0.6, 0.9], 4000)
     right = draw.random(4000) < 1.5 - claimed
     outputs = Outputs.from_confidence(claimed[:, None], np.zeros(4000, int), 1 - right)
-    found = audit(outputs, **QUICK)
+    found = audit(outputs, **QUICK).findings
     assert found["words"][0].startswith("Right on average but not calibrated: it claims")
     assert found["calibrated"]["p_value"] < 0.05
-    few = audit(world(10, 2, 2.5, 3), **QUICK)  # +20 points, which may be 0: not "right"
+    few = audit(world(10, 2, 2.5, 3), **QUICK).findings  # +20 points, which may be 0: not "right"
     assert few["words"][0].startswith("Not calibrated: it claims 89.7 % on average")
 
 
 def test_few_examples_decide_nothing() -> None:
     """A handful of examples would be called proof, or end in a message about folds."""
     for n in (1, 2, 3, 5, 9):
-        found = strict(audit(world(n, 3), **QUICK))
+        found = strict(audit(world(n, 3), **QUICK).findings)
         assert "too few to fit a calibrator" in found["advice"]["reason"]
         assert "no threshold can be named" in " ".join(found["words"])
         with pytest.raises(LevelheadError, match=f"^{n} examples? .* give at least 10"):
@@ -281,7 +282,7 @@ def test_a_class_without_examples_is_not_ruled_out() -> None:
     assert "1 of 3 classes have no example" in made.findings["reason"]
     before, after = (made.findings[when]["metrics"]["nll"]["value"] for when in ("before", "after"))
     assert after < before
-    advice = audit(whole.take((whole.labels == 2).nonzero()[:, 0]), **QUICK)["advice"]
+    advice = audit(whole.take((whole.labels == 2).nonzero()[:, 0]), **QUICK).findings["advice"]
     assert [row["method"] for row in advice["ranking"]] in (
         ["none", "temperature"],
         ["temperature", "none"],
@@ -293,7 +294,7 @@ def test_odd_predictions_are_judged_all_the_same() -> None:
     outputs = world(200, 4)
     guess, y = outputs.predictions(), outputs.labels
     certain = np.eye(4)[guess]
-    always = audit(Outputs.from_probabilities(certain, guess), **QUICK)
+    always = audit(Outputs.from_probabilities(certain, guess), **QUICK).findings
     assert always["words"][0].startswith("Cannot tell")  # 200 of 200 do not prove 100 %
     assert "+0.0 to +1.9 points" in always["words"][0]
     for odd in (
@@ -303,7 +304,7 @@ def test_odd_predictions_are_judged_all_the_same() -> None:
         Outputs.from_logits(outputs.scores, outputs.scores.argmin(1)),
         Outputs.from_logits(outputs.scores, guess),
     ):
-        found = strict(audit(odd, methods=["temperature"], **QUICK))
+        found = strict(audit(odd, methods=["temperature"], **QUICK).findings)
         assert not re.search(r"\bnan\b|\binf\b", " ".join(found["words"]))
         assert max(map(len, found["words"])) < 400
         other = odd.take(np.arange(100)), odd.take(np.arange(100, 200))
@@ -316,7 +317,7 @@ def test_a_doubt_about_the_kind_comes_first() -> None:
     """Probabilities passed off as logits would be judged without a word of warning ahead."""
     outputs = world(60, 3)
     twice = Outputs.from_logits(outputs.probabilities(), outputs.labels)
-    assert audit(twice, **QUICK)["words"][0].startswith("Careful: these logits")
+    assert audit(twice, **QUICK).findings["words"][0].startswith("Careful: these logits")
 
 
 @settings(max_examples=12, deadline=None)
@@ -326,7 +327,7 @@ def test_words_tell_the_numbers_of_the_findings(
 ) -> None:
     """The sentences would say something else than the tables."""
     outputs = world(n, k, temperature, seed)
-    found = audit(outputs, methods=["temperature"], **QUICK)
+    found = audit(outputs, methods=["temperature"], **QUICK).findings
     said, metrics = " ".join(found["words"]), found["metrics"]
     accuracy = f"{100 * metrics['accuracy']['value']:.1f} %"
     assert f"is right in {accuracy} of {n:,} examples" in said
@@ -360,7 +361,7 @@ def test_the_public_network_gets_the_published_numbers(real_data: Callable[[str]
     path = real_data("predictions") / "resnet56_cifar10_test.csv"
     outputs = read_predictions(path, "probabilities")
     people = np.load(real_data("cifar10h") / "cifar10h-counts.npy")
-    found = strict(audit(outputs.with_people(people), methods=["temperature"], **QUICK))
+    found = strict(audit(outputs.with_people(people), methods=["temperature"], **QUICK).findings)
     values = {name: cell["value"] for name, cell in found["metrics"].items()}
     assert values["accuracy"] == pytest.approx(0.9339)
     assert values["nll"] == pytest.approx(0.3458, abs=5e-5)
@@ -571,7 +572,7 @@ def test_a_place_that_cannot_be_is_refused_before_the_work(
     files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """A long judgement would be lost for a folder that was full from the beginning."""
-    monkeypatch.setattr("levelhead.judging.audited", None)
+    monkeypatch.setattr("levelhead.judging.audit", None)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
     assert "holds other files" in fails(
@@ -580,3 +581,34 @@ def test_a_place_that_cannot_be_is_refused_before_the_work(
     assert "cannot be made" in fails(
         capsys, "audit", files["test"], "--out", str(tmp_path / "full" / "x" / "y")
     )
+
+
+def test_a_result_is_what_the_command_delivers(tmp_path, capsys):
+    """The library could not do what the command can, or would do it otherwise."""
+    outputs = world(200, 4, 2.0)
+    outputs.save(tmp_path / "p.safetensors")
+    words = ["audit", str(tmp_path / "p.safetensors"), "--methods", "temperature"]
+    assert run([*words, "--out", str(tmp_path / "command")]) == 0
+    printed = capsys.readouterr().out
+    result = audit(outputs, methods=["temperature"])
+    result.save(tmp_path / "library")
+    levelhead.write_judgement(result, tmp_path / "library", title="p.safetensors")
+    ours, theirs = (
+        (tmp_path / way / "findings.json").read_text() for way in ("library", "command")
+    )
+    ours, theirs = json.loads(ours), json.loads(theirs)
+    for findings in (ours, theirs):
+        for row in findings["advice"]["ranking"]:
+            del row["seconds"]  # the clock's
+    assert ours == theirs
+    assert (tmp_path / "library" / "report.html").exists()
+    assert printed.startswith("\n".join(result.words))
+    assert result.method in ("temperature", "none")
+    accuracy = result.metrics["accuracy"]
+    assert accuracy.low <= accuracy.value <= accuracy.high
+    with pytest.warns(DeprecationWarning, match="findings"):
+        assert result["n"] == 200
+    done = calibrate(world(200, 4, 2.0, seed=1), world(200, 4, 2.0, seed=2), ["temperature"])
+    done.save(tmp_path / "calibrated")
+    assert (tmp_path / "calibrated" / "calibrated.safetensors").exists()
+    assert done.after["nll"].value == done.findings["after"]["metrics"]["nll"]["value"]

@@ -14,12 +14,12 @@ from levelhead.judging import (
     audit,
     classification_report,
     confidence_gap,
-    confusion,
     judge,
     run_findings,
     words,
 )
 from levelhead.metrics import METRICS
+from levelhead.metrics.counts import confusion
 from levelhead.outputs import Outputs
 from levelhead.outputs.read import read_predictions
 
@@ -84,7 +84,7 @@ def test_judgement_is_repeatable_and_says_what_was_applied():
 def test_an_infinite_nll_is_null_with_its_reason():
     """Saturated probabilities would crash the audit, or put Infinity into JSON."""
     p = np.array([[1.0, 0], [1, 0], [0, 1], [0.5, 0.5]] * 5)
-    found = strict(audit(Outputs.from_probabilities(p, [0, 1, 1, 0] * 5), resamples=50))
+    found = strict(audit(Outputs.from_probabilities(p, [0, 1, 1, 0] * 5), resamples=50).findings)
     assert found["metrics"]["nll"]["value"] is None
     assert "exactly 0 in 5 of 20 rows" in found["metrics"]["nll"]["reason"]
     assert found["metrics"]["brier"]["value"] is not None
@@ -162,7 +162,7 @@ def test_probabilities_passed_off_as_logits_are_noticed():
 def test_audit_advises_by_cross_fitting():
     """Advice would be judged on the examples that it was fitted on, and always look good."""
     outputs = sample(60, 3, 2.0)
-    found = strict(audit(outputs, resamples=50))
+    found = strict(audit(outputs, resamples=50).findings)
     advice = found["advice"]
     assert advice["text"] == "advice, not applied"
     assert found["temperature"]["fitted_on"] == "these examples: advice, not applied"
@@ -173,7 +173,7 @@ def test_audit_advises_by_cross_fitting():
     assert same_examples < advice["after"]["nll"]["value"] < advice["before"]["nll"]["value"]
     assert found["metrics"] == strict(before)
     assert any("advice, not applied" in sentence for sentence in found["words"])
-    tiny = strict(audit(sample(5, 3), resamples=50))
+    tiny = strict(audit(sample(5, 3), resamples=50).findings)
     assert tiny["advice"]["reason"].startswith("5 examples are too few")
     assert tiny["advice"]["after"] is tiny["advice"]["method"] is None
 
@@ -182,7 +182,7 @@ def test_audit_of_probabilities_equals_that_of_their_logits():
     """One model would get two verdicts."""
     outputs = sample(200, 4, 2.0)
     other = Outputs.from_probabilities(softmax(outputs.scores.double(), axis=1), outputs.labels)
-    one, two = audit(outputs, resamples=50), audit(other, resamples=50)
+    one, two = audit(outputs, resamples=50).findings, audit(other, resamples=50).findings
     for name in ("nll", "brier", "ece"):
         for when in ("before", "after"):
             expected = one["advice"][when][name]["value"]
@@ -221,7 +221,7 @@ def test_somebody_elses_network_is_overconfident(real_data):
     """The public ResNet-56 would be called calibrated, or its temperature be missed."""
     path = real_data("predictions") / "resnet56_cifar10_test.csv"
     outputs = read_predictions(path, "probabilities")
-    found = strict(audit(outputs, methods=["temperature"], resamples=200))
+    found = strict(audit(outputs, methods=["temperature"], resamples=200).findings)
     assert found["metrics"]["ece"]["value"] == pytest.approx(0.0464, abs=1e-4)
     assert found["metrics"]["ece"]["low"] > 0.04
     assert 2.3 < found["temperature"]["value"] < 2.6

@@ -281,7 +281,7 @@ def test_without_time_it_says_what_is_missing(pictures, tiny, tmp_path):
     out = tmp_path / "out"
     gone = time.monotonic() - 1
     seen = reproduce("mueller2019", pictures, out, deadline=gone)
-    rows = [row for e in seen["experiments"].values() for row in e["rows"]]
+    rows = [row for e in seen.experiments.values() for row in e["rows"]]
     assert {row["verdict"] for row in rows} <= {"cannot tell"}
     assert not list(out.glob("*/*/*/model.safetensors"))
     page = (out / "mueller2019" / "README.md").read_text()

@@ -24,7 +24,7 @@ from levelhead.calibrators import Temperature
 from levelhead.cli.flags import Parser, add_recipe, recipe_of
 from levelhead.errors import LevelheadError
 from levelhead.files import write_json
-from levelhead.judging import audited, run_findings
+from levelhead.judging import audit, run_findings
 from levelhead.metrics import HEADLINE, METRICS
 from levelhead.outputs import Outputs
 from levelhead.recipe import Recipe
@@ -579,15 +579,15 @@ def test_a_browser_shows_an_audit(tmp_path: Path) -> None:
     """On a phone the page would scroll sideways, ask the network, or have no numbers to hover."""
     outputs = scores(300, 6, 0, "test", names=NASTY)
     outputs = dataclasses.replace(outputs, groups=(NASTY[0], "") * 150)
-    done = audited(outputs, methods=["temperature"], resamples=50)
-    panels = judgement_page.audit_panels(outputs, done)
+    done = audit(outputs, methods=["temperature"], resamples=50)
+    panels = judgement_page.audit_panels(done)
     told = "levelhead audit '<b>x</b>' --logits"
-    page = judgement_page.audit_report(outputs, done.findings, panels, NASTY[0], told)
+    page = judgement_page.audit_report(done, panels, NASTY[0], told)
     parsed = Page(page)
     assert parsed.scripts == 1
     assert all(name in parsed.words for name in NASTY[:5])
-    again = judgement_page.audit_panels(outputs, done)
-    assert page == judgement_page.audit_report(outputs, done.findings, again, NASTY[0], told)
+    again = judgement_page.audit_panels(done)
+    assert page == judgement_page.audit_report(done, again, NASTY[0], told)
     seen = in_browser(page, tmp_path, 400, "--blink-settings=preferredColorScheme=0")
     assert seen["title"] == f"{NASTY[0]} – levelhead"
     assert seen["width"] == 400

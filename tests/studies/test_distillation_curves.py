@@ -310,9 +310,9 @@ def test_the_command_on_trained_students(tmp_path, capsys):
     """The figure could not be had from a shell, or would not fit what training writes."""
     recipe = Recipe("digits", model="linear", epochs=1)
     folder = tmp_path / "smoothing=0.3" / "seed-0"
-    teacher = train(recipe.replace(smoothing=0.3), folder, report=False)
+    teacher = train(recipe.replace(smoothing=0.3), folder)
     student = recipe.replace(teacher=str(teacher.folder), temperature=3.0)
-    taught = str(train(student, tmp_path / "student", report=False).folder)
+    taught = str(train(student, tmp_path / "student").folder)
     out = tmp_path / "out"
     assert cli(["distillation", str(tmp_path), taught, "--out", str(out)]) == 0
     said = capsys.readouterr().out

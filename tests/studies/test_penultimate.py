@@ -24,8 +24,8 @@ RECIPE = Recipe("digits", model="cnn", epochs=4, crop=1, save_every=40)
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     """The same network with hard and with smoothed targets."""
     root = tmp_path_factory.mktemp("runs")
-    hard = train(RECIPE, root / "hard", report=False)
-    smoothed = train(RECIPE.replace(smoothing=0.3), root / "smoothed", report=False)
+    hard = train(RECIPE, root / "hard")
+    smoothed = train(RECIPE.replace(smoothing=0.3), root / "smoothed")
     return hard, smoothed
 
 
@@ -108,7 +108,7 @@ def test_information_stays_within_its_bounds_and_falls_with_smoothing(runs, monk
 
 def test_information_needs_something_random(tmp_path):
     """Without augmentation every example would count as told apart from all others."""
-    run = train(RECIPE.replace(crop=0, flip=False, epochs=1), tmp_path / "run", report=False)
+    run = train(RECIPE.replace(crop=0, flip=False, epochs=1), tmp_path / "run")
     with pytest.raises(LevelheadError, match="trained without augmentation"):
         information(run)
 

@@ -59,11 +59,11 @@ def _train(root: Path) -> None:
     for name, changes in MADE:
         for seed in (0, 1)[: 1 if "loss" in changes else 2]:
             recipe = RECIPE.replace(**changes, seed=seed)
-            train(recipe, root / "study" / name / f"seed-{seed}", report=False)
+            train(recipe, root / "study" / name / f"seed-{seed}")
     for name in ("smoothing=0", "smoothing=0.3"):
         teacher = str(root / "study" / name / "seed-0")
         taught = RECIPE.replace(model="linear", teacher=teacher)
-        train(taught, root / "students" / name / "seed-0", report=False)
+        train(taught, root / "students" / name / "seed-0")
 
 
 @pytest.fixture(scope="module")

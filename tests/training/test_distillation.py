@@ -28,7 +28,7 @@ def teacher(tmp_path_factory):
     """A smoothed teacher of the digits."""
     folder = tmp_path_factory.mktemp("teacher") / "teacher"
     recipe = Recipe("digits", model="mlp", epochs=4, smoothing=0.1)
-    return train(recipe, folder, report=False)
+    return train(recipe, folder)
 
 
 @pytest.mark.parametrize(("beta", "t", "s"), [(1.0, 1.0, 1.0), (0.6, 4.0, 1.0), (0.3, 2.0, 2.0)])
@@ -88,25 +88,23 @@ def test_a_student_learns_from_a_run_and_says_how_soft_it_was(teacher, tmp_path)
     """A student would learn from the labels alone, or its smoothness index be lost."""
     said = []
     recipe = STUDENT.replace(teacher=str(teacher.folder), temperature=4.0)
-    run = train(
-        recipe, tmp_path / "s", report=False, watch=lambda e: said.append(getattr(e, "text", ""))
-    )
+    run = train(recipe, tmp_path / "s", watch=lambda e: said.append(getattr(e, "text", "")))
     assert any("smoothing 0.1 and is distilled at temperature 4" in text for text in said)
     found = json.loads((run.folder / "distillation.json").read_text())
     made = train_outputs(teacher)
     whole = smoothness(made.scores, made.labels, 4.0).mean().item()
     assert found["smoothness_index"] == pytest.approx(whole, abs=1e-3)
     assert run.findings["test"]["metrics"]["accuracy"]["value"] > 0.8
-    again = train(recipe, tmp_path / "again", report=False)
+    again = train(recipe, tmp_path / "again")
     assert torch.equal(again.outputs("test").scores, run.outputs("test").scores)
-    labels = train(STUDENT, tmp_path / "labels", report=False)
+    labels = train(STUDENT, tmp_path / "labels")
     scaled = recipe.replace(teacher_norm=5.0)
     said.clear()
-    other = train(scaled, tmp_path / "n", report=False, watch=lambda e: said.append(str(e)))
+    other = train(scaled, tmp_path / "n", watch=lambda e: said.append(str(e)))
     assert not any("is distilled at" in text for text in said), "scaled is the fix"
     assert json.loads((other.folder / "distillation.json").read_text()) != found
     # Without a share of the teacher it is the student that learns from labels.
-    none = train(recipe.replace(beta=0.0), tmp_path / "none", report=False)
+    none = train(recipe.replace(beta=0.0), tmp_path / "none")
     assert torch.equal(none.outputs("test").scores, labels.outputs("test").scores)
     assert not torch.equal(run.outputs("test").scores, labels.outputs("test").scores)
 
@@ -119,7 +117,7 @@ def test_predictions_of_the_training_pictures_teach_the_same(teacher, tmp_path):
     order = torch.randperm(len(shuffled), generator=torch.Generator().manual_seed(1))
     shuffled.take(order).save(tmp_path / "t.safetensors")
     found = [
-        train(STUDENT.replace(teacher=str(source)), tmp_path / str(i), report=False)
+        train(STUDENT.replace(teacher=str(source)), tmp_path / str(i))
         for i, source in enumerate((path, tmp_path / "t.safetensors", teacher.folder))
     ]
     scores = [run.outputs("test").scores for run in found]
@@ -135,7 +133,7 @@ def test_no_warning_where_nothing_is_known_to_go_wrong(teacher, tmp_path):
         if isinstance(event, Note):
             said.append(event.text)
 
-    train(STUDENT.replace(teacher=str(teacher.folder)), tmp_path / "s", report=False, watch=watch)
+    train(STUDENT.replace(teacher=str(teacher.folder)), tmp_path / "s", watch=watch)
     assert not any("distilled" in text for text in said)
 
 
@@ -160,7 +158,7 @@ def test_what_cannot_teach_is_refused(change, says, teacher, tmp_path):
     """A student would be judged on what its teacher saw, or fail in the first step."""
     change = {k: str(teacher.folder) if v == "T" else v for k, v in change.items()}
     with pytest.raises(LevelheadError, match=says):
-        train(STUDENT.replace(**change), tmp_path / "s", report=False)
+        train(STUDENT.replace(**change), tmp_path / "s")
 
 
 def test_predictions_without_the_training_pictures_are_refused(teacher, tmp_path):

@@ -86,7 +86,7 @@ def check_steps(steps, literal):
 def test_frequency_is_the_share_of_the_labels_trained_on(seen, tmp_path):
     """ε would go elsewhere than to the classes' shares, or to those of the labels before noise."""
     noisy = QUICK.replace(noise="asymmetric", noise_rate=0.4, smoothing=0.3)
-    made = train(noisy.replace(prior="frequency"), tmp_path / "run", report=False)
+    made = train(noisy.replace(prior="frequency"), tmp_path / "run")
     labels = relabelled(*prepare(made.recipe)).splits.train.labels
     share = [float((labels == k).mean()) for k in range(10)]
     check_steps(seen, lambda _, y, k: 0.7 * (k == y) + 0.3 * share[k])
@@ -101,7 +101,7 @@ def test_prior_and_epsilon_by_class_compose(convention, seen, tmp_path):
     (tmp_path / "s.csv").write_text("\n".join(map(",".join, [["", *order], *rows])))
     (tmp_path / "e.csv").write_text("class,epsilon\n3,0.35\n0,0\n")
     recipe = QUICK.replace(smoothing=0.1, convention=convention, prior=str(tmp_path / "s.csv"))
-    train(recipe.replace(smoothing_by_class=str(tmp_path / "e.csv")), tmp_path / "r", report=False)
+    train(recipe.replace(smoothing_by_class=str(tmp_path / "e.csv")), tmp_path / "r")
     epsilon = {3: 0.35, 0: 0.0}
 
     def literal(_, y, k):
@@ -116,7 +116,7 @@ def test_epsilon_by_class_alone_is_smoothing(seen, tmp_path):
     """Without a prior ε would not be spread evenly."""
     (tmp_path / "e.csv").write_text("epsilon;class\n0.4;7\n")
     recipe = QUICK.replace(smoothing_by_class=str(tmp_path / "e.csv"), convention="others")
-    train(recipe, tmp_path / "run", report=False)
+    train(recipe, tmp_path / "run")
     wanted = {True: 0.6, False: 0.4 / 9}
     check_steps(seen, lambda _, y, k: wanted[k == y] if y == 7 else float(k == y))
 
@@ -176,7 +176,7 @@ def test_votes_reach_the_loss_by_picture(seen, digits, tmp_path):
     votes = np.random.default_rng(1).integers(0, 9, (1797, 10))
     np.save(tmp_path / "votes.npy", votes)
     recipe = QUICK.replace(labels=str(tmp_path / "votes.npy"))
-    made = train(recipe, tmp_path / "run", data=digits, report=False)
+    made = train(recipe, tmp_path / "run", data=digits)
     rows = [int(name.split("/")[1]) for name in digits.splits.train.ids]
 
     def literal(i, _, k):
@@ -192,7 +192,7 @@ def test_votes_reach_the_loss_by_picture(seen, digits, tmp_path):
     assert any(f"{100 * share:.3g} % of those of train" in n for n in made.data["notes"])
 
     seen.clear()
-    smoothed = train(recipe.replace(smoothing=0.2), tmp_path / "s", data=digits, report=False)
+    smoothed = train(recipe.replace(smoothing=0.2), tmp_path / "s", data=digits)
     check_steps(seen, lambda i, y, k: 0.8 * literal(i, y, k) + 0.02)
     assert any("smoothed again" in note for note in smoothed.data["notes"])
 
@@ -205,7 +205,7 @@ def test_a_run_keeps_what_people_said_of_validation(digits, tmp_path):
     )
     np.save(tmp_path / "votes.npy", votes)
     told = QUICK.replace(labels=str(tmp_path / "votes.npy"))
-    run = train(told, tmp_path / "run", data=digits, report=False)
+    run = train(told, tmp_path / "run", data=digits)
     held, test = run.outputs("validation"), run.outputs("test")
     rows = votes[[int(name.split("/")[1]) for name in held.ids]]
     wanted = torch.from_numpy(rows / rows.sum(1, keepdims=True))
@@ -274,7 +274,7 @@ def test_labels_that_do_not_fit_the_run_are_refused(digits, tmp_path):
     def refused(name, words, **changes):
         recipe = QUICK.replace(labels=str(tmp_path / name), **changes)
         with pytest.raises(LevelheadError, match=words):
-            train(recipe, tmp_path / "run", data=digits, report=False)
+            train(recipe, tmp_path / "run", data=digits)
         assert not (tmp_path / "run").exists()
 
     lost = digits.splits.validation.ids[0]
@@ -350,7 +350,7 @@ def test_mixed_targets_reach_the_loss_smoothed_once(kind, seen, tmp_path):
     """A target would have another share than its image, be smoothed twice or not at all, or the
     history be held against the label of the smaller share."""
     recipe = QUICK.replace(mix=kind, mix_alpha=1.0, smoothing=0.2)
-    made = train(recipe, tmp_path / "run", report=False)
+    made = train(recipe, tmp_path / "run")
     hits, nll = 0, 0.0
     for number, step in enumerate(seen):
         rng = np.random.default_rng(seeded(0, number, 2).initial_seed())
@@ -380,7 +380,7 @@ def test_mixed_targets_reach_the_loss_smoothed_once(kind, seen, tmp_path):
 def test_mixing_resumes_bit_for_bit(kind, unjudged, tmp_path):
     """A resumed run would mix other images than one that was never stopped."""
     recipe = QUICK.replace(mix=kind, epochs=3)
-    whole = train(recipe, tmp_path / "whole", report=False)
+    whole = train(recipe, tmp_path / "whole")
 
     class Stopped(Exception):
         pass
@@ -390,20 +390,20 @@ def test_mixing_resumes_bit_for_bit(kind, unjudged, tmp_path):
             raise Stopped
 
     with pytest.raises(Stopped):
-        train(recipe, tmp_path / "part", report=False, watch=stop)
-    part = resume(tmp_path / "part", report=False)
+        train(recipe, tmp_path / "part", watch=stop)
+    part = resume(tmp_path / "part")
     assert torch.equal(whole.network().head.weight, part.network().head.weight)
     keys = ("train_loss", "train_nll", "train_accuracy", "validation_nll")
     assert [[row[k] for k in keys] for row in whole.history] == [
         [row[k] for k in keys] for row in part.history
     ]
-    other = train(recipe.replace(mix="none"), tmp_path / "plain", report=False)
+    other = train(recipe.replace(mix="none"), tmp_path / "plain")
     assert not torch.equal(whole.network().head.weight, other.network().head.weight)
 
 
 def test_a_teacher_sees_the_mixed_pictures(seen, tmp_path, monkeypatch):
     """A student would learn, of a mixture, what the teacher thinks of one image."""
-    teacher = train(QUICK, tmp_path / "teacher", report=False)
+    teacher = train(QUICK, tmp_path / "teacher")
     seen.clear()
     shown = []
     from levelhead.training.distillation import Teacher
@@ -415,7 +415,7 @@ def test_a_teacher_sees_the_mixed_pictures(seen, tmp_path, monkeypatch):
     original = Teacher.logits
     monkeypatch.setattr(Teacher, "logits", logits)
     recipe = QUICK.replace(teacher=str(teacher.folder), mix="mixup", beta=0.5)
-    train(recipe, tmp_path / "student", report=False)
+    train(recipe, tmp_path / "student")
     assert len(shown) == len(seen) > 3
     assert all(torch.equal(a, step.images) for a, step in zip(shown, seen, strict=True))
 
@@ -451,7 +451,7 @@ def test_a_subset_of_classes_keeps_the_splits(digits, tmp_path):
     assert prepare(few.replace(smoothing=0.1), known=some)[1] is some
     assert prepare(few.replace(classes=("4", "7", "1")), known=some)[1] is some
     assert prepare(few.replace(classes=("4", "7")), known=some)[1] is not some
-    made = train(few.replace(epochs=3), tmp_path / "run", data=some, report=False)
+    made = train(few.replace(epochs=3), tmp_path / "run", data=some)
     assert made.data["class_names"] == ["1", "4", "7"]
     assert made.recipe.classes == few.classes
     assert any("Only 1, 4, 7" in note for note in made.data["notes"])
@@ -502,7 +502,6 @@ def test_contradictions_are_one_line_and_leave_with_2(words, wanted, tmp_path, m
 
 def test_the_command_takes_them_all(unjudged, tmp_path, monkeypatch, capsys):
     """A flag would be lost between the command line and recipe.toml, or not be found again."""
-    monkeypatch.setattr("levelhead.report.write_report", lambda folder: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.csv").write_text("\n".join([",".join(DIGITS), ",".join(["0.1"] * 10)]))
     (tmp_path / "e.csv").write_text("class,epsilon\n3,0.2\n")

@@ -23,7 +23,7 @@ QUICK = Recipe("digits", model="linear", epochs=2)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_trains(loss, tmp_path):
     """A loss of the table would fail in the loop, or learn nothing."""
-    run = train(QUICK.replace(loss=loss, epochs=4), tmp_path / "run", report=False)
+    run = train(QUICK.replace(loss=loss, epochs=4), tmp_path / "run")
     assert run.findings["test"]["metrics"]["accuracy"]["value"] > 0.8
     assert run.recipe.loss == loss
 
@@ -53,7 +53,7 @@ def test_what_does_not_go_together_is_refused_before_training(change, says, tmp_
 def test_online_smoothing_learns_and_resumes(tmp_path):
     """Its table would start anew after a stop: a resumed run would differ from one that was not."""
     recipe = QUICK.replace(targets="online", epochs=3)
-    whole = train(recipe, tmp_path / "whole", report=False)
+    whole = train(recipe, tmp_path / "whole")
 
     class Stopped(Exception):
         pass
@@ -63,16 +63,14 @@ def test_online_smoothing_learns_and_resumes(tmp_path):
             raise Stopped
 
     with pytest.raises(Stopped):
-        train(recipe, tmp_path / "part", report=False, watch=stop)
-    part = resume(tmp_path / "part", report=False)
+        train(recipe, tmp_path / "part", watch=stop)
+    part = resume(tmp_path / "part")
     for name in ("validation", "test"):
         assert torch.equal(whole.outputs(name).scores, part.outputs(name).scores)
-    plain = train(recipe.replace(targets="loss"), tmp_path / "plain", report=False)
+    plain = train(recipe.replace(targets="loss"), tmp_path / "plain")
     assert not torch.equal(whole.outputs("test").scores, plain.outputs("test").scores)
-    soft = train(
-        recipe.replace(targets="loss", smoothing=0.5, epochs=1), tmp_path / "half", report=False
-    )
-    one = train(recipe.replace(epochs=1), tmp_path / "one", report=False)
+    soft = train(recipe.replace(targets="loss", smoothing=0.5, epochs=1), tmp_path / "half")
+    one = train(recipe.replace(epochs=1), tmp_path / "one")
     # In its first epoch the table is uniform: half label, half uniform, that is smoothing of 0.5.
     np.testing.assert_allclose(
         soft.outputs("test").scores, one.outputs("test").scores, atol=1e-4, rtol=1e-4
@@ -92,7 +90,7 @@ def test_noise_falsifies_train_and_validation_alone(kind, tmp_path):
     assert (again.splits.train.labels == noisy.splits.train.labels).all()
     other = relabelled(resolved.replace(seed=5), data)
     assert (other.splits.train.labels == noisy.splits.train.labels).all()  # a study shares it
-    run = train(recipe, tmp_path / "run", report=False)
+    run = train(recipe, tmp_path / "run")
     assert any("30 % of the labels" in note for note in run.data["notes"])
     assert run.findings["test"]["metrics"]["accuracy"]["value"] > 0.7
     assert run.outputs("validation").rows.correct.mean() < 0.8
@@ -101,13 +99,13 @@ def test_noise_falsifies_train_and_validation_alone(kind, tmp_path):
 def test_snapshots_are_the_network_on_its_way(tmp_path):
     """The course of a training would be drawn from weights of another step."""
     recipe = QUICK.replace(save_every=5)
-    run = train(recipe, tmp_path / "run", report=False)
+    run = train(recipe, tmp_path / "run")
     steps = run.snapshots
     assert steps[0] == 0
     assert steps == list(range(0, steps[-1] + 1, 5))
     weights = [run.network(step=step).head.weight for step in steps]
     assert all(not torch.equal(a, b) for a, b in itertools.pairwise(weights))
-    plain = train(recipe.replace(save_every=None), tmp_path / "plain", report=False)
+    plain = train(recipe.replace(save_every=None), tmp_path / "plain")
     assert torch.equal(plain.network().head.weight, run.network().head.weight)
     assert plain.snapshots == []
     with pytest.raises(LevelheadError, match="no such snapshot; there are 0, 5"):
@@ -120,4 +118,4 @@ def test_smoothing_of_soft_targets_is_not_doubled(tmp_path: Path):
     """Online targets would be smoothed once more, silently."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        train(QUICK.replace(targets="online", epochs=1), tmp_path / "run", report=False)
+        train(QUICK.replace(targets="online", epochs=1), tmp_path / "run")

@@ -24,6 +24,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import levelhead
+from levelhead.cli import run as cli
 from levelhead.data.batches import Batch, count, store
 from levelhead.data.entries import Examples
 from levelhead.errors import LevelheadError
@@ -50,7 +51,6 @@ class Stop(BaseException):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """One thread is faster for tiny networks (and what the killed children have); no pages."""
-    monkeypatch.setattr("levelhead.report.write_report", lambda folder: None)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -474,7 +474,7 @@ def child(chosen: Recipe, out: Path, slow: str) -> subprocess.Popen:
             return original(*args, **more)
         place.{slow} = slowly
         recipe = Recipe.from_toml({chosen.to_toml()!r})
-        levelhead.training.run.train(recipe, {str(out)!r}, report=False)
+        levelhead.training.run.train(recipe, {str(out)!r})
         """
     )
     root = str(Path(levelhead.__file__).parents[1])
@@ -872,10 +872,11 @@ def test_a_batch_that_batch_norm_cannot_take_is_said(tmp_path):
 
 def test_a_report_that_was_cut_off_is_written_on_resume(data, tmp_path, monkeypatch):
     """If this fails, a run killed while its page was written never gets one."""
-    run = train(recipe(data, model="linear", epochs=1), tmp_path / "run", report=False)
+    run = train(recipe(data, model="linear", epochs=1), tmp_path / "run")
+    assert not (run.folder / "report.html").exists()
     written = []
     monkeypatch.setattr("levelhead.report.write_report", written.append)
-    resume(run.folder)
+    assert cli(["resume", str(run.folder)]) == 0
     assert written == [run.folder]
 
 
