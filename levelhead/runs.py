@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from levelhead.calibrators import Calibrator
-    from levelhead.data.splits import Splits
+    from levelhead.data.entries import Dataset
     from levelhead.models import Network, Shape
     from levelhead.outputs import Outputs
 
@@ -200,7 +200,7 @@ def new_folder(out: str | Path | None, name: str) -> Path:
         ) from None
 
 
-def write_splits(path: Path, splits: Splits) -> None:
+def write_splits(path: Path, splits: Dataset) -> None:
     """Who was in which split: id, split, label, group, digest of the pixels."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

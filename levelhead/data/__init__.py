@@ -3,6 +3,7 @@
 from levelhead.data.entries import Dataset, Entries, Examples, Listing
 from levelhead.data.layouts import LAYOUTS, Layout, scan
 from levelhead.data.load import load, load_images
+from levelhead.data.memory import from_arrays
 
 __all__ = [
     "LAYOUTS",
@@ -11,6 +12,7 @@ __all__ = [
     "Examples",
     "Layout",
     "Listing",
+    "from_arrays",
     "load",
     "load_images",
     "scan",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
 
 from numpy.typing import NDArray
@@ -33,10 +34,13 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Entries:
-    """One split as it lies on disk, nothing decoded (`images` where the source is arrays)."""
+    """One split as it lies on disk, nothing decoded (`images` where the source is arrays).
+
+    labels: as a reader finds them, class names or whole numbers; int64 [N] once they are listed.
+    """
 
     ids: tuple[str, ...]
-    labels: Array  # int64 [N]
+    labels: Any
     groups: tuple[str, ...] | None = None
     images: Array | None = None  # uint8 [N,H,W,C]
     read: Reader | None = None
@@ -88,7 +92,10 @@ class Examples:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Decoded splits, and the images left out by skip_broken as (id, why)."""
+    """Decoded splits, and the images left out by skip_broken as (id, why).
+
+    As loaded those that the data has; `splits.split` completes them to train, validation and test.
+    """
 
     name: str
     source: str
@@ -97,6 +104,26 @@ class Dataset:
     fingerprint: str  # sha256 over class names, and ids, labels and digests of all splits
     notes: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    hashes: dict[str, str] = field(default_factory=dict)  # of each split; see `Examples.hash`
+
+    @property
+    def train(self) -> Examples:
+        """The training split."""
+        return self.splits["train"]
+
+    @property
+    def validation(self) -> Examples:
+        """What calibrators are fitted on."""
+        return self.splits["validation"]
+
+    @property
+    def test(self) -> Examples:
+        """What judges."""
+        return self.splits["test"]
+
+    def replace(self, splits: Mapping[str, Examples], **changes: Any) -> Dataset:
+        """The same with some splits and fields changed."""
+        return dataclasses.replace(self, splits={**self.splits, **splits}, **changes)
 
 
 def some(names: Sequence[str], most: int = 3) -> str:

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from levelhead.data.decode import measure
-from levelhead.data.entries import Array, Entries, Listing, Reader, count, some
+from levelhead.data.entries import Array, Entries, Listing, count, some
 from levelhead.errors import LevelheadError
-
-
-@dataclass(frozen=True)
-class Found:
-    """One split as a reader finds it: labels are class names, or whole numbers."""
-
-    ids: Sequence[str]
-    labels: Sequence[Any]
-    groups: Sequence[str] | None = None
-    images: Array | None = None
-    read: Reader | None = None
 
 
 def finish(
     source: str,
     name: str,
-    found: dict[str, Found],
+    found: dict[str, Entries],
     class_names: Sequence[str] | None = None,
     notes: Sequence[str] = (),
 ) -> Listing:
@@ -105,11 +94,11 @@ def in_order(words: set[str]) -> list[str]:
         return sorted(words)
 
 
-def _replace(part: Found, labels: Sequence[Any]) -> Found:
-    return Found(part.ids, labels, part.groups, part.images, part.read)
+def _replace(part: Entries, labels: Sequence[Any]) -> Entries:
+    return dataclasses.replace(part, labels=labels)
 
 
-def _check(where: str, part: Found) -> None:
+def _check(where: str, part: Entries) -> None:
     """Raise LevelheadError if the parts of a split do not fit together."""
     n = len(part.ids)
     for noun, values in (("label", part.labels), ("group", part.groups)):
@@ -134,7 +123,7 @@ def _check(where: str, part: Found) -> None:
             )
 
 
-def _numbers(where: str, part: Found, names: list[str]) -> Array:
+def _numbers(where: str, part: Entries, names: list[str]) -> Array:
     """int64 [N] labels. Raises LevelheadError for one that is no class."""
     index: dict[Any, int] = {word: k for k, word in enumerate(names)}
     index.update({k: k for k in range(len(names))})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -14,23 +13,9 @@ from levelhead.data.entries import Array, Dataset, Examples, count
 from levelhead.errors import LevelheadError
 
 
-@dataclass(frozen=True)
-class Splits:
-    """The three splits; `hashes` has a sha256 over ids, labels and digests of each."""
-
-    train: Examples
-    validation: Examples
-    test: Examples
-    class_names: tuple[str, ...]
-    fingerprint: str
-    hashes: dict[str, str]
-    notes: tuple[str, ...] = ()
-    skipped: tuple[tuple[str, str], ...] = ()
-
-
 def split(
     dataset: Dataset, *, validation: float, test: float, seed: int, strict: bool = False
-) -> Splits:
+) -> Dataset:
     """Complete a data set's own splits to train, validation and test.
 
     `test` is the share of all images to hold out where the data has no test split, then
@@ -58,13 +43,10 @@ def split(
             f"{dataset.source}: {' '.join(overlaps)} Remove them from one split, "
             "or leave out --strict-splits"
         )
-    return Splits(
-        **parts,
-        class_names=dataset.class_names,
-        fingerprint=dataset.fingerprint,
+    return dataset.replace(
+        parts,
         hashes={name: examples.hash() for name, examples in parts.items()},
         notes=(*dataset.notes, *overlaps, *_contradictions(parts, dataset.class_names)),
-        skipped=dataset.skipped,
     )
 
 

@@ -146,7 +146,8 @@ def _absolute(prepared: Binned, weights: Tensor | None) -> Tensor:
 
 
 def _influence(prepared: Binned) -> Tensor:
-    return torch.sign(prepared.gaps())[prepared.index] * prepared.gap
+    added = torch.sign(prepared.gaps())[prepared.index] * prepared.gap
+    return added - added.mean()
 
 
 def _largest(prepared: Binned, weights: Tensor | None) -> Tensor:

@@ -161,7 +161,8 @@ def _influence(prepared: Smoothed, cells: int = 256) -> Tensor:
     step = np.eye(cells)[index.numpy()] * 1e-3 * math.sqrt(n)
     up, down = (error(residual + side * step, n) for side in (1, -1))
     slope = torch.from_numpy((up - down) / (2e-3 * math.sqrt(n)))
-    return n * slope[place] * gap
+    added = n * slope[place] * gap
+    return added - added.mean()
 
 
 smece = Metric(

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from levelhead.data import Listing
+from levelhead.data.memory import is_name
 from levelhead.errors import LevelheadError, nearest
 from levelhead.files import read_json, write, write_json
 from levelhead.models import MODELS
@@ -109,7 +111,7 @@ def compare(
     *,
     seeds: int = 3,
     out: str | Path | None = None,
-    data: Data | None = None,
+    data: Data | Listing | None = None,
     jobs: int = 1,
     deadline: float = math.inf,
     watch: Callable[[Event], None] = lambda event: None,
@@ -127,6 +129,8 @@ def compare(
     """
     if jobs < 1:
         raise LevelheadError(f"--jobs {jobs}: must be 1 or more, for example 2")
+    if jobs > 1 and isinstance(data, Listing):
+        raise LevelheadError(f"jobs {jobs}: other processes cannot have data from memory; take 1")
     todo = cells(recipe, grid, seeds)
     asked = _request(recipe, grid, seeds)
     folder = _unfinished(asked) if out is None else Path(out)
@@ -212,25 +216,25 @@ def table(findings: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _prepare(
-    todo: list[Cell], data: Data | None, watch: Callable[[Event], None]
+    todo: list[Cell], data: Data | Listing | None, watch: Callable[[Event], None]
 ) -> dict[str, Data]:
     """Data by setting, read once for all that see the same; refuses before anything is trained."""
     known: dict[str, Data] = {}
-    seen: dict[tuple[Any, ...], Data] = {}
+    read: dict[tuple[Any, ...], Data] = {}
     for cell in todo:
         if cell.name in known:
             continue
         alike = (cell.recipe.model, cell.recipe.image_size, cell.recipe.resize)
-        recipe, data = prepare(
+        recipe, own = prepare(
             cell.recipe,
-            known=seen.get(alike, data),
+            known=read.get(alike, data),
             progress=lambda done, total: watch(Progress("reading images", done, total)),
         )
-        seen[alike] = known[cell.name] = data
-        objective_of(recipe, relabelled(recipe, data))  # refuses
+        read[alike] = known[cell.name] = own
+        objective_of(recipe, relabelled(recipe, own))  # refuses
         if recipe.model not in MODELS:  # a name that no library knows is refused by building it
-            untrained(recipe, data)
-        if data.splits.hashes != known[todo[0].name].splits.hashes:
+            untrained(recipe, own)
+        if own.splits.hashes != known[todo[0].name].splits.hashes:
             raise LevelheadError(
                 f"{cell.name}: would be judged on other images than {todo[0].name}; compare "
                 "only settings that split the data alike"
@@ -244,7 +248,7 @@ def _job(folder: Path, cell: Cell) -> Job:
 
 def _request(recipe: Recipe, grid: Mapping[str, Sequence[Any]], seeds: int) -> str:
     """study.toml. JSON's strings, numbers, booleans and flat lists are also TOML's."""
-    if recipe.data != "digits":
+    if not is_name(recipe.data):
         recipe = recipe.replace(data=str(Path(recipe.data).expanduser().absolute()))
     base = [line for line in recipe.to_toml().splitlines() if line.split(" = ")[0] not in grid]
     lists = {name: json.dumps(list(some), ensure_ascii=False) for name, some in grid.items()}

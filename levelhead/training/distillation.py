@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from levelhead.data.batches import Batch
-from levelhead.data.splits import Splits
+from levelhead.data.entries import Dataset
 from levelhead.errors import LevelheadError
 from levelhead.models import Network
 from levelhead.outputs import Outputs
@@ -123,7 +123,7 @@ class Teacher:
         return self.total / max(self.seen, 1)
 
 
-def load_teacher(recipe: Recipe, splits: Splits, device: torch.device) -> Teacher:
+def load_teacher(recipe: Recipe, splits: Dataset, device: torch.device) -> Teacher:
     """The teacher of a recipe: a finished run, or a file of predictions for the training ids.
 
     Raises LevelheadError for other classes, another image size, ids that are missing, and for a

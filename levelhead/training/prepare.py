@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from levelhead import targets
-from levelhead.data import load, scan
+from levelhead.data import Listing, load, scan
 from levelhead.data.annotations import read_labels
 from levelhead.data.batches import seeded
-from levelhead.data.entries import Examples
-from levelhead.data.splits import Splits, split
+from levelhead.data.entries import Dataset, Examples
+from levelhead.data.memory import MEMORY, is_name
+from levelhead.data.splits import split
 from levelhead.errors import LevelheadError, nearest
 from levelhead.losses import find_loss
 from levelhead.machine import gains_from_bfloat16, pick_device
@@ -27,17 +28,18 @@ from levelhead.training.defaults import Facts, choose_model, resolve
 
 @dataclass(frozen=True)
 class Data:
-    """Splits ready to train on; mean and deviation (0-255, by channel) of the train split."""
+    """Dataset ready to train on; mean and deviation (0-255, by channel) of the train split."""
 
     name: str
     source: str
     channels: int
     size: int  # median short side of the images as they lie on disk, px
-    splits: Splits
+    splits: Dataset
     mean: Tensor
     std: Tensor
     read_as: tuple[Any, ...]  # the recipe's fields that decided all this
     order: tuple[str, ...]  # ids of the original training set, before any were held out
+    listing: Listing  # what it was decoded from
     soft: Tensor | None = None  # float32 [N,K]: shares of annotators's votes on the train split
     soft_validation: Tensor | None = None  # the same of validation
 
@@ -45,22 +47,28 @@ class Data:
 def prepare(
     recipe: Recipe,
     *,
-    known: Data | None = None,
+    known: Data | Listing | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Recipe, Data]:
     """Read, split and measure the data of a recipe, and resolve the recipe for it.
 
-    `known` data of another recipe is used again if this one would read it the same way. Raises
-    LevelheadError for data that cannot be read or split, and for flags that do not fit.
+    `known` data of another recipe is used again if this one would read it the same way. Data from
+    memory (`data.from_arrays`) is what `recipe.data` names, whatever it says. Raises LevelheadError
+    for data that cannot be read or split, and for flags that do not fit.
     """
     device = pick_device(recipe.device)
-    if known is not None:
+    listing = known if isinstance(known, Listing) else None
+    if isinstance(known, Data) and known.source.startswith(MEMORY):
+        listing = known.listing
+    if listing is not None:
+        recipe = recipe.replace(data=listing.source)
+    if isinstance(known, Data):
         facts = Facts(known.size, known.channels, len(known.splits.train))
         chosen = choose_model(recipe, facts)
         if _read_as(chosen) == known.read_as:
             chosen = chosen.replace(data=known.source)
             return resolve(chosen, facts, low_precision=gains_from_bfloat16(device)), known
-    listing = scan(recipe.data)
+    listing = scan(recipe.data) if listing is None else listing
     for name in recipe.classes:
         if name not in listing.class_names:
             fix = nearest(name, list(listing.class_names))
@@ -93,13 +101,14 @@ def prepare(
         mean,
         std,
         _read_as(chosen),
-        listing.splits["train"].ids,
+        tuple(listing.splits["train"].ids),
+        listing,
     )
     chosen = chosen.replace(data=listing.source)
     return resolve(chosen, facts, low_precision=gains_from_bfloat16(device)), data
 
 
-def of_classes(splits: Splits, classes: Sequence[str]) -> Splits:
+def of_classes(splits: Dataset, classes: Sequence[str]) -> Dataset:
     """The same splits with the images of these classes alone, in the data's order of classes."""
     kept = [k for k, name in enumerate(splits.class_names) if name in classes]
     parts, count = {}, 0
@@ -112,7 +121,7 @@ def of_classes(splits: Splits, classes: Sequence[str]) -> Splits:
     note = f"Only {', '.join(names)}: {sum(map(len, parts.values())):,} of {count:,} images."
     hashes = {name: part.hash() for name, part in parts.items()}
     notes = (*splits.notes, note)
-    return dataclasses.replace(splits, **parts, class_names=names, hashes=hashes, notes=notes)
+    return splits.replace(parts, class_names=names, hashes=hashes, notes=notes)
 
 
 def relabelled(recipe: Recipe, data: Data) -> Data:
@@ -137,8 +146,8 @@ def relabelled(recipe: Recipe, data: Data) -> Data:
         f"Label noise, {recipe.noise}: {recipe.noise_rate * 100:g} % of the labels of train and "
         "validation are false; test is as it was."
     )
-    changed["notes"] = (*splits.notes, note)
-    return dataclasses.replace(data, splits=dataclasses.replace(splits, **changed))
+    notes = (*splits.notes, note)
+    return dataclasses.replace(data, splits=splits.replace(changed, notes=notes))
 
 
 def _annotated(recipe: Recipe, data: Data) -> Data:
@@ -181,7 +190,7 @@ def _annotated(recipe: Recipe, data: Data) -> Data:
             )
         if recipe.smoothing or recipe.smoothing_by_class:
             notes.append("They are soft already and smoothed again; unless meant, leave that out.")
-    splits = dataclasses.replace(data.splits, **changed, notes=(*data.splits.notes, *notes))
+    splits = data.splits.replace(changed, notes=(*data.splits.notes, *notes))
     if not votes:
         return dataclasses.replace(data, splits=splits)
     shares: dict[str, Any] = {
@@ -210,7 +219,7 @@ def statistics(examples: Examples) -> tuple[Tensor, Tensor]:
 def _read_as(recipe: Recipe) -> tuple[Any, ...]:
     path = recipe.data
     return (
-        path if path == "digits" else str(Path(path).expanduser().absolute()),
+        path if is_name(path) else str(Path(path).expanduser().absolute()),
         tuple(sorted(recipe.classes)),
         recipe.image_size,
         recipe.resize,

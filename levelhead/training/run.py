@@ -14,6 +14,7 @@ from torch import Tensor
 
 from levelhead import machine
 from levelhead.calibrators import CALIBRATORS
+from levelhead.data import Listing
 from levelhead.data.batches import Augmentation, Store, TrainingBatches, store
 from levelhead.errors import LevelheadError
 from levelhead.files import write, write_json, write_rows
@@ -37,30 +38,31 @@ def train(
     recipe: Recipe,
     out: str | Path | None = None,
     *,
-    data: Data | None = None,
+    data: Data | Listing | None = None,
     watch: Callable[[Event], None] = lambda event: None,
 ) -> Run:
     """Train and judge: a recipe becomes a run folder (default: the next runs/NAME-N).
 
-    `levelhead.write_report(run.folder)` makes its page. `data` of an earlier recipe is used again
-    where it fits; `watch` gets every Note, Progress, Step and Epoch. On Linux glibc's malloc is
-    tuned for the whole process (`machine.tune_malloc`).
+    `levelhead.write_report(run.folder)` makes its page. `data` is from memory (`data.from_arrays`),
+    or that of an earlier recipe, which is used again where it fits; `watch` gets every Note,
+    Progress, Step and Epoch. On Linux glibc's malloc is tuned for the whole process
+    (`machine.tune_malloc`).
     Raises LevelheadError for bad input, and for a loss that is no longer finite.
     """
     tune_malloc()
-    recipe, data = prepare(recipe, known=data, progress=_tell(watch, "reading images"))
-    data = relabelled(recipe, data)
+    recipe, read = prepare(recipe, known=data, progress=_tell(watch, "reading images"))
+    read = relabelled(recipe, read)
     # What cannot be built must not leave a folder behind.
-    network, objective = untrained(recipe, data), objective_of(recipe, data)
-    folder = new_folder(out, data.name)
+    network, objective = untrained(recipe, read), objective_of(recipe, read)
+    folder = new_folder(out, read.name)
     write(folder / "recipe.toml", recipe.to_toml())
-    return _carry_out(Run(folder), network, objective, recipe, data, watch)
+    return _carry_out(Run(folder), network, objective, recipe, read, watch)
 
 
 def resume(
     folder: str | Path,
     *,
-    data: Data | None = None,
+    data: Data | Listing | None = None,
     watch: Callable[[Event], None] = lambda event: None,
 ) -> Run:
     """Go on with a run that was stopped; a finished run is returned as it is.
@@ -72,17 +74,17 @@ def resume(
     if run.finished:
         return run
     tune_malloc()
-    recipe, data = prepare(run.recipe, known=data, progress=_tell(watch, "reading images"))
+    recipe, read = prepare(run.recipe, known=data, progress=_tell(watch, "reading images"))
     if (run.folder / "data.json").exists():
         for split, hash_ in run.data["hashes"].items():
-            if data.splits.hashes[split] != hash_:
+            if read.splits.hashes[split] != hash_:
                 raise LevelheadError(
                     f"{run.folder}: the {split} images of {recipe.data} are no longer those it "
                     "was started on; restore them, or train anew into another --out"
                 )
-    data = relabelled(recipe, data)
-    network, objective = untrained(recipe, data), objective_of(recipe, data)
-    return _carry_out(run, network, objective, recipe, data, watch)
+    read = relabelled(recipe, read)
+    network, objective = untrained(recipe, read), objective_of(recipe, read)
+    return _carry_out(run, network, objective, recipe, read, watch)
 
 
 def untrained(recipe: Recipe, data: Data) -> Network:

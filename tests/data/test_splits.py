@@ -1,4 +1,4 @@
-"""Splits: stratified, seeded, whole groups, and no copy of an image in two of them."""
+"""Dataset: stratified, seeded, whole groups, and no copy of an image in two of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from levelhead.data import Dataset, Examples, load, scan
-from levelhead.data.splits import Splits, split
+from levelhead.data.entries import Dataset
+from levelhead.data.splits import split
 from levelhead.errors import LevelheadError
 
 
@@ -38,11 +38,11 @@ def dataset(**splits: Examples) -> Dataset:
     return Dataset("toy", "toy", tuple(f"c{i}" for i in range(k)), splits, "f")
 
 
-def cut(data: Dataset, seed: int = 0, strict: bool = False) -> Splits:
+def cut(data: Dataset, seed: int = 0, strict: bool = False) -> Dataset:
     return split(data, validation=0.1, test=0.2, seed=seed, strict=strict)
 
 
-def parts(made: Splits) -> list[Examples]:
+def parts(made: Dataset) -> list[Examples]:
     return [made.train, made.validation, made.test]
 
 

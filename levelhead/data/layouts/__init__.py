@@ -12,6 +12,7 @@ from pathlib import Path
 
 from levelhead.data.entries import Listing
 from levelhead.data.layouts import digits, folder, idx, npz, parquet, table
+from levelhead.data.memory import MEMORY, is_name
 from levelhead.errors import LevelheadError
 
 
@@ -42,7 +43,11 @@ def scan(data: str, *, group_column: str = "group") -> Listing:
     `LAYOUTS`; `group_column` names the column of groups in a labels.csv or parquet file.
     Raises LevelheadError if nothing is there, nothing matches, or no classifier can come of it.
     """
-    path = Path(data) if data == "digits" else Path(data).expanduser().absolute()
+    if data.startswith(MEMORY):
+        raise LevelheadError(
+            f"{data}: was handed over from memory; hand the same arrays over again, as data="
+        )
+    path = Path(data) if is_name(data) else Path(data).expanduser().absolute()
     try:
         found = [kind for kind, layout in LAYOUTS.items() if layout.here(path)]
         if not found:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from levelhead.data.entries import Listing
-from levelhead.data.listing import Found, finish
+from levelhead.data.entries import Entries, Listing
+from levelhead.data.listing import finish
 
 WORDS = "digits: the word itself (1,797 images of 8 x 8 pixels, embedded)"
 
@@ -24,4 +24,6 @@ def read(path: Path, group_column: str) -> Listing:
     bunch = load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     ids = [f"digits/{i}" for i in range(len(images))]
-    return finish("digits", "digits", {"train": Found(ids, bunch.target.tolist(), images=images)})
+    return finish(
+        "digits", "digits", {"train": Entries(tuple(ids), bunch.target.tolist(), images=images)}
+    )

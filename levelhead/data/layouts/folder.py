@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from levelhead.data.decode import SUFFIXES
-from levelhead.data.entries import SPLIT_NAMES, Listing, count, some
-from levelhead.data.listing import Found, finish
+from levelhead.data.entries import SPLIT_NAMES, Entries, Listing, count, some
+from levelhead.data.listing import finish
 from levelhead.errors import LevelheadError
 
 WORDS = (
@@ -136,7 +136,7 @@ def read(path: Path, group_column: str) -> Listing:
         files = tuple(file for images in classes.values() for file in images)
         labels = [name for name, images in classes.items() for _ in images]
         ids = [file.relative_to(path).as_posix() for file in files]
-        splits[split] = Found(ids, labels, read=Files(files))
+        splits[split] = Entries(tuple(ids), labels, read=Files(files))
     return finish(str(path), path.name, splits, notes=notes)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from levelhead.data.entries import SPLIT_NAMES, Array, Listing
-from levelhead.data.listing import Found, finish
+from levelhead.data.entries import SPLIT_NAMES, Array, Entries, Listing
+from levelhead.data.listing import finish
 from levelhead.errors import LevelheadError
 
 WORDS = (
@@ -87,5 +87,5 @@ def read(path: Path, group_column: str) -> Listing:
         images, labels = _array(file, (3, 4)), _array(beside[0], (1,))
         images = images[..., None] if images.ndim == 3 else images
         ids = [f"{split}/{i}" for i in range(len(images))]
-        found[split] = Found(ids, labels.tolist(), images=images)
+        found[split] = Entries(tuple(ids), labels.tolist(), images=images)
     return finish(str(path), path.name, found)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from levelhead.data.entries import Array, Listing
-from levelhead.data.listing import Found, finish
+from levelhead.data.entries import Array, Entries, Listing
+from levelhead.data.listing import finish
 from levelhead.errors import LevelheadError
 
 WORDS = (
@@ -66,7 +66,7 @@ def read(path: Path, group_column: str) -> Listing:
     file = _file(path)
     assert file is not None
     arrays = _arrays(file)
-    found: dict[str, Found] = {}
+    found: dict[str, Entries] = {}
     for (x, y, g), split in PAIRS.items():
         if x not in arrays or split in found:
             continue
@@ -80,9 +80,9 @@ def read(path: Path, group_column: str) -> Listing:
             )
         images = np.ascontiguousarray(images[..., None] if images.ndim == 3 else images)
         labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-        groups = [str(group) for group in arrays[g].tolist()] if g in arrays else None
+        groups = tuple(map(str, arrays[g].tolist())) if g in arrays else None
         ids = [f"{split}/{i}" for i in range(len(images))]
-        found[split] = Found(ids, labels.tolist(), groups, images)
+        found[split] = Entries(tuple(ids), labels.tolist(), groups, images)
     if not found:
         raise LevelheadError(f"{file}: no images (an array images or x_train); wanted {WORDS}")
     names = [str(v) for v in arrays["classes"].ravel()] if "classes" in arrays else None

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from levelhead.data.cache import CHUNK, cores
-from levelhead.data.entries import SPLIT_NAMES, Listing, some
-from levelhead.data.listing import Found, finish
+from levelhead.data.entries import SPLIT_NAMES, Entries, Listing, some
+from levelhead.data.listing import finish
 from levelhead.errors import LevelheadError
 
 WORDS = (
@@ -162,5 +162,5 @@ def read(path: Path, group_column: str) -> Listing:
             labels += columns[label].to_pylist()
             if group_column in columns.column_names:
                 groups += map(str, columns[group_column].to_pylist())
-        found[split] = Found(ids, labels, groups or None, read=reader)
+        found[split] = Entries(tuple(ids), labels, tuple(groups) or None, read=reader)
     return finish(str(path), path.stem if path.is_file() else path.name, found, names, notes)

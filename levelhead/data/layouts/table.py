@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from levelhead.data.entries import SPLIT_NAMES, Listing, some
+from levelhead.data.entries import SPLIT_NAMES, Entries, Listing, some
 from levelhead.data.layouts.folder import Files
-from levelhead.data.listing import Found, finish
+from levelhead.data.listing import finish
 from levelhead.errors import LevelheadError
 
 WORDS = "labels.csv: columns path (from the table's folder), label, and if wanted group and split"
@@ -79,5 +79,5 @@ def read(path: Path, group_column: str) -> Listing:
     for split, part in rows.items():
         ids, labels, groups = zip(*part, strict=True)
         files = Files(tuple(table.parent / image for image in ids))
-        found[split] = Found(ids, labels, groups if grouped else None, read=files)
+        found[split] = Entries(ids, labels, groups if grouped else None, read=files)
     return finish(str(path), path.name if path.is_dir() else path.stem, found)
