@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from levelhead.outputs import Outputs, read_predictions
     from levelhead.report import write_judgement, write_report
     from levelhead.runs import Run, open_run
-    from levelhead.studies.compare import compare
+    from levelhead.studies.compare import compare, open_study
     from levelhead.training import fit, resume, train
 
-__version__ = "0.1.0"
+__version__: str
 
 __all__ = [
     "LevelheadError",
@@ -37,6 +37,7 @@ __all__ = [
     "fit",
     "judge",
     "open_run",
+    "open_study",
     "read_predictions",
     "resume",
     "train",
@@ -54,6 +55,7 @@ _ROOMS = {
     "Run": "runs",
     "open_run": "runs",
     "compare": "studies.compare",
+    "open_study": "studies.compare",
     "fit": "training",
     "resume": "training",
     "train": "training",
@@ -64,6 +66,10 @@ _ROOMS = {
 
 def __getattr__(name: str) -> Any:
     """Import a room when it is first asked for: `import levelhead` itself stays light."""
+    if name == "__version__":
+        from levelhead.machine import version
+
+        return version()
     if name not in _ROOMS:
         raise AttributeError(f"module 'levelhead' has no attribute {name!r}")
     from importlib import import_module

@@ -11,6 +11,14 @@ class LevelheadError(ValueError):
 MOST = 20  # names listed in a message
 
 
+class CannotWrite(LevelheadError):
+    """A file that cannot be written, the disk being full, say; `what` names it and the reason."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}; free some space, then run it again")
+        self.what = what
+
+
 def nearest(word: str, known: list[str]) -> str:
     """The fix for a misspelt name: `" Did you mean 'resnet18'?"`, or the list of what exists.
 

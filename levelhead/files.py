@@ -7,25 +7,39 @@ import dataclasses
 import io
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from levelhead.errors import LevelheadError
+from levelhead.errors import CannotWrite, LevelheadError
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Write a whole file or nothing of it. Raises LevelheadError when the disk is full."""
-    part = path.with_name(f".{path.name}.part")
+    """Write a whole file or nothing of it. Raises CannotWrite when the disk is full."""
+    try:
+        _replace(path, content)
+    except OSError as error:
+        raise CannotWrite(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def write_cache(path: Path, content: bytes) -> bool:
+    """Keep what can be made again, whole or not at all; False where the place does not allow it."""
+    try:
+        _replace(path, content)
+    except OSError:
+        return False
+    return True
+
+
+def _replace(path: Path, content: str | bytes) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise LevelheadError(
-            f"{path}: cannot be written ({error.strerror}); free some space, then "
-            "levelhead resume goes on where training stopped"
-        ) from None
+    finally:
+        with suppress(OSError):
+            part.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -38,13 +52,18 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise LevelheadError(
-            f"{path}: missing; training has not finished: levelhead resume {path.parent}"
-        ) from None
+        raise LevelheadError(f"{path}: missing; {_remedy(path)}") from None
     except (OSError, ValueError) as error:
         raise LevelheadError(
-            f"{path}: cannot be read ({error}); restore it or train anew"
+            f"{path}: cannot be read ({error}); restore it, or make it anew"
         ) from None
+
+
+def _remedy(path: Path) -> str:
+    """What brings a missing file: training goes on, or whatever made the folder is run again."""
+    if (path.parent / "recipe.toml").exists():
+        return f"training has not finished: levelhead resume {path.parent}"
+    return "give the folder that holds it, or make it anew"
 
 
 def write_rows(path: Path, rows: list[Any]) -> None:

@@ -70,11 +70,9 @@ def environment(device: torch.device) -> dict[str, Any]:
     """Versions and machine, for environment.json."""
     import torch
 
-    import levelhead
-
     cuda = device.type == "cuda"
     return {
-        "levelhead": levelhead.__version__,
+        "levelhead": version(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "system": f"{platform.system()} {platform.release()}",
@@ -85,6 +83,16 @@ def environment(device: torch.device) -> dict[str, Any]:
         "git": _git(),
         "command": " ".join(sys.argv),
     }
+
+
+def version() -> str:
+    """levelhead's own, from the package's metadata; `unknown` where it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("levelhead")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def _processor() -> str:

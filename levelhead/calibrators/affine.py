@@ -92,39 +92,6 @@ class Affine(Calibrator):
             scores = torch.softmax(scores, 1)
         return dataclasses.replace(outputs, scores=scores)
 
-    def _inverse(self) -> Tensor | None:
-        """W⁻¹, where it exists and its rows' sums are positive."""
-        w, b = self._tensors()
-        found, singular = torch.linalg.inv_ex(w if w.ndim == 2 else w.expand(b.shape).diag())
-        fine = not bool(singular) and float(found.abs().max() * w.abs().max()) < 1e10
-        return found if fine and bool((found.sum(1) > 0).all()) else None
-
-    @property
-    def reversible(self) -> bool:
-        """Whether W has an inverse whose rows have positive sums (a diagonal W: is positive).
-
-        Then one c alone makes W⁻¹(s + c − b) log-probabilities: their log-sum-exp grows with c.
-        """
-        return self._inverse() is not None
-
-    def invert(self, outputs: Outputs) -> Outputs:
-        """What `apply` was given; logits as log-probabilities.
-
-        Raises LevelheadError where it is not `reversible`, and for other classes.
-        """
-        check_classes(outputs, self.method, self.class_names)
-        if (inverse := self._inverse()) is None:
-            return super().invert(outputs)
-        u, slope = (_logs(outputs, type(self)) - self._tensors()[1]) @ inverse.T, inverse.sum(1)
-        u += (-u / slope).amin(1, keepdim=True) * slope  # the highest is 0, so the sum at least 1
-        for _ in range(100):  # Newton's from the right on a convex, growing function
-            excess = u.logsumexp(1, keepdim=True)
-            u -= excess / (torch.softmax(u, 1) @ slope)[:, None] * slope
-            if float(excess.abs().max()) < 1e-14:
-                break
-        scores = torch.softmax(u, 1) if outputs.kind == "probabilities" else u
-        return dataclasses.replace(outputs, scores=scores)
-
 
 class BiasTemperature(Affine):
     """logits / T + b_k, "bias-corrected temperature scaling" (Alexandari et al. 2020)."""

@@ -51,18 +51,6 @@ class Calibrator(ABC):
     def apply(self, outputs: Outputs) -> Outputs:
         """Calibrated Outputs, in float64. Raises LevelheadError for other classes."""
 
-    @property
-    def reversible(self) -> bool:
-        """Whether `invert` can undo it."""
-        return False
-
-    def invert(self, outputs: Outputs) -> Outputs:
-        """What `apply` was given, from what it gave; logits but for a constant per example.
-
-        Raises LevelheadError where it is not `reversible`.
-        """
-        raise LevelheadError(f"{self.method}: cannot be undone; keep the uncalibrated outputs")
-
     def summary(self) -> dict[str, Any]:
         """Its block in a judgement: what was applied, and what it was fitted on."""
         found = {"method": self.method, "fitted_on": self.fitted_on, "n": self.n}

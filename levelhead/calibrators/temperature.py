@@ -144,15 +144,6 @@ class Temperature(Calibrator):
             scores = torch.softmax(outputs.log_probabilities() / self.temperature, 1)
         return dataclasses.replace(outputs, scores=scores)
 
-    @property
-    def reversible(self) -> bool:
-        """True."""
-        return True
-
-    def invert(self, outputs: Outputs) -> Outputs:
-        """Logits · T, or probabilities p^T renormalised."""
-        return dataclasses.replace(self, temperature=1 / self.temperature).apply(outputs)
-
     def summary(self) -> dict[str, Any]:
         """The block `temperature` of a judgement: value, low, high, fitted_on, n (and limit)."""
         found = {

@@ -105,6 +105,12 @@ def decide(words: list[str]) -> int:
         metavar="A",
         help="how often sets may miss (0.1)",
     )
+    parser.add_argument(
+        "--rule",
+        choices=["ltt", "sgr"],
+        default="ltt",
+        help="what makes a threshold's risk hold: learn then test, or SGR (default: ltt)",
+    )
     parser.add_argument("--costs", metavar="CSV", help="costs: rows true, columns answers")
     parser.add_argument("--abstain-price", type=float, metavar="P", help="price of no answer")
     _add_outside(parser)
@@ -128,6 +134,7 @@ def decide(words: list[str]) -> int:
             test,
             risk=found.risk,
             alpha=found.alpha,
+            rule=found.rule,
             methods=_methods(found),
             costs=costs,
             abstain_price=found.abstain_price,

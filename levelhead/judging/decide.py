@@ -23,6 +23,7 @@ from levelhead.decisions import (
 from levelhead.decisions import costs as pricing
 from levelhead.decisions.costs import Costs
 from levelhead.decisions.threshold import RISKS
+from levelhead.decisions.threshold import Method as Rule
 from levelhead.errors import LevelheadError
 from levelhead.files import write_json
 from levelhead.judging.calibrate import check_methods, ranked_and_chosen, refuse
@@ -65,16 +66,17 @@ def decide(
     costs: Costs | None = None,
     abstain_price: float | None = None,
     outside: Outputs | None = None,
+    rule: Rule = "ltt",
     level: float = 0.95,
     seed: int = 0,
 ) -> Decided:
     """When to answer, what set to give, what to choose; what each is worth on test.
 
     Validation is halved: A fits the calibrator and the exponent of the p-norm score, B sets the
-    thresholds (learn then test: the risk holds with probability `level`) and the conformal
-    quantiles (`alpha`), so that both guarantees hold. Findings: `{"schema", "n", "calibrator",
-    "scores", "threshold", "thresholds", "conformal", "costs", "outside", "words"}`; a block that
-    cannot be is None. Raises LevelheadError as `calibrate` does.
+    thresholds (by `rule`, learn then test or SGR: the risk holds with probability `level`) and the
+    conformal quantiles (`alpha`), so that both guarantees hold. Findings: `{"schema", "n",
+    "calibrator", "scores", "threshold", "thresholds", "conformal", "costs", "outside", "words"}`; a
+    block that cannot be is None. Raises LevelheadError as `calibrate` does.
     """
     check_methods(methods)
     refuse(validation, test)
@@ -106,14 +108,16 @@ def decide(
     for name, score in scores.items():
         # The p-norm is that of the logits as they came: a calibrator may bend them.
         parts = raw if name.startswith("pnorm") else ready
-        found["scores"][name] = _score(name, score, parts["set"], parts["test"], risk, level)
+        found["scores"][name] = _score(name, score, parts["set"], parts["test"], risk, rule, level)
     found["score"] = best
     found["threshold"] = found["scores"][best]
     parts = raw if best.startswith("pnorm") else ready
     certainty, errors = scores[best].of(parts["set"]), 1 - parts["set"].rows.correct
     found["thresholds"] = []
     for wanted in sorted({*RISKS, risk}):
-        chosen = threshold_for_risk(certainty, errors, wanted, confidence=level, score=best)
+        chosen = threshold_for_risk(
+            certainty, errors, wanted, confidence=level, method=rule, score=best
+        )
         row = {"set": chosen.as_json(), "test": apply_threshold(chosen, parts["test"], level)}
         found["thresholds"].append(row)
     if validation.kind != "confidence":
@@ -137,12 +141,20 @@ def decide(
 
 
 def _score(
-    name: str, score: Any, setting: Outputs, test: Outputs, risk: float, level: float
+    name: str,
+    score: Any,
+    setting: Outputs,
+    test: Outputs,
+    risk: float,
+    rule: Rule,
+    level: float,
 ) -> dict[str, Any]:
     """One score: its areas on test, and its threshold for `risk`, set on one half and tested."""
     curve = risk_coverage(score.of(test), 1 - test.rows.correct)
     certainty, errors = score.of(setting), 1 - setting.rows.correct
-    threshold = threshold_for_risk(certainty, errors, risk, confidence=level, score=name)
+    threshold = threshold_for_risk(
+        certainty, errors, risk, confidence=level, method=rule, score=name
+    )
     return {
         "title": score.title,
         "aurc": curve.aurc,

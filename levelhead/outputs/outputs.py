@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from levelhead.errors import LevelheadError
+from levelhead.files import write
 from levelhead.outputs.coerce import (
     floats,
     integers,
@@ -274,17 +274,7 @@ class Outputs:
         header = {name: getattr(self, name) for name in STRINGS}
         header["classes"] = self.class_names
         content = save(tensors, {"levelhead": json.dumps(header, ensure_ascii=False)})
-        path = Path(path)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(content)
-            os.replace(part, path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise LevelheadError(
-                f"{path}: cannot be written ({error.strerror}); free the disk or choose another"
-            ) from None
+        write(Path(path), content)
 
 
 def probabilities(kind: Kind, scores: Tensor) -> Tensor:

@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from levelhead.errors import LevelheadError
-from levelhead.outputs import Outputs
 from levelhead.outputs.validate import first
-from levelhead.representation.geometry import position
 from levelhead.statistics.examples import Interval, normal_interval
 
 _PIECE = 1 << 20  # pairs of examples worked on at once
@@ -46,19 +44,6 @@ class Information:
         as one, and log n as log(0.63 n). It does not speak of the estimator's bias: `bias_check`.
         """
         return normal_interval(self.value, self.influence, level)
-
-
-def logit_difference(outputs: Outputs, a: int | str, b: int | str) -> Tensor:
-    """Logit of class a minus logit of class b (positions or names), float64 [N].
-
-    Of probabilities it is the logarithm of their ratio. Raises LevelheadError where that is not
-    finite, and for Outputs that hold the confidence alone.
-    """
-    if outputs.kind == "confidence":
-        raise LevelheadError("logit difference: these outputs hold the confidence alone")
-    one, other = outputs.scores[:, [position(outputs, a), position(outputs, b)]].double().T
-    found = one - other if outputs.kind == "logits" else one.log() - other.log()
-    return _finite(found, "logit difference")
 
 
 def mutual_information(draws: Any, fresh: Any) -> Information:

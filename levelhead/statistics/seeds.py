@@ -78,7 +78,7 @@ def paired_seeds(
 
     `example_variance_of_seed_mean` is the variance over examples of the seeds' mean difference:
     `example_variance(losses_b - losses_a)` for [S, N] per-example losses, or the variance of the
-    mean over seeds of `replicates(B) - replicates(A)` for other metrics. See `seeds_mean`.
+    mean over seeds of the influence of B minus that of A for other metrics. See `seeds_mean`.
     """
     return seeds_mean(per_seed_differences, example_variance_of_seed_mean, level)
 

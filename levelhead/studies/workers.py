@@ -43,7 +43,8 @@ def carry_on(
     """Train a job, or go on where it was stopped. Raises LevelheadError as `train` does."""
     if (job.folder / "recipe.toml").exists():
         return resume(job.folder, data=data, watch=watch)
-    (job.folder / ".recipe.toml.part").unlink(missing_ok=True)  # stopped while it was being written
+    for part in job.folder.glob(".recipe.toml.*part"):  # stopped while it was being written
+        part.unlink(missing_ok=True)
     return train(job.recipe, out=job.folder, data=data, watch=watch)
 
 

@@ -7,7 +7,6 @@ penalty with the best NLL on folds of the training split wins.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from levelhead.data.augment import views
 from levelhead.data.batches import plain_batches, seeded, store
 from levelhead.data.entries import Examples
-from levelhead.files import cache_folder
+from levelhead.files import cache_folder, write_cache
 from levelhead.models import Network
 from levelhead.targets import Targets
 from levelhead.training.objective import Objective
@@ -49,13 +49,13 @@ def frozen_features(
     key: whatever decides them besides images and weights (model, size, resize).
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
-    told = hashlib.sha256(repr((key, tta)).encode())
+    stamp = hashlib.sha256(repr((key, tta)).encode())
     for tensor in network.body.state_dict().values():
-        told.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    told.update(examples.digests.tobytes())
-    path = cache_folder() / "features" / f"{told.hexdigest()[:32]}.safetensors"
+        stamp.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    stamp.update(examples.digests.tobytes())
+    path = cache_folder() / "features" / f"{stamp.hexdigest()[:32]}.safetensors"
     if path.exists():
         try:
             return load_file(path)["features"]
@@ -64,19 +64,13 @@ def frozen_features(
     fast = fuse(network, examples.images.shape[1]).place(device)
     rows = []
     for batch in plain_batches(store(examples, device), 64):
-        seen = [batch.images, batch.images.flip(3)] if tta == "flip" else [batch.images]
         with torch.no_grad():
-            rows.append(torch.stack([fast.features(view) for view in seen]).mean(0).cpu())
+            seen = [fast.features(view) for view in views(batch.images, tta)]
+            rows.append(torch.stack(seen).mean(0).cpu())
         if progress is not None:
             progress(sum(map(len, rows)), len(examples))
     features = torch.cat(rows)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}")
-        save_file({"features": features}, part)
-        os.replace(part, path)
-    except OSError:
-        pass  # an unwritable cache only costs the features again
+    write_cache(path, save({"features": features}))  # else it is made again
     return features
 
 

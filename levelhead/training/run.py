@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -16,7 +17,7 @@ from levelhead import machine
 from levelhead.calibrators import CALIBRATORS
 from levelhead.data import Listing
 from levelhead.data.batches import Augmentation, Store, TrainingBatches, store
-from levelhead.errors import LevelheadError
+from levelhead.errors import CannotWrite, LevelheadError
 from levelhead.files import write, write_json, write_rows
 from levelhead.judging import run_findings
 from levelhead.machine import pick_device, tune_malloc
@@ -106,7 +107,18 @@ def objective_of(recipe: Recipe, data: Data) -> Objective:
     return Objective.of(recipe, labels, data.splits.class_names, data.soft)
 
 
-def _carry_out(
+def _carry_out(run: Run, *rest: Any) -> Run:
+    """`_finish`; where a file cannot be written, the run can go on later."""
+    try:
+        return _finish(run, *rest)
+    except CannotWrite as error:
+        raise LevelheadError(
+            f"{error.what}; free some space, then levelhead resume {run.folder} goes on where "
+            "training stopped"
+        ) from None
+
+
+def _finish(
     run: Run,
     network: Network,
     objective: Objective,

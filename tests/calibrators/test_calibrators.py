@@ -16,13 +16,7 @@ from scipy.special import log_softmax, softmax
 from levelhead.calibrators import CALIBRATORS, Temperature
 from levelhead.errors import LevelheadError
 from levelhead.outputs import Outputs
-
-
-def sample(n: int, k: int, temperature: float, seed: int = 0, scale: float = 4.0):
-    """Logits z and labels drawn from softmax(z / temperature)."""
-    draw = np.random.default_rng(seed)
-    z = draw.normal(size=(n, k)) * scale
-    return z, (z / temperature + draw.gumbel(size=(n, k))).argmax(1)
+from worlds import logits_and_labels
 
 
 def nll(z: np.ndarray, y: np.ndarray, log_t: float) -> float:
@@ -41,7 +35,7 @@ def slope(z: np.ndarray, y: np.ndarray, log_t: float) -> float:
 @pytest.mark.parametrize("scale", [1.0, 1e-4, 1e4])
 def test_agrees_with_scipy(n, k, temperature, scale):
     """Another temperature than the best would be reported and applied; units must not matter."""
-    z, y = sample(n, k, temperature)
+    z, y = logits_and_labels(n, k, temperature, scale=4.0)
     found = Temperature.fit(z * scale, y)
     exact = brentq(lambda u: slope(z, y, u), -3, 6, xtol=1e-12)
     assert math.log(found.temperature / scale) == pytest.approx(exact, abs=1e-6)
@@ -53,7 +47,7 @@ def test_agrees_with_scipy(n, k, temperature, scale):
 
 def test_a_biased_first_guess_does_not_matter():
     """Large sets start from every n-th row: rows in a pattern would give a wrong temperature."""
-    z, y = sample(60_000, 4, 1.0)
+    z, y = logits_and_labels(60_000, 4, 1.0, scale=4.0)
     z[::3] *= 50  # the rows that the first guess looks at
     exact = brentq(lambda u: slope(z, y, u), -3, 9, xtol=1e-12)
     assert math.log(Temperature.fit(z, y).temperature) == pytest.approx(exact, abs=1e-6)
@@ -93,7 +87,7 @@ def test_scores_that_say_nothing_leave_temperature_alone():
 
 def test_one_enormous_mistake_stays_finite():
     """A logit of 10⁸ on the wrong class would overflow the NLL."""
-    z, y = sample(500, 5, 1.0)
+    z, y = logits_and_labels(500, 5, 1.0, scale=4.0)
     z[0, (y[0] + 1) % 5] = 3e3
     exact = brentq(lambda u: slope(z, y, u), -3, 30, xtol=1e-13)
     assert math.log(Temperature.fit(z, y).temperature) == pytest.approx(exact, abs=1e-6)
@@ -110,7 +104,7 @@ def test_one_enormous_mistake_stays_finite():
 
 def test_probabilities_are_their_logarithms():
     """A file of probabilities would get another temperature than its logits."""
-    z, y = sample(400, 6, 2.0)
+    z, y = logits_and_labels(400, 6, 2.0, scale=4.0)
     from_logits = Temperature.fit(z, y)
     outputs = Outputs.from_probabilities(softmax(z, axis=1), y)
     from_probabilities = Temperature.fit_outputs(outputs)
@@ -152,7 +146,7 @@ def test_the_order_of_classes_stays(seed, temperature):
 @given(seed=st.integers(0, 999), shift=st.floats(-100, 100))
 def test_shifts_order_and_copies_do_not_matter(seed, shift):
     """The same model and data, written down differently, would get another temperature."""
-    z, y = sample(80, 3, 1.5, seed)
+    z, y = logits_and_labels(80, 3, 1.5, seed, scale=4.0)
     expected = Temperature.fit(z, y)
     order = np.random.default_rng(seed).permutation(80)
     for other in (
@@ -185,7 +179,7 @@ def test_interval_covers(spread):
 def test_fitting_where_it_is_not_allowed(split):
     """A temperature fitted on test would flatter the model it judges."""
     for name, calibrator in CALIBRATORS.items():
-        z, y = sample(50, calibrator.only or 3, 1.0)
+        z, y = logits_and_labels(50, calibrator.only or 3, 1.0, scale=4.0)
         with pytest.raises(LevelheadError, match=f"split '{split}': .* fitted on validation"):
             calibrator.fit_on(Outputs.from_logits(z, y, split=split))
         fitted = calibrator.fit_on(Outputs.from_logits(z, y, split="validation"))

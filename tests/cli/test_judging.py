@@ -25,18 +25,11 @@ from levelhead.outputs import Outputs
 from levelhead.outputs.read import read_predictions
 from levelhead.recipe import Recipe
 from levelhead.training.run import train
+from worlds import sampled
 
 QUICK: dict[str, Any] = {"resamples": 50}
 FIGURES = {"audit": 7, "calibrate": 3, "decide": 2}
 """Kinds of figures that each command draws."""
-
-
-def world(n: int, k: int = 4, temperature: float = 1.0, seed: int = 0, **more: Any) -> Outputs:
-    """Logits z with labels drawn from softmax(z / temperature): calibrated at 1."""
-    draw = np.random.default_rng(seed)
-    z = draw.normal(size=(n, k)) * 3
-    y = (z / temperature + draw.gumbel(size=(n, k))).argmax(1)
-    return Outputs.from_logits(z, y, **more)
 
 
 def sure(outputs: Outputs) -> Outputs:
@@ -67,8 +60,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("predictions")
     names = ["猫", "dog, wet", "<b>owl</b>"]
     made = {
-        "validation": world(700, 3, 2.0, 1, class_names=names),
-        "test": world(600, 3, 2.0, 2, class_names=names),
+        "validation": sampled(700, 3, 2.0, 1, class_names=names),
+        "test": sampled(600, 3, 2.0, 2, class_names=names),
     }
     paths = {name: save(root / f"{name}.npz", outputs) for name, outputs in made.items()}
     paths |= {f"sure {n}": save(root / f"sure-{n}.npz", sure(o)) for n, o in made.items()}
@@ -109,8 +102,8 @@ def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_audit_has_its_schema() -> None:
     """Readers of findings.json would miss a block, meet NaN, or see other numbers each time."""
-    outputs = world(400, 6, 2.0)
-    found = strict(audit(outputs, outside=world(50, 6, seed=9), **QUICK).findings)
+    outputs = sampled(400, 6, 2.0)
+    found = strict(audit(outputs, outside=sampled(50, 6, seed=9), **QUICK).findings)
     assert (found["schema"], found["n"], found["classes"]) == (1, 400, 6)
     assert list(found["metrics"]) == list(METRICS)
     for cell in found["metrics"].values():
@@ -127,7 +120,7 @@ def test_audit_has_its_schema() -> None:
     assert 0 < found["calibrated"]["p_value"] < 0.05
     for row in advice["ranking"]:
         row.pop("seconds")
-    again = strict(audit(outputs, outside=world(50, 6, seed=9), **QUICK).findings)
+    again = strict(audit(outputs, outside=sampled(50, 6, seed=9), **QUICK).findings)
     for row in again["advice"]["ranking"]:
         row.pop("seconds")
     assert again == found
@@ -135,7 +128,7 @@ def test_audit_has_its_schema() -> None:
 
 def test_calibrate_fits_on_the_one_and_judges_the_other() -> None:
     """Calibration would be judged where it was fitted, or change what it promises to keep."""
-    validation, test = world(500, 4, 2.0, 1), world(600, 4, 2.0, 2)
+    validation, test = sampled(500, 4, 2.0, 1), sampled(600, 4, 2.0, 2)
     made = calibrate(validation, test, **QUICK)
     found = strict(made.findings)
     assert {"before", "after", "method", "ranking"} <= set(found)
@@ -149,7 +142,7 @@ def test_calibrate_fits_on_the_one_and_judges_the_other() -> None:
     assert found["after"]["metrics"]["nll"]["value"] < found["before"]["metrics"]["nll"]["value"]
     assert found["words"][0].startswith("Temperature calibration helps: NLL")
     assert "fitted on 500 examples (validation)" in " ".join(found["words"])
-    left = calibrate(world(500, 4, seed=1), world(300, 4, seed=2), ["temperature"], **QUICK)
+    left = calibrate(sampled(500, 4, seed=1), sampled(300, 4, seed=2), ["temperature"], **QUICK)
     if left.findings["method"] == "none":
         assert left.calibrator is left.findings["calibration"] is None
         assert left.findings["after"] == left.findings["before"]
@@ -157,10 +150,10 @@ def test_calibrate_fits_on_the_one_and_judges_the_other() -> None:
 
 def test_decide_keeps_its_promises_on_new_examples() -> None:
     """A threshold would let more through than wanted, or sets would miss more than alpha."""
-    validation, test = world(4000, 4, 2.0, 1), world(4000, 4, 2.0, 2)
+    validation, test = sampled(4000, 4, 2.0, 1), sampled(4000, 4, 2.0, 2)
     decided = decide(
         validation, test, risk=0.1, alpha=0.2, abstain_price=0.3, costs=of_errors(tuple("0123")),
-        outside=world(100, 4, seed=5), methods=["temperature"],
+        outside=sampled(100, 4, seed=5), methods=["temperature"],
     )  # fmt: skip
     found = strict(decided.findings)
     assert found["n"] == {"fit": 2000, "set": 2000, "test": 4000}
@@ -183,9 +176,9 @@ def test_decide_keeps_its_promises_on_new_examples() -> None:
 
 def test_one_set_one_use() -> None:
     """The same examples would fit and judge, or set a threshold and test it."""
-    made = world(300, 4, 2.0, 1, ids=[f"a{i}" for i in range(300)])
-    other = world(300, 4, 2.0, 2, ids=[f"{'b' if i else 'a'}{i}" for i in range(300)])
-    plain, copy = world(300, 4, 2.0, 1), world(900, 4, 2.0, 3)
+    made = sampled(300, 4, 2.0, 1, ids=[f"a{i}" for i in range(300)])
+    other = sampled(300, 4, 2.0, 2, ids=[f"{'b' if i else 'a'}{i}" for i in range(300)])
+    plain, copy = sampled(300, 4, 2.0, 1), sampled(900, 4, 2.0, 3)
     mixed = Outputs.from_logits(
         np.concatenate([copy.scores, plain.scores[50:100]]),
         np.concatenate([copy.labels, plain.labels[50:100]]),
@@ -197,20 +190,20 @@ def test_one_set_one_use() -> None:
             command(plain, mixed)
         for split in ("train", "test"):
             with pytest.raises(LevelheadError, match=f"the split '{split}'"):
-                command(world(300, 4, seed=1, split=split), world(300, 4, seed=2))
+                command(sampled(300, 4, seed=1, split=split), sampled(300, 4, seed=2))
         with pytest.raises(LevelheadError, match="fitted for 4 classes; these outputs have 5"):
-            command(plain, world(300, 5, seed=2))
+            command(plain, sampled(300, 5, seed=2))
         with pytest.raises(LevelheadError, match="class 1 was '1' where it was fitted and is 'x'"):
-            command(plain, world(300, 4, seed=2, class_names=["0", "x", "2", "3"]))
+            command(plain, sampled(300, 4, seed=2, class_names=["0", "x", "2", "3"]))
         with pytest.raises(LevelheadError, match="validation holds logits, test holds confidence"):
-            command(plain, sure(world(300, 4, seed=2)))
+            command(plain, sure(sampled(300, 4, seed=2)))
         with pytest.raises(LevelheadError, match="did you mean 'temperature'"):
             command(plain, copy, methods=["temprature"])
 
 
 def test_confidence_alone_goes_as_far_as_it_goes() -> None:
     """Numbers would be made up for what one confidence cannot tell, or the rest be lost."""
-    validation, test = sure(world(500, 4, 2.0, 1)), sure(world(500, 4, 2.0, 2))
+    validation, test = sure(sampled(500, 4, 2.0, 1)), sure(sampled(500, 4, 2.0, 2))
     found = strict(audit(test, **QUICK).findings)
     assert found["metrics"]["ece"]["value"] > 0.05
     for name in ("nll", "brier", "classwise_ece", "entropy"):
@@ -241,7 +234,7 @@ def test_confidence_alone_goes_as_far_as_it_goes() -> None:
 )
 def test_verdicts_of_worlds_that_are_known(temperature: float, opening: str) -> None:
     """A calibrated model would be called overconfident, or an overconfident one be praised."""
-    found = audit(world(3000, 5, temperature), methods=["temperature"], **QUICK).findings
+    found = audit(sampled(3000, 5, temperature), methods=["temperature"], **QUICK).findings
     assert found["words"][0].startswith(opening)
 
 
@@ -254,30 +247,30 @@ def test_right_on_average_is_not_calibrated() -> None:
     found = audit(outputs, **QUICK).findings
     assert found["words"][0].startswith("Right on average but not calibrated: it claims")
     assert found["calibrated"]["p_value"] < 0.05
-    few = audit(world(10, 2, 2.5, 3), **QUICK).findings  # +20 points, which may be 0: not "right"
+    few = audit(sampled(10, 2, 2.5, 3), **QUICK).findings  # +20 points, which may be 0: not "right"
     assert few["words"][0].startswith("Not calibrated: it claims 89.7 % on average")
 
 
 def test_few_examples_decide_nothing() -> None:
     """A handful of examples would be called proof, or end in a message about folds."""
     for n in (1, 2, 3, 5, 9):
-        found = strict(audit(world(n, 3), **QUICK).findings)
+        found = strict(audit(sampled(n, 3), **QUICK).findings)
         assert "too few to fit a calibrator" in found["advice"]["reason"]
         assert "no threshold can be named" in " ".join(found["words"])
         with pytest.raises(LevelheadError, match=f"^{n} examples? .* give at least 10"):
-            calibrate(world(n, 3), world(50, 3, seed=1))
-    one = calibrate(world(300, 3, 2.0), world(1, 3, seed=1), **QUICK)
+            calibrate(sampled(n, 3), sampled(50, 3, seed=1))
+    one = calibrate(sampled(300, 3, 2.0), sampled(1, 3, seed=1), **QUICK)
     assert one.findings["words"][0].startswith("Cannot tell whether temperature calibration helps")
-    assert decide(world(6, 3), world(50, 3, seed=1)).findings["calibrator"]["method"] == "none"
+    assert decide(sampled(6, 3), sampled(50, 3, seed=1)).findings["calibrator"]["method"] == "none"
     with pytest.raises(LevelheadError, match="1 example: halves need at least 2"):
-        decide(world(1, 3), world(50, 3, seed=1))
+        decide(sampled(1, 3), sampled(50, 3, seed=1))
 
 
 def test_a_class_without_examples_is_not_ruled_out() -> None:
     """Calibrators that treat classes apart would learn that the missing class never occurs."""
-    whole = world(900, 3, 2.0, 1)
+    whole = sampled(900, 3, 2.0, 1)
     some = whole.take((whole.labels != 1).nonzero()[:, 0])
-    made = calibrate(some, world(600, 3, 2.0, 2), **QUICK)
+    made = calibrate(some, sampled(600, 3, 2.0, 2), **QUICK)
     assert made.findings["method"] == "temperature"
     assert "1 of 3 classes have no example" in made.findings["reason"]
     before, after = (made.findings[when]["metrics"]["nll"]["value"] for when in ("before", "after"))
@@ -291,7 +284,7 @@ def test_a_class_without_examples_is_not_ruled_out() -> None:
 
 def test_odd_predictions_are_judged_all_the_same() -> None:
     """Zeros, ties, giants or certainty would end in a crash, NaN, or a proof from nothing."""
-    outputs = world(200, 4)
+    outputs = sampled(200, 4)
     guess, y = outputs.predictions(), outputs.labels
     certain = np.eye(4)[guess]
     always = audit(Outputs.from_probabilities(certain, guess), **QUICK).findings
@@ -315,7 +308,7 @@ def test_odd_predictions_are_judged_all_the_same() -> None:
 
 def test_a_doubt_about_the_kind_comes_first() -> None:
     """Probabilities passed off as logits would be judged without a word of warning ahead."""
-    outputs = world(60, 3)
+    outputs = sampled(60, 3)
     twice = Outputs.from_logits(outputs.probabilities(), outputs.labels)
     assert audit(twice, **QUICK).findings["words"][0].startswith("Careful: these logits")
 
@@ -326,7 +319,7 @@ def test_words_tell_the_numbers_of_the_findings(
     n: int, k: int, temperature: float, seed: int
 ) -> None:
     """The sentences would say something else than the tables."""
-    outputs = world(n, k, temperature, seed)
+    outputs = sampled(n, k, temperature, seed)
     found = audit(outputs, methods=["temperature"], **QUICK).findings
     said, metrics = " ".join(found["words"]), found["metrics"]
     accuracy = f"{100 * metrics['accuracy']['value']:.1f} %"
@@ -348,7 +341,7 @@ def test_words_tell_the_numbers_of_the_findings(
 
 def test_advice_is_cross_fitted() -> None:
     """The advice would rest on examples that fitted it."""
-    outputs = world(90, 3, 2.0)
+    outputs = sampled(90, 3, 2.0)
     after = cross_fitted(outputs, "temperature")
     ratio = (outputs.scores.double() / after.scores).mean(1)
     assert len(ratio.round(decimals=6).unique()) == 5  # five temperatures
@@ -496,7 +489,7 @@ def test_a_run_instead_of_files(
 
 def test_groups_and_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A group would be judged with another's examples, or what annotators said go unread."""
-    outputs = world(90, 3)
+    outputs = sampled(90, 3)
     lines = ["a,b,c,label,camera"]
     cameras = [f"cam {min(i, 1)}" if i < 60 else "" for i in range(90)]
     for row, label, camera in zip(outputs.scores.tolist(), outputs.labels, cameras, strict=True):
@@ -585,7 +578,7 @@ def test_a_place_that_cannot_be_is_refused_before_the_work(
 
 def test_a_result_is_what_the_command_delivers(tmp_path, capsys):
     """The library could not do what the command can, or would do it otherwise."""
-    outputs = world(200, 4, 2.0)
+    outputs = sampled(200, 4, 2.0)
     outputs.save(tmp_path / "p.safetensors")
     words = ["audit", str(tmp_path / "p.safetensors"), "--methods", "temperature"]
     assert run([*words, "--out", str(tmp_path / "command")]) == 0
@@ -608,7 +601,7 @@ def test_a_result_is_what_the_command_delivers(tmp_path, capsys):
     assert accuracy.low <= accuracy.value <= accuracy.high
     with pytest.warns(DeprecationWarning, match="findings"):
         assert result["n"] == 200
-    done = calibrate(world(200, 4, 2.0, seed=1), world(200, 4, 2.0, seed=2), ["temperature"])
+    done = calibrate(sampled(200, 4, 2.0, seed=1), sampled(200, 4, 2.0, seed=2), ["temperature"])
     done.save(tmp_path / "calibrated")
     assert (tmp_path / "calibrated" / "calibrated.safetensors").exists()
     assert done.after["nll"].value == done.findings["after"]["metrics"]["nll"]["value"]

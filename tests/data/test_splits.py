@@ -10,7 +10,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from levelhead.data.entries import Dataset
+from levelhead.data import Dataset, Examples, load, scan
 from levelhead.data.splits import split
 from levelhead.errors import LevelheadError
 

@@ -32,15 +32,7 @@ from levelhead.decisions.scores import pnorm
 from levelhead.errors import LevelheadError
 from levelhead.metrics import METRICS
 from levelhead.outputs import Outputs
-
-
-def made(n: int, k: int = 5, seed: int = 0, scale: float = 2.0) -> Outputs:
-    """Logits of a classifier whose softmax, at scale 1 of the logits, is the truth."""
-    rng = np.random.default_rng(seed)
-    z = rng.normal(size=(n, k)) * 2
-    p = np.exp(z - logsumexp(z, 1, keepdims=True))
-    labels = (p.cumsum(1) < rng.random((n, 1))).sum(1).clip(max=k - 1)
-    return Outputs.from_logits((z * scale).astype(np.float32), labels)
+from worlds import certainties, truthful
 
 
 def all_orders(sure: list[float], loss: list[float]) -> tuple[np.ndarray, float]:
@@ -89,7 +81,7 @@ def test_order_of_examples_is_nothing(sure: np.ndarray, random: Any) -> None:
 
 def test_curve_agrees_with_a_plain_transcription_and_the_metric() -> None:
     """Else the library would report two different areas for one model."""
-    outputs = made(2000)
+    outputs = truthful(2000, scale=2.0, dtype=np.float32)
     errors = 1 - outputs.rows.correct
     curve = risk_coverage(SCORES["msp"].of(outputs), errors)
     order = (-outputs.rows.log_rest).argsort(descending=True)
@@ -169,7 +161,7 @@ def test_a_constant_on_the_logits_changes_no_ranking(z: np.ndarray, c: np.ndarra
 
 def test_scores_are_their_formulas() -> None:
     """Else a score would not be the one that its name and source promise."""
-    outputs = made(200)
+    outputs = truthful(200, scale=2.0, dtype=np.float32)
     z, p = outputs.scores.double().numpy(), outputs.probabilities().numpy()
     v = z - z.mean(1, keepdims=True)
     top = np.sort(p, 1)
@@ -206,7 +198,7 @@ def test_scores_say_what_they_miss() -> None:
 
 def test_pnorm_is_chosen_where_it_ranks_better_and_only_there() -> None:
     """Else the remedy for smoothed models would harm those that need none."""
-    calibrated = fit_pnorm(made(4000, scale=1.0))
+    calibrated = fit_pnorm(truthful(4000, dtype=np.float32))
     assert calibrated.aurc <= calibrated.aurc_msp
     # Where the scale of the logits is noise, dividing by their norm fixes the ranking.
     rng = np.random.default_rng(0)
@@ -227,7 +219,7 @@ def test_pnorm_is_chosen_where_it_ranks_better_and_only_there() -> None:
 
 def test_halves_are_halves() -> None:
     """Else an example would both fit a calibrator and vouch for it, or a class fall in one half."""
-    outputs = made(501)
+    outputs = truthful(501, scale=2.0, dtype=np.float32)
     first, second = halves(outputs)
     again, _ = halves(outputs)
     assert torch.equal(first.scores, again.scores)
@@ -236,16 +228,7 @@ def test_halves_are_halves() -> None:
     counts = [torch.bincount(half.labels, minlength=5) for half in (first, second)]
     assert (counts[0] - counts[1]).abs().max() <= 1
     with pytest.raises(LevelheadError):
-        halves(made(1))
-
-
-def world(n: int, rng: np.random.Generator, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Certainties and errors of a classifier: one that ranks well, in steps, or not at all."""
-    sure = rng.exponential(size=n) * 1.5
-    if kind == "steps":
-        sure = np.round(sure * 2) / 2
-    risk = np.full(n, 0.05) if kind == "flat" else 0.008 + 0.4 * np.exp(-2 * sure)
-    return sure, rng.random(n) < risk
+        halves(truthful(1, scale=2.0, dtype=np.float32))
 
 
 @pytest.mark.parametrize("method", ["ltt", "sgr"])
@@ -253,12 +236,12 @@ def world(n: int, rng: np.random.Generator, kind: str) -> tuple[np.ndarray, np.n
 def test_guarantee_holds(method: Any, kind: str, n: int) -> None:
     """Else more than 5 % of users would have a risk above the one they were promised."""
     rng = np.random.default_rng(5)
-    every, wrong = world(400_000, rng, kind)
+    every, wrong = certainties(400_000, rng, kind)
     order = np.argsort(-every)
     every, risk = every[order], np.cumsum(wrong[order]) / np.arange(1, len(every) + 1)
     broken = kept = 0
     for _ in range(300):
-        found = threshold_for_risk(*world(n, rng, kind), 0.05, method=method)
+        found = threshold_for_risk(*certainties(n, rng, kind), 0.05, method=method)
         if found.value is not None:
             last = np.searchsorted(-every, -found.value, side="right")
             broken += bool(last) and risk[last - 1] > 0.05
@@ -270,7 +253,7 @@ def test_guarantee_holds(method: Any, kind: str, n: int) -> None:
 def test_ltt_is_fixed_sequence_testing() -> None:
     """Else the tests behind the guarantee would not be those that its proof is about."""
     rng = np.random.default_rng(3)
-    sure, errors = world(700, rng, "rising")
+    sure, errors = certainties(700, rng, "rising")
     found = threshold_for_risk(sure, errors, 0.04)
     wrong = np.cumsum(errors[np.argsort(-sure)])
     m = 4  # the most starts, a factor 2 apart, of which each could succeed: 108 · 8 > 700 for 5
@@ -298,7 +281,7 @@ def test_ltt_is_fixed_sequence_testing() -> None:
 def test_ltt_keeps_more_than_sgr() -> None:
     """Else the default would be the wrong one."""
     rng = np.random.default_rng(1)
-    data = [world(1500, rng, "rising") for _ in range(60)]
+    data = [certainties(1500, rng, "rising") for _ in range(60)]
     ltt, sgr = (
         np.mean([threshold_for_risk(*d, 0.03, method=m).coverage for d in data])
         for m in ("ltt", "sgr")
@@ -345,7 +328,10 @@ def test_threshold_keeps_whole_ties() -> None:
 
 def test_apply_threshold_counts() -> None:
     """Else the coverage and risk on test would not be those of the rule that was set."""
-    validation, test = made(3000, seed=1), made(3000, seed=2)
+    validation, test = (
+        truthful(3000, seed=1, scale=2.0, dtype=np.float32),
+        truthful(3000, seed=2, scale=2.0, dtype=np.float32),
+    )
     errors = 1 - validation.rows.correct
     found = threshold_for_risk(SCORES["msp"].of(validation), errors, 0.1)
     assert found.confidence is not None

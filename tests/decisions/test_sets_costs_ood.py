@@ -10,22 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.special import softmax
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from levelhead.decisions import conformal, costs, separate, separation
 from levelhead.errors import LevelheadError
 from levelhead.outputs import Outputs
+from worlds import truthful
 
 NAMES = ("cat", "dog", "cow")
-
-
-def made(n: int, k: int = 5, seed: int = 0, scale: float = 1.0) -> Outputs:
-    """Outputs whose softmax, at scale 1, is the truth."""
-    rng = np.random.default_rng(seed)
-    z = rng.normal(size=(n, k)) * 2
-    labels = (softmax(z, 1).cumsum(1) < rng.random((n, 1))).sum(1).clip(max=k - 1)
-    return Outputs.from_logits(z * scale, labels)
 
 
 def literal_score(method: str, p: np.ndarray, k: int, u: float) -> float:
@@ -42,7 +34,7 @@ def literal_score(method: str, p: np.ndarray, k: int, u: float) -> float:
 @pytest.mark.parametrize("method", ["lac", "aps", "raps"])
 def test_sets_are_those_of_a_literal_transcription(method: Any, by_class: bool) -> None:
     """Else the sets would not be the method's, and its theorem would not speak of them."""
-    first, second = made(120, seed=1), made(50, seed=2)
+    first, second = truthful(120, seed=1), truthful(50, seed=2)
     found = conformal.fit(first, 0.2, method, 7, by_class=by_class, penalty=0.1, k_reg=2)
     scores = []
     for outputs, use in ((first, 0), (second, 1)):
@@ -86,7 +78,7 @@ def test_coverage_is_as_promised(method: Any) -> None:
     """Else sets would hold the truth less often than promised, of an overconfident model too."""
     found, n = [], 99
     for seed in range(200):
-        outputs = made(n + 100, seed=seed, scale=3.0)
+        outputs = truthful(n + 100, seed=seed, scale=3.0)
         fitted = conformal.fit(outputs.take(range(n)), 0.1, method, seed)
         test = outputs.take(range(n, n + 100))
         inside = conformal.sets(fitted, test)
@@ -102,7 +94,7 @@ def test_coverage_is_as_promised(method: Any) -> None:
 
 def test_each_class_is_covered_by_class() -> None:
     """Else a rare or hard class would be left out as if the others' coverage were its own."""
-    outputs = made(6000, k=3, scale=2.0)
+    outputs = truthful(6000, k=3, scale=2.0)
     hard = Outputs.from_logits(outputs.scores + torch.tensor([2.0, 0.0, 0.0]), outputs.labels)
     first, second = hard.take(range(3000)), hard.take(range(3000, 6000))
     plain, mondrian = (
@@ -114,22 +106,22 @@ def test_each_class_is_covered_by_class() -> None:
 
 def test_too_few_examples_give_all_classes() -> None:
     """Else a promise would be made that so few examples cannot keep."""
-    few = conformal.fit(made(8), 0.1)
+    few = conformal.fit(truthful(8), 0.1)
     assert few.quantile == (math.inf,)
-    assert conformal.sets(few, made(20)).all()
+    assert conformal.sets(few, truthful(20)).all()
     assert "all classes are in every set" in few.guarantee()
     assert few.coverage_range() == (0.9, 1)
-    assert conformal.fit(made(9), 0.1).quantile[0] < math.inf
-    assert conformal.evaluate(few, made(20))["all"] == 1
+    assert conformal.fit(truthful(9), 0.1).quantile[0] < math.inf
+    assert conformal.evaluate(few, truthful(20))["all"] == 1
     again = conformal.Conformal.from_json(json.loads(json.dumps(few.to_json(), allow_nan=False)))
     assert again == few
     one = Outputs.from_logits([[1000.0, 0.0]], [1])
     assert conformal.sets(conformal.fit(one, 0.5), one).all()
     for alpha, method in ((0.0, "lac"), (1.0, "aps"), (0.1, "best")):
         with pytest.raises(LevelheadError):
-            conformal.fit(made(9), alpha, method)  # type: ignore[arg-type]
+            conformal.fit(truthful(9), alpha, method)  # type: ignore[arg-type]
     with pytest.raises(LevelheadError, match="fit anew"):
-        conformal.sets(few, made(5, k=4))
+        conformal.sets(few, truthful(5, k=4))
     with pytest.raises(LevelheadError, match="confidence"):
         conformal.fit(Outputs.from_confidence([0.9], [0], [0]))
 
@@ -174,7 +166,7 @@ def test_bad_costs_are_refused(tmp_path: Path, text: str, words: str) -> None:
 
 def test_decisions_cost_least() -> None:
     """Else another choice would be cheaper by the model's own probabilities."""
-    outputs = made(300, k=3)
+    outputs = truthful(300, k=3)
     rng = np.random.default_rng(0)
     matrix = torch.tensor(rng.uniform(-1, 5, (3, 3)))
     price = torch.tensor([0.5, 0.1, 0.9], dtype=torch.float64)
@@ -192,7 +184,7 @@ def test_decisions_cost_least() -> None:
     chow = costs.decide(outputs, zero_one, 0.3)
     assert torch.equal(chow.choice == -1, outputs.rows.confidence < 0.7)
     with pytest.raises(LevelheadError, match="other classes"):
-        costs.decide(made(3), zero_one)
+        costs.decide(truthful(3), zero_one)
     with pytest.raises(LevelheadError, match="finite"):
         costs.decide(outputs, zero_one, math.nan)
 
@@ -201,7 +193,7 @@ def test_expected_costs_are_believed_only_of_a_calibrated_model() -> None:
     """Else an overconfident model's promise of low costs would be passed on."""
     matrix = torch.tensor([[0.0, 10, 1], [1, 0, 1], [1, 1, 0]]).double()
     for scale, believable in ((1.0, True), (4.0, False)):
-        outputs = made(5000, k=3, scale=scale, seed=3)
+        outputs = truthful(5000, k=3, scale=scale, seed=3)
         found = costs.evaluate(outputs, costs.Costs(matrix, outputs.class_names), 0.6)
         assert found["believable"] == believable
         choice = costs.decide(outputs, costs.Costs(matrix, outputs.class_names), 0.6).choice
@@ -263,7 +255,7 @@ def test_auroc_interval_where_there_is_no_variance(m: int, n: int) -> None:
 
 def test_separate_by_each_score() -> None:
     """Else a score that the outputs lack would stop the others, or labels would be used."""
-    inside, outside = made(200), made(100, scale=0.1, seed=1)
+    inside, outside = truthful(200), truthful(100, scale=0.1, seed=1)
     found = separate(inside, outside, ("msp", "energy", "max_logit", "pnorm3"))
     assert all(found[name]["auroc"]["low"] > 0.6 for name in ("msp", "energy", "max_logit"))
     assert 0.4 < found["pnorm3"]["auroc"]["value"] < 0.6  # these differ in scale alone
@@ -274,4 +266,4 @@ def test_separate_by_each_score() -> None:
     assert "needs logits" in mixed["energy"]["auroc"]["reason"]
     assert mixed["msp"]["auroc"]["value"] == pytest.approx(found["msp"]["auroc"]["value"])
     with pytest.raises(LevelheadError, match="one network"):
-        separate(inside, made(10, k=4))
+        separate(inside, truthful(10, k=4))

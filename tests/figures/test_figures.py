@@ -36,19 +36,9 @@ from levelhead.figures import (
 from levelhead.figures.canvas import _painted, shorten, tip, to_png, to_svg
 from levelhead.metrics import METRICS
 from levelhead.outputs import Outputs
+from worlds import mostly_right
 
 NASTY = ("<script>alert(1)</script>", "\"q\" & 'r'", "חתול", "猫 $x_1$", "two\nlines", "")
-
-
-def outputs(
-    n: int = 300, classes: int = 6, seed: int = 0, names: Any = None, gain: float = 2.0
-) -> Outputs:
-    """Logits that are right in most rows."""
-    draw = np.random.default_rng(seed)
-    labels = draw.integers(0, classes, n)
-    logits = draw.normal(size=(n, classes))
-    logits[np.arange(n), labels] += 1.5
-    return Outputs.from_logits(gain * logits, labels, names, ids=[f"{i}.png" for i in range(n)])
 
 
 def history(epochs: int = 5, **changes: float) -> list[dict[str, float]]:
@@ -96,20 +86,22 @@ def certain(made: Outputs) -> dict[str, Any]:
 def panels() -> list[tuple[str, Any]]:
     """Every figure with common and extreme sources."""
     picture = np.arange(300, dtype=np.uint8).reshape(10, 10, 3)
-    some = outputs()
-    perfect = outputs(5, 2, gain=50.0)
+    some = mostly_right()
+    perfect = mostly_right(5, 2, gain=50.0)
     eye = 9 * np.eye(3)[np.arange(30) % 3]
     right, wrong = (Outputs.from_logits(eye, (np.arange(30) + shift) % 3) for shift in (0, 1))
-    long = outputs(2000, 60, gain=4.0, names=[f"a long name of the class {k}" for k in range(60)])
+    long = mostly_right(
+        2000, 60, gain=4.0, names=[f"a long name of the class {k}" for k in range(60)]
+    )
     sources: list[tuple[str, tuple[Any, ...]]] = [
-        ("reliability", reliability.data(some, outputs(gain=0.3))),
+        ("reliability", reliability.data(some, mostly_right(gain=0.3))),
         ("reliability", reliability.data(perfect)),
         ("confusion", confusion.data(some)),
-        ("confusion", confusion.data(outputs(names=NASTY))),
-        ("confusion", confusion.data(outputs(40, 2))),
-        ("confusion", confusion.data(outputs(400, 20))),
-        ("confusion", confusion.data(outputs(200, 21))),
-        ("confusion", confusion.data(outputs(300, 600))),
+        ("confusion", confusion.data(mostly_right(names=NASTY))),
+        ("confusion", confusion.data(mostly_right(40, 2))),
+        ("confusion", confusion.data(mostly_right(400, 20))),
+        ("confusion", confusion.data(mostly_right(200, 21))),
+        ("confusion", confusion.data(mostly_right(300, 600))),
         ("curves", curves.data(history(), classes=10, smoothing=0.1)),
         ("curves", curves.data(history(1), classes=10)),
         ("curves", curves.data(history(40, train_nll=math.nan), classes=10)),
@@ -126,20 +118,20 @@ def panels() -> list[tuple[str, Any]]:
             ),
         ),
         ("samples", samples.data(perfect)),
-        ("samples", samples.data(outputs(names=NASTY), {"0.png": picture[:, :, 0]})),
+        ("samples", samples.data(mostly_right(names=NASTY), {"0.png": picture[:, :, 0]})),
         ("comparison", comparison.data(study())),
         ("comparison", comparison.data(study(1, temperature_changes=False))),
         ("comparison", comparison.data(study(9))),
         ("confusion", confusion.data(long, ordered=True)),
         ("heatmap", heatmap.data(long)),
         ("classwise", classwise.data(long, 1)),
-        ("classwise", classwise.data(outputs(names=NASTY), 1)),
+        ("classwise", classwise.data(mostly_right(names=NASTY), 1)),
         ("risk_coverage", risk_coverage.data(certain(long), {"a": 0.2, "99 % precision": 0.4})),
         ("risk_coverage", risk_coverage.data({"msp": certain(right)["msp"]})),
         ("coverage", coverage.data(long.class_names, [20] * 60, [30] * 60, 0.9)),
         ("coverage", coverage.data(NASTY, [3, 0, 5, 1, 0, 0], [3, 1, 9, 1, 0, 0], 0.9)),
     ]
-    for made in (some, outputs(3, 4), right, wrong):
+    for made in (some, mostly_right(3, 4), right, wrong):
         for name in ("confidence", "cumulative", "heatmap"):
             sources.append((name, FIGURES[name].data(made)))
     return [(name, panel) for name, made in sources for panel in made]
@@ -187,7 +179,7 @@ def test_svg_is_wellformed_unique_and_reproducible(name: str, panel: Any) -> Non
 
 def test_text_stays_text_in_any_script() -> None:
     """Class names could not be searched or copied, or `$` in one would be set as mathematics."""
-    (panel,) = confusion.data(outputs(names=NASTY))
+    (panel,) = confusion.data(mostly_right(names=NASTY))
     root = ElementTree.fromstring(to_svg(panel, confusion.draw, "m"))
     texts = {"".join(e.itertext()).strip() for e in root.iter() if e.tag.endswith("text")}
     assert {"\"q\" & 'r'", "חתול", "猫 $x_1$", "two lines"} <= texts
@@ -230,7 +222,7 @@ assert before == {k: matplotlib.rcParams[k] for k in before}
 @given(st.integers(0, 1000), st.floats(0.1, 20), st.integers(2, 12))
 def test_reliability_agrees_with_plain_numpy(seed: int, gain: float, classes: int) -> None:
     """Bars would show other bins than the ECE is made of."""
-    made = outputs(120, classes, seed, gain=gain)
+    made = mostly_right(120, classes, seed, gain=gain)
     (panel,) = reliability.data(made, ece=[{"value": 0.5, "low": 0.1, "high": 0.2}])
     p = made.probabilities().numpy()
     sure, right = p.max(1), p.argmax(1) == made.labels.numpy()
@@ -253,7 +245,7 @@ def test_reliability_intervals_are_wilsons() -> None:
     """The uprights would promise too much, most in bins of a few images."""
     from scipy.stats import binomtest
 
-    before, after = reliability.data(outputs(), outputs(gain=0.5))
+    before, after = reliability.data(mostly_right(), mostly_right(gain=0.5))
     assert (before.title, after.title) == ("Before temperature", "After temperature")
     for panel in (before, after):
         for b in np.flatnonzero(panel.counts):
@@ -268,7 +260,7 @@ def test_confusion_agrees_with_scikit_learn() -> None:
     """Rows and columns would be swapped, or counts wrong."""
     from sklearn.metrics import confusion_matrix
 
-    made = outputs(500, 9)
+    made = mostly_right(500, 9)
     (panel,) = confusion.data(made)
     expected = confusion_matrix(made.labels, made.predictions())
     assert (panel.counts == expected).all()
@@ -302,7 +294,7 @@ def test_confusion_of_many_classes_hides_no_mistake() -> None:
 def test_cells_carry_counts_up_to_twenty_classes() -> None:
     """Numbers would be missing, or 21 classes would be a blot of them."""
     for classes, wanted in ((20, True), (21, False)):
-        (panel,) = confusion.data(outputs(200, classes))
+        (panel,) = confusion.data(mostly_right(200, classes))
         with _painted(panel, confusion.draw) as figure:
             texts = [t.get_text() for t in figure.axes[0].texts]
         found = sorted(map(str, panel.counts[panel.counts > 0]))
@@ -375,7 +367,7 @@ def test_a_frozen_body_shows_its_folds_and_the_penalty_taken() -> None:
 
 def test_samples_are_the_extremes() -> None:
     """Other images than the worst would be shown."""
-    made = outputs(400, 5, gain=1.0)
+    made = mostly_right(400, 5, gain=1.0)
     p, labels = made.probabilities().numpy(), made.labels.numpy()
     right, sure = p.argmax(1) == labels, p.max(1)
     truth = p[np.arange(400), labels]
@@ -442,18 +434,18 @@ def titles(svg: str) -> list[str]:
 
 def test_numbers_show_under_the_pointer() -> None:
     """A reader would have to guess numbers from bars, or a class name would break the page."""
-    (matrix,) = confusion.data(outputs(names=NASTY))
+    (matrix,) = confusion.data(mostly_right(names=NASTY))
     svg = to_svg(matrix, confusion.draw, "a")
     assert "tip|" not in svg
     found = titles(svg)
     assert len(found) == (matrix.counts > 0).sum()
     assert any(text.startswith(f"{NASTY[0]} taken for {NASTY[1]}: ") for text in found)
-    (panel,) = reliability.data(outputs(), smooth=False)
+    (panel,) = reliability.data(mostly_right(), smooth=False)
     wanted = [n for n in panel.counts.tolist() if n]
     texts = titles(to_svg(panel, reliability.draw, "a"))
     said = [int(re.findall(r"n = (\d+)", text)[0]) for text in texts]
     assert said == wanted
-    (curve,) = cumulative.data(outputs(5000))
+    (curve,) = cumulative.data(mostly_right(5000))
     assert len(titles(to_svg(curve, cumulative.draw, "a"))) == 30
 
 
@@ -461,7 +453,7 @@ def test_numbers_show_under_the_pointer() -> None:
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=30))
 def test_a_tip_says_what_it_was_given(text: str) -> None:
     """A name with signs of HTML would be cut short, or run as code."""
-    (panel,) = confidence.data(outputs(20))
+    (panel,) = confidence.data(mostly_right(20))
 
     def draw(panel: Any, axes: Any) -> None:
         tip(axes.axvline(0.5), text)
@@ -471,7 +463,7 @@ def test_a_tip_says_what_it_was_given(text: str) -> None:
 
 def test_a_tip_leaves_the_png_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images for documents would change with what only a page can show."""
-    (panel,) = confidence.data(outputs())
+    (panel,) = confidence.data(mostly_right())
     first = to_png(panel, confidence.draw)
     monkeypatch.setattr(confidence, "tip", lambda artist, text: None)
     assert to_png(panel, confidence.draw) == first
@@ -479,7 +471,7 @@ def test_a_tip_leaves_the_png_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_smooth_curve_is_a_kernel_mean() -> None:
     """The curve or its band would not be what the literal formula says."""
-    made = outputs(2000, 6, gain=1.5)
+    made = mostly_right(2000, 6, gain=1.5)
     (panel,) = reliability.data(made, ece=[{}])
     curve = panel.smooth
     assert curve is not None
@@ -508,11 +500,13 @@ def test_the_smooth_curve_is_a_kernel_mean() -> None:
 
 def test_few_examples_have_no_smooth_curve_and_titles_are_free() -> None:
     """A line through three points would look like knowledge."""
-    (panel,) = reliability.data(outputs(3), titles=("Mine", "unused"))
+    (panel,) = reliability.data(mostly_right(3), titles=("Mine", "unused"))
     assert panel.smooth is not None
     assert np.isnan(panel.smooth.accuracy).all()
     assert panel.title == "Mine"
-    both = reliability.data(outputs(), outputs(), ("Before", "After isotonic"), smooth=False)
+    both = reliability.data(
+        mostly_right(), mostly_right(), ("Before", "After isotonic"), smooth=False
+    )
     assert [p.title for p in both] == ["Before", "After isotonic"]
     assert both[0].smooth is None
 
@@ -520,7 +514,7 @@ def test_few_examples_have_no_smooth_curve_and_titles_are_free() -> None:
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])
 def test_classwise_agrees_with_plain_numpy(kind: str) -> None:
     """Small panels and heat map would show other gaps than the classwise ECE is the mean of."""
-    made = outputs(700, 4)
+    made = mostly_right(700, 4)
     p, labels = made.probabilities().numpy(), made.labels.numpy()
     if kind == "probabilities":
         made = Outputs.from_probabilities(p, labels)
@@ -544,14 +538,14 @@ def test_classwise_agrees_with_plain_numpy(kind: str) -> None:
                 assert heat.gap[row, b] == pytest.approx(p[mine, k].mean() - share)
             else:
                 assert np.isnan(heat.gap[row, b])
-    assert len(classwise.data(outputs(200, 30))) == 12
+    assert len(classwise.data(mostly_right(200, 30))) == 12
     only = Outputs.from_confidence([0.9, 0.4], [0, 1], [0, 0])
     assert classwise.data(only) == heatmap.data(only) == ()
 
 
 def test_heatmap_numbers_stand_where_the_gap_is_beyond_chance() -> None:
     """Noise would be read as a finding."""
-    (panel,) = heatmap.data(outputs(3000, 4, gain=6.0))
+    (panel,) = heatmap.data(mostly_right(3000, 4, gain=6.0))
     with _painted(panel, heatmap.draw) as figure:
         texts = [t.get_text() for t in figure.axes[0].texts]
     some = panel.sure & (panel.counts >= 5) & (np.abs(panel.gap) >= 0.01)
@@ -564,7 +558,7 @@ def test_heatmap_numbers_stand_where_the_gap_is_beyond_chance() -> None:
 @given(st.integers(1, 200), st.integers(0, 100))
 def test_confidence_counts_every_example_once(n: int, seed: int) -> None:
     """The two histograms would not add up to the predictions."""
-    made = outputs(n, 5, seed)
+    made = mostly_right(n, 5, seed)
     (panel,) = confidence.data(made)
     sure, right = made.rows.confidence.numpy(), made.rows.correct.numpy() > 0
     index = np.digitize(sure, np.arange(1, 20) / 20, right=True)
@@ -585,7 +579,7 @@ def test_a_count_of_one_can_be_seen_on_a_logarithmic_axis() -> None:
 
 def test_risk_coverage_marks_and_bounds() -> None:
     """The mark would stand beside its curve, or the first few examples stretch the axis."""
-    made = outputs(3000, 10, gain=1.0)
+    made = mostly_right(3000, 10, gain=1.0)
     curves_ = certain(made)
     (panel,) = risk_coverage.data(curves_, {"90 % precision": 0.5})
     msp = curves_["msp"]
@@ -608,7 +602,7 @@ def test_risk_coverage_marks_and_bounds() -> None:
 
 def test_cumulative_agrees_with_plain_numpy_in_any_order() -> None:
     """Slope and height would not be the miscalibration, or depend on the order of equal rows."""
-    made = outputs(1500, 3, gain=4.0)
+    made = mostly_right(1500, 3, gain=4.0)
     (panel,) = cumulative.data(made)
     sure, right = made.rows.confidence.numpy(), made.rows.correct.numpy()
     order = np.argsort(sure, kind="stable")
@@ -638,7 +632,7 @@ def test_ordered_confusion_puts_the_confused_side_by_side() -> None:
     assert (panel.counts == plain.counts[np.ix_(names, names)]).all()
     place = np.argsort(names)
     assert all(abs(place[k] - place[partner[k]]) == 1 for k in range(12))
-    assert confusion.data(outputs(50, 2), ordered=True)[0].class_names == ("0", "1")
+    assert confusion.data(mostly_right(50, 2), ordered=True)[0].class_names == ("0", "1")
 
 
 def test_coverage_shows_the_least_covered_first() -> None:

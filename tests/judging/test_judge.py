@@ -22,14 +22,7 @@ from levelhead.metrics import METRICS
 from levelhead.metrics.counts import confusion
 from levelhead.outputs import Outputs
 from levelhead.outputs.read import read_predictions
-
-
-def sample(n: int, k: int, temperature: float = 1.0, seed: int = 0, **more) -> Outputs:
-    """Logits z with labels drawn from softmax(z / temperature): calibrated at 1."""
-    draw = np.random.default_rng(seed)
-    z = draw.normal(size=(n, k)) * 3
-    y = (z / temperature + draw.gumbel(size=(n, k))).argmax(1)
-    return Outputs.from_logits(z, y, **more)
+from worlds import sampled
 
 
 def strict(found: dict) -> dict:
@@ -40,7 +33,7 @@ def strict(found: dict) -> dict:
 @pytest.mark.parametrize(("n", "k"), [(30, 2), (200, 10), (40, 1000), (1, 3)])
 def test_judgement_has_the_schema(n, k):
     """Readers of the JSON would miss keys, or meet NaN."""
-    found = strict(judge(sample(n, k), resamples=50))
+    found = strict(judge(sampled(n, k), resamples=50))
     assert list(found) == [
         "schema",
         "n",
@@ -69,9 +62,9 @@ def test_judgement_has_the_schema(n, k):
 
 def test_judgement_is_repeatable_and_says_what_was_applied():
     """Two readings of one run would differ; a calibrated judgement look like a plain one."""
-    outputs = sample(300, 4, 2.0)
+    outputs = sampled(300, 4, 2.0)
     assert judge(outputs) == judge(outputs)
-    calibrator = Temperature.fit_on(sample(300, 4, 2.0, seed=1, split="validation"))
+    calibrator = Temperature.fit_on(sampled(300, 4, 2.0, seed=1, split="validation"))
     after = strict(judge(outputs, calibrator=calibrator))
     assert after["temperature"]["value"] == calibrator.temperature
     assert after["temperature"]["fitted_on"] == "validation"
@@ -96,7 +89,7 @@ def test_an_infinite_nll_is_null_with_its_reason():
 
 def test_report_and_confusion_agree_with_scikit_learn():
     """Precision, recall, F1 or support of a class would be another's."""
-    outputs = sample(400, 5)
+    outputs = sampled(400, 5)
     outputs = outputs.take(np.flatnonzero(outputs.labels.numpy() != 3))  # a class without examples
     scores = outputs.scores.clone()
     scores[:, 1] = -100.0  # a class never predicted
@@ -122,9 +115,9 @@ def test_report_and_confusion_agree_with_scikit_learn():
 def test_words_name_over_and_underconfidence_and_doubt():
     """A calibrated model would be called overconfident, or an overconfident one be praised."""
     for temperature, verdict in ((2.5, "overconfident"), (0.4, "underconfident")):
-        said = words(sample(3000, 5, temperature), resamples=200)
+        said = words(sampled(3000, 5, temperature), resamples=200)
         assert any(s.startswith(f"As it is: {verdict}") for s in said)
-    said = words(sample(3000, 5), resamples=200)
+    said = words(sampled(3000, 5), resamples=200)
     assert any(s.startswith("As it is: cannot tell") for s in said)
 
 
@@ -153,7 +146,7 @@ def test_words_name_the_weakest_class():
 
 def test_probabilities_passed_off_as_logits_are_noticed():
     """A softmax applied twice would be judged as an underconfident model, without a word."""
-    outputs = sample(50, 4)
+    outputs = sampled(50, 4)
     twice = Outputs.from_logits(outputs.probabilities(), outputs.labels)
     assert words(twice, resamples=50)[0].startswith("Careful: these logits")
     assert not words(outputs, resamples=50)[0].startswith("Careful")
@@ -161,7 +154,7 @@ def test_probabilities_passed_off_as_logits_are_noticed():
 
 def test_audit_advises_by_cross_fitting():
     """Advice would be judged on the examples that it was fitted on, and always look good."""
-    outputs = sample(60, 3, 2.0)
+    outputs = sampled(60, 3, 2.0)
     found = strict(audit(outputs, resamples=50).findings)
     advice = found["advice"]
     assert advice["text"] == "advice, not applied"
@@ -173,14 +166,14 @@ def test_audit_advises_by_cross_fitting():
     assert same_examples < advice["after"]["nll"]["value"] < advice["before"]["nll"]["value"]
     assert found["metrics"] == strict(before)
     assert any("advice, not applied" in sentence for sentence in found["words"])
-    tiny = strict(audit(sample(5, 3), resamples=50).findings)
+    tiny = strict(audit(sampled(5, 3), resamples=50).findings)
     assert tiny["advice"]["reason"].startswith("5 examples are too few")
     assert tiny["advice"]["after"] is tiny["advice"]["method"] is None
 
 
 def test_audit_of_probabilities_equals_that_of_their_logits():
     """One model would get two verdicts."""
-    outputs = sample(200, 4, 2.0)
+    outputs = sampled(200, 4, 2.0)
     other = Outputs.from_probabilities(softmax(outputs.scores.double(), axis=1), outputs.labels)
     one, two = audit(outputs, resamples=50).findings, audit(other, resamples=50).findings
     for name in ("nll", "brier", "ece"):
@@ -191,8 +184,8 @@ def test_audit_of_probabilities_equals_that_of_their_logits():
 
 def test_run_findings_hold_before_and_after():
     """findings.json would lack what the report and the comparison read."""
-    validation = sample(300, 4, 2.0, split="validation")
-    test = sample(500, 4, 2.0, seed=1, split="test")
+    validation = sampled(300, 4, 2.0, split="validation")
+    test = sampled(500, 4, 2.0, seed=1, split="test")
     counts = {"train": 900, "validation": 300, "test": 500}
     calibrator = Temperature.fit_on(validation)
     found = strict(run_findings(validation, test, calibrator, 1.5, float("inf"), counts))

@@ -20,6 +20,7 @@ from levelhead.metrics.classwise import tables
 from levelhead.models.borrowed import import_torchvision
 from levelhead.outputs import Outputs
 from levelhead.statistics.binning import bin_confidence, bin_edges, bin_index
+from worlds import annotated
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -32,15 +33,6 @@ def value(name: str, outputs: Outputs, weights: torch.Tensor | None = None) -> f
     return metric.value(metric.prepare(outputs), weights)[name]
 
 
-def sample(n: int, k: int, seed: int = 0, scale: float = 2.0) -> Outputs:
-    """Overconfident logits: labels, and 20 people each, drawn from the softmax of half of them."""
-    draw = np.random.default_rng(seed)
-    z = draw.normal(size=(n, k)) * scale
-    y = (z / 2 + draw.gumbel(size=(n, k))).argmax(1)
-    p = np.exp(z / 2) / np.exp(z / 2).sum(1, keepdims=True)
-    return Outputs.from_logits(z, y, label_distribution=draw.multinomial(20, p))
-
-
 def defined(outputs: Outputs) -> list[str]:
     return [name for name, metric in METRICS.items() if reason(metric, outputs) is None]
 
@@ -48,7 +40,7 @@ def defined(outputs: Outputs) -> list[str]:
 @pytest.mark.parametrize(("n", "k"), [(500, 2), (500, 10), (300, 1000)])
 def test_agree_with_scikit_learn_and_torchmetrics(n, k):
     """A metric of the table would not be the one whose name it bears."""
-    outputs = sample(n, k)
+    outputs = annotated(n, k)
     p, y, z = outputs.probabilities(), outputs.labels, outputs.scores
     names = list(range(k))
     assert value("accuracy", outputs) == pytest.approx(sk.accuracy_score(y, p.argmax(1)))
@@ -72,8 +64,10 @@ def test_agree_with_scikit_learn_and_torchmetrics(n, k):
 
 def test_top5_is_no_number_of_five_classes():
     """A top-5 accuracy of 100 % would be reported where it says nothing."""
-    assert METRICS["top5"].undefined(sample(10, 5)) == "any answer is among the top 5 of 5 classes"
-    assert METRICS["top5"].undefined(sample(10, 6)) is None
+    assert (
+        METRICS["top5"].undefined(annotated(10, 5)) == "any answer is among the top 5 of 5 classes"
+    )
+    assert METRICS["top5"].undefined(annotated(10, 6)) is None
 
 
 def test_ties_go_to_the_first_class():
@@ -164,7 +158,7 @@ def test_order_and_duplication_change_nothing(seed, k):
 
     Debiasing counts examples, and AURC averages over i/N, so both may change with duplicates.
     """
-    outputs = sample(60, k, seed)
+    outputs = annotated(60, k, seed)
     order = np.random.default_rng(seed).permutation(60)
     twice = outputs.take(np.concatenate([order, order]))
     for name in defined(outputs):
@@ -182,7 +176,7 @@ APPROXIMATE = {"ece_mass", "nll_refinement", "nll_calibration"}
 @given(seed=st.integers(0, 999), k=st.sampled_from([2, 7]))
 def test_weights_mean_repetition(seed, k):
     """The bootstrap's re-weighting would not be re-sampling, alone or many at once."""
-    outputs = sample(40, k, seed)
+    outputs = annotated(40, k, seed)
     times = np.random.default_rng(seed).integers(0, 4, (2, 40))
     times[:, 0] += 1
     weights = torch.tensor(times, dtype=torch.float64)
@@ -203,7 +197,7 @@ def test_weights_mean_repetition(seed, k):
 
 def test_refinement_under_weights_is_close_to_a_new_fit():
     """The interval of the refinement would not be that of a re-fitted temperature."""
-    outputs = sample(2000, 5)
+    outputs = annotated(2000, 5)
     times = np.random.default_rng(0).multinomial(2000, np.full(2000, 1 / 2000))
     again = outputs.take(np.repeat(np.arange(2000), times))
     for name in ("nll_refinement", "nll_calibration"):
@@ -214,7 +208,7 @@ def test_refinement_under_weights_is_close_to_a_new_fit():
 @pytest.mark.parametrize("tied", [False, True])
 def test_influence_is_what_a_little_more_weight_does(tied):
     """BCa and analytic intervals would have the wrong width."""
-    outputs = sample(150, 4)
+    outputs = annotated(150, 4)
     if tied:
         draw = np.random.default_rng(0)
         sure = np.round(0.5 + 0.5 * draw.random(150), 1)
@@ -249,7 +243,7 @@ def test_the_table_says_what_each_metric_is():
 
 def test_what_confidence_alone_tells():
     """A log of confidences would crash the audit, or get numbers made of NaN."""
-    full = sample(300, 7)
+    full = annotated(300, 7)
     rows = full.rows
     alone = Outputs.from_confidence(rows.confidence, rows.prediction, full.labels)
     assert {name for name in METRICS if METRICS[name].needs == "confidence"} >= {"ece", "aurc"}
@@ -265,7 +259,7 @@ def test_what_confidence_alone_tells():
 
 def test_balanced_accuracy_and_top_k():
     """A rare class would count for less than the others, or top-k count another k."""
-    outputs = sample(300, 8)
+    outputs = annotated(300, 8)
     y = outputs.labels.clone()
     y[y == 3] = 2  # a class without examples
     outputs = Outputs.from_logits(outputs.scores, y)
@@ -283,7 +277,7 @@ def test_refinement_is_the_nll_after_the_best_temperature(monkeypatch):
 
     monkeypatch.setattr(nll, "_SCORES", 20_000)
     for n in (300, 50_001):  # fitted on all, and on every twelfth
-        outputs = sample(n, 5)
+        outputs = annotated(n, 5)
         z, y = outputs.scores.double(), outputs.labels
 
         def loss(u, z=z, y=y):
@@ -304,7 +298,7 @@ def test_refinement_is_the_nll_after_the_best_temperature(monkeypatch):
 
 def test_brier_parts_add_up():
     """Reliability, resolution and uncertainty would not be Murphy's."""
-    outputs = sample(500, 4)
+    outputs = annotated(500, 4)
     rows = outputs.rows
     bins = ece.prepare(outputs)
     inside = rows.confidence - (bins.sum(rows.confidence) / bins.sum())[bins.index]
@@ -316,7 +310,7 @@ def test_brier_parts_add_up():
 
 def test_relatives_of_ece():
     """Another bin, sign or class would be measured than the name says."""
-    outputs = sample(800, 6)
+    outputs = annotated(800, 6)
     p, y = outputs.probabilities().numpy(), outputs.labels.numpy()
     sure, told = p.max(1), p.argmax(1)
     gap = sure - (told == y)
@@ -351,7 +345,7 @@ def test_relatives_of_ece():
         assert value(name, outputs) == pytest.approx(np.mean(each))
     count = tables(outputs, weights=torch.ones(2, 800, dtype=torch.float64))[0]
     assert (count.sum(-1) == 800).all()
-    binary = sample(800, 2)
+    binary = annotated(800, 2)
     p1, y1 = binary.probabilities()[:, 1].numpy(), binary.labels.numpy()
     expected = np.abs(sums(p1 - y1, np.digitize(p1, edges, right=True))[0]).sum()
     assert value("binary_ece", binary) == pytest.approx(expected)
@@ -367,7 +361,7 @@ def test_equal_confidences_stay_in_one_equal_mass_bin():
 
 def test_bins_are_selectable():
     """Another number of bins than asked for would be used."""
-    outputs = sample(500, 4)
+    outputs = annotated(500, 4)
     for bins in (1, 40):
         found = ece.ece.value(ece.prepare(outputs, bins))["ece"]
         expected = bin_confidence(outputs.rows.confidence, outputs.rows.correct, bins=bins).error()
@@ -424,7 +418,7 @@ def test_smooth_curve_is_the_kernel_mean():
 
 def test_cumulative_difference():
     """The curve without bins would not end at mean confidence − accuracy, or depend on order."""
-    outputs = sample(2000, 4)
+    outputs = annotated(2000, 4)
     sure, difference, band = ece.cumulative(outputs)
     rows = outputs.rows
     assert float(difference[-1]) == pytest.approx(float((rows.confidence - rows.correct).mean()))
@@ -442,7 +436,7 @@ def test_cumulative_difference():
 
 def test_work_is_shared_and_not_kept_for_others():
     """Every metric would sort anew, or metrics of one model use another's bins."""
-    one, other = sample(50, 3), sample(50, 3, 1)
+    one, other = annotated(50, 3), annotated(50, 3, 1)
     assert ece.prepare(one) is METRICS["overconfidence"].prepare(one)
     assert ece.prepare(one) is not ece.prepare(other)
     assert ece.prepare(one, 5).size == 5

@@ -12,6 +12,7 @@ import pytest
 from levelhead.metrics import METRICS, ece
 from levelhead.models.borrowed import import_torchvision
 from levelhead.outputs import Outputs
+from worlds import sampled
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -25,13 +26,6 @@ with warnings.catch_warnings():
 
 def value(name: str, outputs: Outputs) -> float:
     return METRICS[name].value(METRICS[name].prepare(outputs))[name]
-
-
-def sample(n: int, k: int) -> Outputs:
-    """Overconfident logits: labels drawn from the softmax of half of them."""
-    draw = np.random.default_rng(0)
-    z = draw.normal(size=(n, k)) * 2
-    return Outputs.from_logits(z, (z / 2 + draw.gumbel(size=(n, k))).argmax(1))
 
 
 def quiet(call: Any, *args: Any, **more: Any) -> Any:
@@ -51,12 +45,12 @@ def alone(sure: np.ndarray, right: np.ndarray) -> Outputs:
 
 @pytest.fixture(scope="module")
 def ten() -> Outputs:
-    return sample(3000, 10)
+    return sampled(3000, 10, 2.0, scale=2.0)
 
 
 @pytest.fixture(scope="module")
 def two() -> Outputs:
-    return sample(3000, 2)
+    return sampled(3000, 2, 2.0, scale=2.0)
 
 
 def test_binned_errors_agree(ten, two):

@@ -39,6 +39,7 @@ from levelhead.report import (
     write_report,
 )
 from levelhead.runs import Run
+from worlds import confused
 
 NASTY = (
     "<script>document.title='owned'</script>",
@@ -49,20 +50,6 @@ NASTY = (
     "a very long name of a class that goes on and on without an end_" + "x" * 60,
 )
 """Class names that would break a page made without care."""
-
-
-def scores(
-    n: int, classes: int, seed: int, split: str, *, scale: float = 2.0, names: Any = None
-) -> Outputs:
-    """Overconfident logits with some structure among the mistakes."""
-    draw = np.random.default_rng(seed)
-    labels = draw.integers(0, classes, n)
-    logits = draw.normal(size=(n, classes))
-    logits[np.arange(n), labels] += 2.2 + 0.3 * np.log(classes)
-    logits[np.arange(n), (labels + 1) % classes] += 1.0
-    names = [f"class {k}" for k in range(classes)] if names is None else names
-    ids = [f"{split}/{names[k] if len(names[k]) < 20 else k}/{i}.png" for i, k in enumerate(labels)]
-    return Outputs.from_logits(scale * logits, labels, names, ids=ids, split=split)
 
 
 def make_run(
@@ -232,8 +219,8 @@ class Page(html.parser.HTMLParser):
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of six classes whose names are as bad as can be."""
     folder = tmp_path_factory.mktemp("run")
-    validation = scores(200, 6, 0, "validation", names=NASTY)
-    return make_run(folder, validation, scores(250, 6, 1, "test", names=NASTY), data=about(NASTY))
+    validation = confused(200, 6, 0, "validation", names=NASTY)
+    return make_run(folder, validation, confused(250, 6, 1, "test", names=NASTY), data=about(NASTY))
 
 
 def about(names: tuple[str, ...]) -> dict[str, Any]:
@@ -333,8 +320,8 @@ def test_without_pictures_the_page_says_how_to_get_them(run: Path) -> None:
 
 def test_a_thousand_classes_stay_usable(tmp_path: Path) -> None:
     """The page would be a thousand rows long, or many megabytes."""
-    test = scores(3000, 1000, 1, "test")
-    make_run(tmp_path, scores(1500, 1000, 0, "validation"), test)
+    test = confused(3000, 1000, 1, "test")
+    make_run(tmp_path, confused(1500, 1000, 0, "validation"), test)
     page = run_report(tmp_path)
     assert len(page) < 1_200_000
     before, _, folded = page.partition("The other 980 classes")
@@ -348,7 +335,9 @@ def test_a_thousand_classes_stay_usable(tmp_path: Path) -> None:
 
 def test_few_classes_no_curves_no_temperature(tmp_path: Path) -> None:
     """Null metrics, a missing history or calibration would break the page."""
-    make_run(tmp_path, scores(60, 2, 0, "validation"), scores(40, 2, 1, "test"), history=epochs(1))
+    make_run(
+        tmp_path, confused(60, 2, 0, "validation"), confused(40, 2, 1, "test"), history=epochs(1)
+    )
     assert 'title="any answer is among the top 5 of 2 classes"' in run_report(tmp_path)
     found = json.loads((tmp_path / "findings.json").read_text())
     write_json(tmp_path / "findings.json", found | {"test_calibrated": None, "seconds": None})
@@ -365,7 +354,7 @@ def test_a_frozen_body_has_folds(tmp_path: Path) -> None:
     rows = [
         {"penalty": 10.0**p, "fold_nll": 0.4 + p * p / 10, "fold_accuracy": 0.8} for p in (-2, 0)
     ]
-    make_run(tmp_path, scores(60, 3, 0, "validation"), scores(40, 3, 1, "test"), history=rows)
+    make_run(tmp_path, confused(60, 3, 0, "validation"), confused(40, 3, 1, "test"), history=rows)
     assert "NLL on held-out folds of the training split" in run_report(tmp_path)
 
 
@@ -389,12 +378,12 @@ def test_pictures_come_from_the_data_itself(tmp_path: Path) -> None:
 
     entries = scan("digits").splits["train"]
     assert entries.images is not None
-    made = scores(200, 10, 1, "test")
+    made = confused(200, 10, 1, "test")
     rows = np.random.default_rng(0).permutation(len(entries))[:200]
     test = Outputs.from_logits(
         made.scores, made.labels, ids=[entries.ids[i] for i in rows], split="test"
     )
-    make_run(tmp_path, scores(200, 10, 0, "validation"), test)
+    make_run(tmp_path, confused(200, 10, 0, "validation"), test)
     found = run_images(tmp_path)
     at = dict(zip(entries.ids, entries.images, strict=True))
     assert len(found) > 20
@@ -577,7 +566,7 @@ def test_a_browser_shows_a_run(run: Path, tmp_path: Path, width: int) -> None:
 
 def test_a_browser_shows_an_audit(tmp_path: Path) -> None:
     """On a phone the page would scroll sideways, ask the network, or have no numbers to hover."""
-    outputs = scores(300, 6, 0, "test", names=NASTY)
+    outputs = confused(300, 6, 0, "test", names=NASTY)
     outputs = dataclasses.replace(outputs, groups=(NASTY[0], "") * 150)
     done = audit(outputs, methods=["temperature"], resamples=50)
     panels = judgement_page.audit_panels(done)

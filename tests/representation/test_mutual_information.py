@@ -15,12 +15,10 @@ from hypothesis import strategies as st
 from levelhead.errors import LevelheadError
 from levelhead.figures import information_plane
 from levelhead.figures.canvas import _painted, to_svg
-from levelhead.outputs import Outputs
 from levelhead.representation.mutual_information import (
     Information,
     bias_check,
     integrated,
-    logit_difference,
     mutual_information,
 )
 
@@ -133,23 +131,9 @@ def test_no_noise_at_all() -> None:
     assert found.influence.isfinite().all()
 
 
-def test_logit_differences() -> None:
-    """Logits and their probabilities would tell different things of one network."""
-    draw = np.random.default_rng(0)
-    logits = draw.normal(size=(9, 3))
-    names = ["cat", "dog", "fox"]
-    made = Outputs.from_logits(logits, draw.integers(0, 3, 9), names)
-    expected = torch.from_numpy(logits[:, 0] - logits[:, 2])
-    torch.testing.assert_close(logit_difference(made, "cat", 2), expected)
-    same = Outputs.from_probabilities(made.probabilities(), made.labels, names)
-    torch.testing.assert_close(logit_difference(same, 0, "fox"), expected)
-
-
 def test_what_cannot_be_used_is_named() -> None:
     """A mistake in the arrays would end in a traceback, or in a wrong number."""
     some, fresh = channel(5, 1.0)
-    sure = Outputs.from_confidence([0.9], [0], [0])
-    zero = Outputs.from_probabilities([[1.0, 0.0]], [0])
     broken = some.copy()
     broken[3, 1] = math.nan
     mistakes: list[tuple[str, Any]] = [
@@ -159,10 +143,6 @@ def test_what_cannot_be_used_is_named() -> None:
         ("must be [N, L] and [N]", lambda: mutual_information(some[:, :0], fresh)),
         ("draws: row 3", lambda: mutual_information(broken, fresh)),
         ("fresh: row 1", lambda: mutual_information(some, np.array([0, math.inf, 0, 0, 0]))),
-        ("confidence alone", lambda: logit_difference(sure, 0, 1)),
-        ("difference: row 0", lambda: logit_difference(zero, 0, 1)),
-        ("class 7: must", lambda: logit_difference(zero, 0, 7)),
-        ("class 'cat'", lambda: logit_difference(zero, "cat", 1)),
         ("as many", lambda: information_plane.data({"a": {1: found(10)}, "b": {1: found(11)}})),
         ("as many", lambda: information_plane.data({})),
     ]

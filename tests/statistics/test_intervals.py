@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from levelhead.errors import LevelheadError
-from levelhead.metrics import METRICS, interval_of, intervals_of, reason, replicates
+from levelhead.metrics import METRICS, interval_of, intervals_of, reason
 from levelhead.metrics.ece import cells, prepare
 from levelhead.outputs import Outputs
 from levelhead.statistics.calibration_error import (
@@ -27,6 +27,7 @@ from levelhead.statistics.examples import (
     wilson,
 )
 from levelhead.statistics.seeds import paired_seeds, seeds_mean
+from worlds import replicates
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (10, 10), (7, 10), (9339, 10_000)])

@@ -22,7 +22,7 @@ from levelhead.data.corruptions import AMOUNTS, corrupt
 from levelhead.errors import LevelheadError
 from levelhead.figures import FIGURES
 from levelhead.figures.canvas import _painted, to_png, to_svg
-from levelhead.metrics import METRICS, replicates
+from levelhead.metrics import METRICS
 from levelhead.metrics.metric import influence_of
 from levelhead.outputs import Outputs
 from levelhead.recipe import Recipe
@@ -35,6 +35,7 @@ from levelhead.studies.run_data import stratified
 from levelhead.studies.tradeoff import MEASURES, _settings
 from levelhead.training import run as training
 from levelhead.training.run import train
+from worlds import replicates
 
 RECIPE = Recipe("digits", model="mlp", epochs=1, device="cpu", test=0.4)
 MADE = [

@@ -1,0 +1,103 @@
+"""Synthetic classifiers whose truth is known: what the tests judge, draw and calibrate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import softmax
+
+from levelhead.metrics import Metric
+from levelhead.outputs import Outputs
+from levelhead.statistics.examples import weights
+
+
+def logits_and_labels(
+    n: int, k: int, temperature: float = 1.0, seed: int = 0, scale: float = 3.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits z [n, k] and labels drawn from softmax(z / temperature): calibrated at 1."""
+    draw = np.random.default_rng(seed)
+    z = draw.normal(size=(n, k)) * scale
+    return z, (z / temperature + draw.gumbel(size=(n, k))).argmax(1)
+
+
+def sampled(
+    n: int, k: int = 4, temperature: float = 1.0, seed: int = 0, scale: float = 3.0, **more: Any
+) -> Outputs:
+    """Outputs of `logits_and_labels`; above 1 they are overconfident, below 1 underconfident."""
+    return Outputs.from_logits(*logits_and_labels(n, k, temperature, seed, scale), **more)
+
+
+def annotated(n: int, k: int, seed: int = 0, scale: float = 2.0) -> Outputs:
+    """Overconfident logits: labels, and 20 annotators each, drawn from softmax of half of them."""
+    draw = np.random.default_rng(seed)
+    z = draw.normal(size=(n, k)) * scale
+    y = (z / 2 + draw.gumbel(size=(n, k))).argmax(1)
+    p = np.exp(z / 2) / np.exp(z / 2).sum(1, keepdims=True)
+    return Outputs.from_logits(z, y, label_distribution=draw.multinomial(20, p))
+
+
+def skewed(n: int = 400, k: int = 3, seed: int = 0, bias: float = 0.5, **more: Any) -> Outputs:
+    """Overconfident logits, whose weights and biases are wrong for each class, and labels."""
+    draw = np.random.default_rng(seed)
+    z = draw.normal(size=(n, k)) * 3
+    truth = z * draw.uniform(0.3, 0.8, k) + bias * draw.normal(size=k)
+    return Outputs.from_logits(z, (truth + draw.gumbel(size=z.shape)).argmax(1), **more)
+
+
+def truthful(
+    n: int, k: int = 5, seed: int = 0, scale: float = 1.0, dtype: Any = np.float64
+) -> Outputs:
+    """Logits whose softmax, at scale 1, is the truth; labels by its cumulative sums."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(n, k)) * 2
+    labels = (softmax(z, 1).cumsum(1) < rng.random((n, 1))).sum(1).clip(max=k - 1)
+    return Outputs.from_logits((z * scale).astype(dtype), labels)
+
+
+def mostly_right(
+    n: int = 300, classes: int = 6, seed: int = 0, names: Any = None, gain: float = 2.0
+) -> Outputs:
+    """Logits that are right in most rows, with ids."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, classes, n)
+    logits = draw.normal(size=(n, classes))
+    logits[np.arange(n), labels] += 1.5
+    return Outputs.from_logits(gain * logits, labels, names, ids=[f"{i}.png" for i in range(n)])
+
+
+def confused(
+    n: int, classes: int, seed: int, split: str, *, scale: float = 2.0, names: Any = None
+) -> Outputs:
+    """Overconfident logits that take a class for its neighbour, of a split, with ids."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, classes, n)
+    logits = draw.normal(size=(n, classes))
+    logits[np.arange(n), labels] += 2.2 + 0.3 * np.log(classes)
+    logits[np.arange(n), (labels + 1) % classes] += 1.0
+    names = [f"class {k}" for k in range(classes)] if names is None else names
+    ids = [f"{split}/{names[k] if len(names[k]) < 20 else k}/{i}.png" for i, k in enumerate(labels)]
+    return Outputs.from_logits(scale * logits, labels, names, ids=ids, split=split)
+
+
+def certainties(n: int, rng: np.random.Generator, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Certainties and errors of a classifier: one that ranks well, in "steps", or "flat"."""
+    sure = rng.exponential(size=n) * 1.5
+    if kind == "steps":
+        sure = np.round(sure * 2) / 2
+    risk = np.full(n, 0.05) if kind == "flat" else 0.008 + 0.4 * np.exp(-2 * sure)
+    return sure, rng.random(n) < risk
+
+
+def replicates(
+    metric: Metric, prepared: Sequence[Any], resamples: int = 1000, seed: int = 0
+) -> torch.Tensor:
+    """Bootstrap values of a metric for sources on the same examples, draw by draw, [M, R]."""
+    n = len(prepared[0])
+    draws = [
+        torch.stack([metric.value(one, block)[metric.name] for one in prepared])
+        for block in weights(n, resamples, seed)
+    ]
+    return torch.cat(draws, 1)
