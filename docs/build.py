@@ -64,11 +64,11 @@ def reference() -> str:
             "",
             "## Losses",
             "",
-            *table("`--loss` | what it is", ((f"`{n}`", summary(f)) for n, f in LOSSES.items())),
+            *table("`--loss` | knobs | what it is", losses()),
             "",
             "## Metrics",
             "",
-            *table("key | title | better | interval | definition", metrics()),
+            *table("key | title | unit | better | interval | definition", metrics()),
             "",
             "## Calibrators",
             "",
@@ -147,7 +147,14 @@ def metrics() -> Iterable[tuple[str, ...]]:
     """A row for each metric."""
     for name, metric in METRICS.items():
         better = {"up": "higher", "down": "lower", "none": "–"}[metric.direction]
-        yield f"`{name}`", metric.title, better, metric.interval, metric.source
+        yield f"`{name}`", metric.title, metric.unit or "–", better, metric.interval, metric.source
+
+
+def losses() -> Iterable[tuple[str, ...]]:
+    """A row for each loss."""
+    for name, loss in LOSSES.items():
+        knobs = ", ".join(f"{knob} {of.letter} = {of.default:g}" for knob, of in loss.knobs.items())
+        yield f"`{name}`", knobs or "–", summary(loss)
 
 
 def scores() -> Iterable[tuple[str, ...]]:

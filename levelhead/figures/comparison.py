@@ -9,17 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from levelhead.figures.canvas import BLUE, GRID, VERMILLION, number, percent, shorten
+from levelhead.metrics import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-TITLES = {
-    "accuracy": "Accuracy (higher is better)",
-    "top5": "Top-5 accuracy (higher is better)",
-    "nll": "NLL (lower is better)",
-    "brier": "Brier score (lower is better)",
-    "ece": "ECE, 15 bins (lower is better)",
-}
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,16 @@ class Comparison:
     def label(self) -> str:
         rows = zip(self.settings, self.raw[:, 0], self.calibrated[:, 0], strict=True)
         texts = [f"{name} {raw:.4g}, after temperature {after:.4g}" for name, raw, after in rows]
-        return f"{TITLES.get(self.metric, self.metric)}: " + "; ".join(texts)
+        return f"{title(self.metric)}: " + "; ".join(texts)
+
+
+def title(name: str) -> str:
+    """A metric and which way is better."""
+    if name not in METRICS:
+        return name
+    quantity = METRICS[name].quantity
+    way = "higher" if quantity.direction == "up" else "lower"
+    return f"{quantity.title[0].upper()}{quantity.title[1:]} ({way} is better)"
 
 
 def data(study: Mapping[str, Any]) -> tuple[Comparison, ...]:
@@ -100,9 +102,9 @@ def draw(panel: Comparison, axes: Axes) -> None:
     axes.set_yticks([])
     axes.set_ylim(count - 0.48, -0.54)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    if panel.metric in ("accuracy", "top5"):
+    if panel.metric in METRICS and METRICS[panel.metric].unit == "%":
         axes.xaxis.set_major_formatter(FuncFormatter(percent))
-    axes.set_title(TITLES.get(panel.metric, panel.metric), pad=22)
+    axes.set_title(title(panel.metric), pad=22)
     axes.grid(axis="x")
     axes.spines["left"].set_visible(False)
     axes.legend(

@@ -173,6 +173,7 @@ ece = metric(
     "15 equal-width right-closed bins of the top probability (Guo et al. 2017)",
     _absolute,
     short="ECE",
+    heading="ECE",
 )
 
 ece_mass = metric(

@@ -47,7 +47,8 @@ class Metric:
     prepare: Callable[[Outputs], Any]
     value: Callable[..., dict[str, Any]]
     interval: Literal["wilson", "bootstrap", "calibration", "none"]
-    short: str = ""  # what a column or a sentence calls it; else the title
+    short: str = ""  # what a sentence calls it; else the title
+    heading: str = ""  # what a table calls it; else the title
     unit: Literal["%", "nats", ""] = ""  # % is printed times 100
     digits: int = 4  # of a difference in a sentence
     binned: bool = False  # whether `prepare` takes `bins`

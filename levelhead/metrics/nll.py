@@ -31,6 +31,7 @@ nll = Metric(
     name="nll",
     title="Negative log-likelihood",
     short="NLL",
+    heading="NLL",
     unit="nats",
     direction="down",
     source="mean −log probability of the label, natural logarithm (a proper score; Good 1952)",

@@ -18,8 +18,6 @@ from levelhead.text import columns, duration
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-_PERCENT = ("accuracy", "balanced_accuracy", "top5")
-
 
 def page(kind: str, **view: Any) -> str:
     """The template `kind`.html.jinja, filled."""
@@ -85,7 +83,10 @@ def shown(
     value, low, high = (number((cell or {}).get(key)) for key in ("value", "low", "high"))
     if not math.isfinite(value):
         return "–", ""
-    scale, unit = (100, " points" if change else " %") if metric in _PERCENT else (1, "")
+    from levelhead.metrics import METRICS
+
+    share = metric in METRICS and METRICS[metric].unit == "%"
+    scale, unit = (100, " points" if change else " %") if share else (1, "")
     sign = "+" if change else ""
     value, low, high = value * scale, low * scale, high * scale
     if not math.isfinite(low + high):
@@ -107,8 +108,9 @@ def title(metric: str) -> str:
     """A metric as a heading."""
     from levelhead.metrics import METRICS
 
-    short = {"nll": "NLL", "ece": "ECE"}
-    return short.get(metric) or (METRICS[metric].title if metric in METRICS else metric)
+    if metric not in METRICS:
+        return metric
+    return METRICS[metric].heading or METRICS[metric].title
 
 
 def _thumbnail(image: np.ndarray) -> str:
