@@ -126,10 +126,11 @@ def run_words(run: Run) -> list[str]:
     """What a person wants to read when training has ended, ending in the next command to type."""
     data, found, folder = run.data, run.findings, shlex.quote(str(run.folder))
     counts = ", ".join(f"{n:,} {name}" for name, n in data["counts"].items())
+    rate = found["images_per_second"]  # none where the features were there already
+    speed = "" if rate is None else f" ({rate:,.0f} images/s)"
     lines = [
         f"Trained {run.recipe.model} on {data['name']}: {counts} images of "
-        f"{len(data['class_names'])} classes, in {duration(found['seconds'] or 0)} "
-        f"({found['images_per_second'] or 0:,.0f} images/s)."
+        f"{len(data['class_names'])} classes, in {duration(found['seconds'] or 0)}{speed}."
     ]
     lines += [f"Note: {note}" for note in data["notes"]]
     if data["skipped"]:

@@ -221,16 +221,17 @@ def _prepare(
     """Data by setting, read once for all that see the same; refuses before anything is trained."""
     known: dict[str, Data] = {}
     read: dict[tuple[Any, ...], Data] = {}
+    latest = data  # other settings may see the same
     for cell in todo:
         if cell.name in known:
             continue
         alike = (cell.recipe.model, cell.recipe.image_size, cell.recipe.resize)
         recipe, own = prepare(
             cell.recipe,
-            known=read.get(alike, data),
+            known=read.get(alike, latest),
             progress=lambda done, total: watch(Progress("reading images", done, total)),
         )
-        read[alike] = known[cell.name] = own
+        latest = read[alike] = known[cell.name] = own
         objective_of(recipe, relabelled(recipe, own))  # refuses
         if recipe.model not in MODELS:  # a name that no library knows is refused by building it
             untrained(recipe, own)
