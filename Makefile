@@ -22,7 +22,7 @@ help:
 	@echo "make demo       train and compare on the embedded digits: a table and an HTML report"
 	@echo "make test       run the tests"
 	@echo "make check      what CI runs: lint, formatting, types, docs, tests"
-	@echo "make format     let ruff mend what it can"
+	@echo "make format     let ruff fix what it can"
 	@echo "make docs       write docs/reference.md anew from the code"
 	@echo "make benchmark  time CIFAR-10 against a plain notebook loop (needs LEVELHEAD_DATA);"
 	@echo "                benchmarks/README.md names the others"
