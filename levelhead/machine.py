@@ -113,7 +113,7 @@ def _git() -> str | None:
     """Commit of levelhead's own checkout, with `+` where it was changed; None elsewhere."""
     here = Path(__file__).parent
     try:
-        found = subprocess.run(
+        process = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
             cwd=here,
             capture_output=True,
@@ -123,7 +123,7 @@ def _git() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None if found.returncode == 0 else None
+    return process.stdout.strip() or None if process.returncode == 0 else None
 
 
 def peak_memory() -> int:

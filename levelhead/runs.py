@@ -88,8 +88,8 @@ class Run:
     @property
     def snapshots(self) -> list[int]:
         """The steps whose weights were kept (`save_every`), in order."""
-        found = (self.folder / "snapshots").glob("step-*.safetensors")
-        return sorted(int(path.stem.removeprefix("step-")) for path in found)
+        files = (self.folder / "snapshots").glob("step-*.safetensors")
+        return sorted(int(path.stem.removeprefix("step-")) for path in files)
 
     def network(self, device: str | torch.device = "cpu", step: int | None = None) -> Network:
         """The trained network, ready to predict; with `step` as it stood in that snapshot."""
@@ -154,7 +154,7 @@ def runs_of(paths: Sequence[str | Path]) -> list[Run]:
     Warns of those that have not finished. Raises LevelheadError where a folder holds no run, and
     where none has finished.
     """
-    found: dict[Path, Run] = {}
+    runs: dict[Path, Run] = {}
     for path in map(Path, paths):
         inside = [path / "recipe.toml"] if (path / "recipe.toml").exists() else []
         inside = inside or sorted(path.glob("*/seed-*/recipe.toml"))
@@ -163,14 +163,14 @@ def runs_of(paths: Sequence[str | Path]) -> list[Run]:
                 f"{path}: neither a run (recipe.toml) nor a study (SETTING/seed-N); give what "
                 "levelhead train, distill or compare made"
             )
-        found |= {file.parent.resolve(): Run(file.parent) for file in inside}
-    waiting = [str(run.folder) for run in found.values() if not run.finished]
-    if not found or len(waiting) == len(found):
-        told = f"{', '.join(waiting)}: not finished" if waiting else "no run"
-        raise LevelheadError(f"{told}; give at least one run that levelhead train ended")
+        runs |= {file.parent.resolve(): Run(file.parent) for file in inside}
+    waiting = [str(run.folder) for run in runs.values() if not run.finished]
+    if not runs or len(waiting) == len(runs):
+        state = f"{', '.join(waiting)}: not finished" if waiting else "no run"
+        raise LevelheadError(f"{state}; give at least one run that levelhead train ended")
     if waiting:
         warnings.warn(f"left out, not finished: {', '.join(waiting)}", stacklevel=2)
-    return [run for run in found.values() if run.finished]
+    return [run for run in runs.values() if run.finished]
 
 
 def new_folder(out: str | Path | None, name: str) -> Path:

@@ -123,9 +123,9 @@ def smooth(
 def warn_double_smoothing(epsilon: Epsilon) -> None:
     """Warn that targets which are soft already are being smoothed again."""
     if smooths(epsilon):
-        told = "by class" if isinstance(epsilon, Tensor) else epsilon
+        amount = "by class" if isinstance(epsilon, Tensor) else epsilon
         warnings.warn(
-            f"smoothing {told} is applied to targets that are soft already; "
+            f"smoothing {amount} is applied to targets that are soft already; "
             "set smoothing to 0 unless this is meant",
             stacklevel=3,
         )
@@ -155,15 +155,15 @@ def target_table(prior: Tensor, epsilon: Epsilon, convention: Convention = "unif
     if not bool((total > 0).all()):
         raise LevelheadError(f"prior: row {int(total.argmin())} has no weight to give away")
     share = torch.as_tensor(epsilon, device=rows.device).float().expand(classes)
-    made = torch.diag(1 - share) + share[:, None] * rows / total
-    wrong = made.clone().fill_diagonal_(0).amax(1)
-    if bool((made.diagonal() <= wrong).any()):
-        worst = int((made.diagonal() - wrong).argmin())
+    targets = torch.diag(1 - share) + share[:, None] * rows / total
+    wrong = targets.clone().fill_diagonal_(0).amax(1)
+    if bool((targets.diagonal() <= wrong).any()):
+        worst = int((targets.diagonal() - wrong).argmin())
         raise LevelheadError(
             f"--smoothing {float(share[worst]):.4g}: with this prior a wrong class gains as much "
             f"as class {worst}; lower it"
         )
-    return made
+    return targets
 
 
 def towards(

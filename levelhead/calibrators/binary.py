@@ -31,13 +31,13 @@ class Beta(Vector):
 
     @classmethod
     def _solve(cls, u: Tensor, labels: Tensor, centre: Tensor) -> tuple[Tensor, float | None]:
-        found = []
+        parts = []
         for free in ([1, 1], [0, 1], [1, 0], [0, 0]):
             mask = centre.new_tensor([*free, 1, 1])
             hold = torch.where(mask > 0, 1 / PRIOR**2, 1e15)
             theta, value = newton(u, labels, centre * mask, hold.mul)
             if bool((theta * mask >= 0)[:2].all()):
-                found.append((value, theta * mask))
-            if found and free == [1, 1]:
+                parts.append((value, theta * mask))
+            if parts and free == [1, 1]:
                 break
-        return min(found, key=lambda pair: pair[0])[1], None
+        return min(parts, key=lambda pair: pair[0])[1], None

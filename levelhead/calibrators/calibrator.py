@@ -39,8 +39,8 @@ class Calibrator(ABC):
     @classmethod
     def parameters(cls, classes: int) -> int | None:
         """Free parameters for so many classes; None where the examples decide how many."""
-        found: int | None = cls.size(classes)
-        return found
+        numbers: int | None = cls.size(classes)
+        return numbers
 
     @classmethod
     def least(cls, classes: int) -> int:
@@ -53,8 +53,8 @@ class Calibrator(ABC):
 
     def summary(self) -> dict[str, Any]:
         """Its block in a judgement: what was applied, and what it was fitted on."""
-        found = {"method": self.method, "fitted_on": self.fitted_on, "n": self.n}
-        return found | ({"limit": self.limit} if self.limit else {})
+        block = {"method": self.method, "fitted_on": self.fitted_on, "n": self.n}
+        return block | ({"limit": self.limit} if self.limit else {})
 
     def sentence(self) -> str:
         """What was found, for people."""

@@ -60,8 +60,8 @@ def rank(
     check_classes(outputs, "rank")
     n, k = len(outputs), outputs.classes
     fit = [name for name, entry in CALIBRATORS.items() if entry.only in (None, k)]
-    wanted = fit if methods is None else methods
-    names = list(dict.fromkeys(("none", "temperature", *wanted)))
+    candidates = fit if methods is None else methods
+    names = list(dict.fromkeys(("none", "temperature", *candidates)))
     if unknown := [name for name in names[1:] if name not in CALIBRATORS]:
         raise LevelheadError(f"calibrator {unknown[0]!r}: {nearest(unknown[0], list(CALIBRATORS))}")
     if not 2 <= folds <= n:
@@ -75,32 +75,34 @@ def rank(
         reason = f"needs {row.least:,} examples; there are {n:,}"
         rows[name] = replace(row, reason=reason) if few else _judged(row, bare, fold)
     bases = rows["none"].losses, rows["temperature"].losses
-    found = [_intervals(row, *bases, level) for row in rows.values()]
-    return sorted(found, key=_nll)
+    rows_with_intervals = [_intervals(row, *bases, level) for row in rows.values()]
+    return sorted(rows_with_intervals, key=_nll)
 
 
 def _judged(row: Ranked, outputs: Outputs, fold: Tensor) -> Ranked:
     """The row with held-out NLLs and figures, or with the reason why there are none."""
     begin, entry = time.perf_counter(), CALIBRATORS.get(row.name)
-    found = torch.empty(4, len(fold), dtype=torch.float64)
+    losses = torch.empty(4, len(fold), dtype=torch.float64)
     try:
         for f in range(int(fold.max()) + 1):
             part, rest = (fold == f).nonzero()[:, 0], (fold != f).nonzero()[:, 0]
             after = outputs.take(part)
             if entry is not None:
                 after = entry.fit_outputs(outputs.take(rest)).apply(after)
-            made = after.rows
-            found[:, part] = torch.stack([made.nll, made.brier, made.confidence, made.correct])
+            judged = after.rows
+            losses[:, part] = torch.stack(
+                [judged.nll, judged.brier, judged.confidence, judged.correct]
+            )
     except LevelheadError as error:
         return replace(row, reason=str(error))
-    if (i := first(~found[0].isfinite())) is not None:
+    if (i := first(~losses[0].isfinite())) is not None:
         return replace(row, reason=f"row {i}: infinite NLL, the label's probability is exactly 0")
     return replace(
         row,
-        losses=found[0],
-        ece=bin_confidence(found[2], found[3]).error(),
-        brier=float(found[1].mean()),
-        accuracy=float(found[3].mean()),
+        losses=losses[0],
+        ece=bin_confidence(losses[2], losses[3]).error(),
+        brier=float(losses[1].mean()),
+        accuracy=float(losses[3].mean()),
         seconds=time.perf_counter() - begin,
     )
 
@@ -118,8 +120,8 @@ def _intervals(
 
 
 def _range(values: Tensor, level: float) -> Range:
-    found = mean_interval(values, level)
-    return float(values.mean()), found.low, found.high
+    interval = mean_interval(values, level)
+    return float(values.mean()), interval.low, interval.high
 
 
 def _nll(row: Ranked) -> float:
@@ -153,22 +155,22 @@ def choose(ranked: Sequence[Ranked], n: int, level: float = 0.95) -> tuple[str, 
     picked = min(equal, key=lambda row: (row.least, _nll(row)), default=base)
     assert picked.nll is not None
     mean, low, high = picked.nll
-    said = (
+    reason = (
         f"By cross-validation on {n:,} examples: {picked.name.replace('_', ' ')}, NLL {mean:.4g} "
         f"(interval {low:.4g} to {high:.4g})"
     )
     none = next((row for row in rows if row.name == "none"), None)
     if none is not None and picked is not none:
-        said += f" against {_nll(none):.4g} without"
+        reason += f" against {_nll(none):.4g} without"
         if picked.name == "temperature" and not better(picked, none):
-            said += ", a gain that cannot be told from 0, but it changes no prediction"
-    said += "."
+            reason += ", a gain that cannot be told from 0, but it changes no prediction"
+    reason += "."
     if proven:
-        said += f" It is better than {base.name} ({_nll(base):.4g}) beyond doubt."
+        reason += f" It is better than {base.name} ({_nll(base):.4g}) beyond doubt."
     elif len(rows) > 2:
-        said += " Nothing more complex is better beyond doubt."
+        reason += " Nothing more complex is better beyond doubt."
     few = [row.name.replace("_", " ") for row in ranked if row.least > n]
-    return picked.name, said + (f" Too few examples for {', '.join(few)}." if few else "")
+    return picked.name, reason + (f" Too few examples for {', '.join(few)}." if few else "")
 
 
 def refuse_overlap(validation: Outputs, test: Outputs) -> None:
@@ -181,8 +183,8 @@ def refuse_overlap(validation: Outputs, test: Outputs) -> None:
     the duplicates within the two sets let expect.
     """
     if validation.ids is not None and test.ids is not None:
-        seen = set(validation.ids)
-        shared = [name for name in test.ids if name in seen]
+        ids = set(validation.ids)
+        shared = [name for name in test.ids if name in ids]
         count, which, enough = len(shared), f"the id {shared[0]!r}" if shared else "", 0.0
     elif validation.kind == test.kind and validation.class_names == test.class_names:
         (index_a, a), (index_b, b) = (_telling(outputs) for outputs in (validation, test))

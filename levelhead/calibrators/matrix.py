@@ -82,6 +82,6 @@ def folds(labels: Tensor, number: int, seed: int = 0) -> Tensor:
     n = len(labels)
     place = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     first = torch.full((int(labels.max()) + 1,), n).scatter_reduce(0, labels, place, "amin")
-    found = torch.empty_like(place)
-    found[(first[labels] * n + place).argsort()] = torch.arange(n) % number
-    return found
+    fold = torch.empty_like(place)
+    fold[(first[labels] * n + place).argsort()] = torch.arange(n) % number
+    return fold

@@ -50,11 +50,11 @@ def newton(
         return total
 
     def product(d: Tensor) -> Tensor:
-        found = penalty(d)
+        value = penalty(d)
         for part, _, here in pieces:
             s = affine(part, d)
-            found = found + adjoint(part, here * (s - torch.linalg.vecdot(here, s)[:, None]))
-        return found
+            value = value + adjoint(part, here * (s - torch.linalg.vecdot(here, s)[:, None]))
+        return value
 
     value = loss(theta)
     for _ in range(100):

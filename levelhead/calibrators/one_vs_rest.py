@@ -82,8 +82,8 @@ class Isotonic(OneVsRest):
     def _steps(cls, p: Any, hit: Any) -> tuple[Any, Any]:
         from sklearn.isotonic import IsotonicRegression
 
-        found = IsotonicRegression(y_min=0, y_max=1).fit(p, hit.astype(np.float64))
-        return found.X_thresholds_, found.y_thresholds_
+        regression = IsotonicRegression(y_min=0, y_max=1).fit(p, hit.astype(np.float64))
+        return regression.X_thresholds_, regression.y_thresholds_
 
     def _values(self, p: Any, k: int) -> Any:
         return np.interp(p, self.x[k], self.y[k])

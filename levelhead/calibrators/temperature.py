@@ -146,14 +146,14 @@ class Temperature(Calibrator):
 
     def summary(self) -> dict[str, Any]:
         """The block `temperature` of a judgement: value, low, high, fitted_on, n (and limit)."""
-        found = {
+        block = {
             "value": self.temperature,
             "low": self.low,
             "fitted_on": self.fitted_on,
             "n": self.n,
         }
-        found["high"] = self.high if math.isfinite(self.high) else None
-        return found | ({"limit": self.limit, "reason": self.sentence()} if self.limit else {})
+        block["high"] = self.high if math.isfinite(self.high) else None
+        return block | ({"limit": self.limit, "reason": self.sentence()} if self.limit else {})
 
     def sentence(self) -> str:
         """What was found, for people."""
@@ -183,8 +183,12 @@ class Temperature(Calibrator):
     @classmethod
     def from_json(cls, stored: Any) -> Temperature:
         """What `to_json` gave. Raises LevelheadError if it is not that."""
-        found = super().from_json(stored)
-        return found if found.high is not None else dataclasses.replace(found, high=math.inf)
+        temperature = super().from_json(stored)
+        return (
+            temperature
+            if temperature.high is not None
+            else dataclasses.replace(temperature, high=math.inf)
+        )
 
 
 def _spread(logits: Tensor) -> float:
@@ -235,17 +239,17 @@ def _root(
     proven = [False, False]  # whether the slope was seen to be below 0 at low, above 0 at high
     u = first
     for attempt in range(200):
-        found = sums(u)
-        _, slope, curve, _ = found
+        total = sums(u)
+        _, slope, curve, _ = total
         if (u == ends[0] and slope >= 0) or (u == ends[1] and slope <= 0):
-            return u, found
+            return u, total
         if slope < 0:
             low, proven[0] = u, True
         else:
             high, proven[1] = u, True
         step = -slope / curve if curve > 0 else math.copysign(math.inf, -slope)
         if abs(step) < tolerance or high - low < 1e-12:
-            return min(max(u + step, low), high), found
+            return min(max(u + step, low), high), total
         # On separable data Newton creeps for ever: from the twelfth step on, leap now and then.
         if low < u + step < high and (attempt < 12 or attempt % 3):
             u += step
@@ -253,4 +257,4 @@ def _root(
             u = (low + high) / 2 if proven[0] else low
         else:
             u = (low + high) / 2 if proven[1] else high
-    return u, found
+    return u, total

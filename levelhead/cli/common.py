@@ -85,17 +85,17 @@ def deliver(
 
 
 @contextmanager
-def new_result_folder(found: Any, name: str) -> Iterator[Path | None]:
+def new_result_folder(options: Any, name: str) -> Iterator[Path | None]:
     """A new folder, made first: a place that cannot be is said before the work, not after.
 
     None for `--json` without `--out`, which only prints.
     """
     from levelhead.runs import new_folder
 
-    if found.json and found.out is None:
+    if options.json and options.out is None:
         yield None
         return
-    folder = new_folder(found.out, name)
+    folder = new_folder(options.out, name)
     try:
         yield folder
     finally:

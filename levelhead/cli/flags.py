@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, words: list[str]) -> argparse.Namespace:
         """Parse, or raise LevelheadError."""
-        found, unknown = self.parse_known_args(words)
+        options, unknown = self.parse_known_args(words)
         if unknown:
             known = [flag for action in self._actions for flag in action.option_strings]
             flag = unknown[0].partition("=")[0]
@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
             if fix.startswith("choose"):
                 fix = f"{self.prog} --help lists every flag"
             raise LevelheadError(f"{unknown[0]}: not understood; {fix}")
-        return found
+        return options
 
 
 def explanations() -> dict[str, str]:
@@ -59,21 +59,21 @@ def add_recipe(parser: Parser, *, many: bool = False) -> None:
     help_ = explanations()
     group = parser.add_argument_group("recipe")
     for field in dataclasses.fields(Recipe):
-        told = help_[field.name].replace("%", "%%")
+        text = help_[field.name].replace("%", "%%")
         if field.name == "data":
-            parser.add_argument("data", metavar="DATA", help=told)
+            parser.add_argument("data", metavar="DATA", help=text)
             continue
         if field.default is not None and field.default not in ((), False):
             shown = field.default
-            told += (
+            text += (
                 f" (default: {' '.join(map(str, shown)) if isinstance(shown, tuple) else shown})"
             )
-        elif field.default is None and "default" not in told:
-            told += " (default: chosen for model and data)"
+        elif field.default is None and "default" not in text:
+            text += " (default: chosen for model and data)"
         flag = "--" + field.name.replace("_", "-")
         kind, options = _kind(hints[field.name])
         # argparse.SUPPRESS: a flag that was not given leaves Recipe's own default.
-        common: dict[str, Any] = {"help": told, "default": argparse.SUPPRESS}
+        common: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
         if kind is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
             continue
@@ -85,22 +85,22 @@ def add_recipe(parser: Parser, *, many: bool = False) -> None:
         group.add_argument(flag, **common)
 
 
-def recipe_fields(found: argparse.Namespace) -> dict[str, Any]:
+def recipe_fields(options: argparse.Namespace) -> dict[str, Any]:
     """Those of the parsed flags that are fields of Recipe."""
     names = {field.name for field in dataclasses.fields(Recipe)}
-    return {name: value for name, value in vars(found).items() if name in names}
+    return {name: value for name, value in vars(options).items() if name in names}
 
 
-def recipe_of(found: argparse.Namespace) -> Recipe:
+def recipe_of(options: argparse.Namespace) -> Recipe:
     """The recipe that was typed."""
-    given = recipe_fields(found)
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-    return Recipe(**given)
+    fields = recipe_fields(options)
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return Recipe(**fields)
 
 
-def grid_of(found: argparse.Namespace) -> tuple[Recipe, dict[str, tuple[Any, ...]]]:
+def grid_of(options: argparse.Namespace) -> tuple[Recipe, dict[str, tuple[Any, ...]]]:
     """The recipe of the first values, and the fields that were given more than one."""
-    given, hints = recipe_fields(found), typing.get_type_hints(Recipe)
+    given, hints = recipe_fields(options), typing.get_type_hints(Recipe)
     grid = {}
     for name, values in given.items():
         if typing.get_origin(hints[name]) is tuple:
@@ -136,12 +136,12 @@ def _kind(hint: Any) -> tuple[type, dict[str, Any]]:
 
 def _named(kind: type) -> Any:
     """A converter whose complaint says what was wanted."""
-    wanted = {int: "a whole number, for example 1", float: "a number, for example 0.1"}
+    kinds = {int: "a whole number, for example 1", float: "a number, for example 0.1"}
 
     def convert(text: str) -> Any:
         try:
             return kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted[kind]}") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not {kinds[kind]}") from None
 
     return convert

@@ -40,23 +40,23 @@ def audit(words: list[str]) -> int:
     _add_figures(parser)
     add_out(parser, "folder for report.html and findings.json (default: the next runs/NAME-N)")
     add_json(parser)
-    found = parser.parse(words)
+    options = parser.parse(words)
 
     from levelhead.judging import audit
     from levelhead.outputs import read_people
     from levelhead.report import metric_table
 
-    outputs = _read(found, found.predictions, group_column=found.group_column)
-    if found.people is not None:
-        outputs = outputs.with_people(read_people(found.people, outputs))
-    outside = _outside(found)
-    with _folder(found, found.predictions, "audit") as folder:
-        options = {"risk": found.risk, "methods": _methods(found), "bins": found.bins}
-        result = audit(outputs, outside=outside, **options)
-        page = _page(result, found, found.predictions, "audit", words)
+    outputs = _read(options, options.predictions, group_column=options.group_column)
+    if options.people is not None:
+        outputs = outputs.with_people(read_people(options.people, outputs))
+    outside = _outside(options)
+    with _folder(options, options.predictions, "audit") as folder:
+        choices = {"risk": options.risk, "methods": _methods(options), "bins": options.bins}
+        result = audit(outputs, outside=outside, **choices)
+        page = _page(result, options, options.predictions, "audit", words)
         table = metric_table({"as given": result.findings})
         lines = [*result.words, "", table, f"Report: {folder}/report.html"]
-        return deliver(result, lines, as_json=found.json, folder=folder, write_pages=page)
+        return deliver(result, lines, as_json=options.json, folder=folder, write_pages=page)
 
 
 def calibrate(words: list[str]) -> int:
@@ -71,22 +71,22 @@ def calibrate(words: list[str]) -> int:
     _add_figures(parser)
     add_out(parser, "folder for calibration.json, calibrated.safetensors and the report")
     add_json(parser)
-    found = parser.parse(words)
+    options = parser.parse(words)
 
     from levelhead.judging import calibrate
     from levelhead.metrics import HEADLINE
     from levelhead.report import metric_table
     from levelhead.report.judgement_page import ranking_table
 
-    validation, test = _both(found)
-    with _folder(found, found.validation, "calibration") as folder:
-        result = calibrate(validation, test, _methods(found))
+    validation, test = _both(options)
+    with _folder(options, options.validation, "calibration") as folder:
+        result = calibrate(validation, test, _methods(options))
         findings = result.findings
         stages = {"before": findings["before"], "after": findings["after"]}
-        page = _page(result, found, found.apply or found.validation, "calibrate", words)
+        page = _page(result, options, options.apply or options.validation, "calibrate", words)
         lines = [*result.words, "", ranking_table(findings["ranking"]), ""]
         lines += [metric_table(stages, HEADLINE), f"Report: {folder}/report.html"]
-        return deliver(result, lines, as_json=found.json, folder=folder, write_pages=page)
+        return deliver(result, lines, as_json=options.json, folder=folder, write_pages=page)
 
 
 def decide(words: list[str]) -> int:
@@ -118,31 +118,31 @@ def decide(words: list[str]) -> int:
     _add_figures(parser)
     add_out(parser, "folder for report.html and findings.json (default: the next runs/NAME-N)")
     add_json(parser)
-    found = parser.parse(words)
+    options = parser.parse(words)
 
     from levelhead.decisions.costs import of_errors, read_costs
     from levelhead.judging import decide
 
-    validation, test = _both(found)
-    costs = None if found.costs is None else read_costs(found.costs, test.class_names)
-    if costs is None and found.abstain_price is not None:
+    validation, test = _both(options)
+    costs = None if options.costs is None else read_costs(options.costs, test.class_names)
+    if costs is None and options.abstain_price is not None:
         costs = of_errors(test.class_names)
-    outside = _outside(found)
-    with _folder(found, found.validation, "decision") as folder:
+    outside = _outside(options)
+    with _folder(options, options.validation, "decision") as folder:
         result = decide(
             validation,
             test,
-            risk=found.risk,
-            alpha=found.alpha,
-            rule=found.rule,
-            methods=_methods(found),
+            risk=options.risk,
+            alpha=options.alpha,
+            rule=options.rule,
+            methods=_methods(options),
             costs=costs,
-            abstain_price=found.abstain_price,
+            abstain_price=options.abstain_price,
             outside=outside,
         )
-        page = _page(result, found, found.apply or found.validation, "decide", words)
+        page = _page(result, options, options.apply or options.validation, "decide", words)
         lines = [*result.words, f"Report: {folder}/report.html"]
-        return deliver(result, lines, as_json=found.json, folder=folder, write_pages=page)
+        return deliver(result, lines, as_json=options.json, folder=folder, write_pages=page)
 
 
 def _add_kind(parser: Parser) -> None:
@@ -184,56 +184,56 @@ def _add_methods(parser: Parser) -> None:
     )
 
 
-def _methods(found: Any) -> list[str] | None:
-    return None if found.methods == ["all"] else found.methods
+def _methods(options: Any) -> list[str] | None:
+    return None if options.methods == ["all"] else options.methods
 
 
 def _add_figures(parser: Parser) -> None:
     parser.add_argument("--figures", action="store_true", help="write figures (PNG, SVG), too")
 
 
-def _read(found: Any, path: str, **more: Any) -> Outputs:
+def _read(options: Any, path: str, **more: Any) -> Outputs:
     """Predictions of a file, or of a run's test split."""
     from levelhead.outputs.read import read_predictions
     from levelhead.runs import finished_run
 
     if Path(path).is_dir():
         return finished_run(path).outputs("test")
-    return read_predictions(path, found.kind, **more)
+    return read_predictions(path, options.kind, **more)
 
 
-def _both(found: Any) -> tuple[Outputs, Outputs]:
+def _both(options: Any) -> tuple[Outputs, Outputs]:
     """Validation and test predictions: two files, or a run alone."""
     from levelhead.runs import finished_run
 
-    if Path(found.validation).is_dir():
-        run = finished_run(found.validation)
-        test = run.outputs("test") if found.apply is None else _read(found, found.apply)
+    if Path(options.validation).is_dir():
+        run = finished_run(options.validation)
+        test = run.outputs("test") if options.apply is None else _read(options, options.apply)
         return run.outputs("validation"), test
-    if found.apply is None:
+    if options.apply is None:
         raise LevelheadError(
-            f"--apply TEST is missing: {found.validation} fits, other examples have to judge"
+            f"--apply TEST is missing: {options.validation} fits, other examples have to judge"
         )
-    return _read(found, found.validation), _read(found, found.apply)
+    return _read(options, options.validation), _read(options, options.apply)
 
 
-def _outside(found: Any) -> Outputs | None:
-    return None if found.outside is None else _read(found, found.outside, labelled=False)
+def _outside(options: Any) -> Outputs | None:
+    return None if options.outside is None else _read(options, options.outside, labelled=False)
 
 
-def _folder(found: Any, path: str, what: str) -> AbstractContextManager[Path | None]:
-    return new_result_folder(found, f"{Path(_name(path)).stem}-{what}")
+def _folder(options: Any, path: str, what: str) -> AbstractContextManager[Path | None]:
+    return new_result_folder(options, f"{Path(_name(path)).stem}-{what}")
 
 
 def _page(
-    result: Judgement, found: Any, path: str, name: str, words: list[str]
+    result: Judgement, options: Any, path: str, name: str, words: list[str]
 ) -> Callable[[Path], Any]:
     """Writes the page and, where asked for, the figures."""
     from levelhead.report import write_judgement
 
     command = shlex.join(["levelhead", name, *words])
     return lambda folder: write_judgement(
-        result, folder, title=_name(path), command=command, figures=found.figures
+        result, folder, title=_name(path), command=command, figures=options.figures
     )
 
 

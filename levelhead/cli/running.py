@@ -28,13 +28,13 @@ def train(words: list[str]) -> int:
     add_recipe(parser)
     add_out(parser, "run folder to make (default: the next runs/NAME-N)")
     add_json(parser)
-    found = parser.parse(words)
-    recipe = recipe_of(found)
+    options = parser.parse(words)
+    recipe = recipe_of(options)
 
     from levelhead.cli.terminal import watcher
     from levelhead.training.run import train
 
-    return _deliver_run(train(recipe, found.out, watch=watcher()), found.json)
+    return _deliver_run(train(recipe, options.out, watch=watcher()), options.json)
 
 
 def distill(words: list[str]) -> int:
@@ -57,22 +57,22 @@ def distill(words: list[str]) -> int:
     add_out(parser, "run folder to make (default: the next runs/NAME-N)")
     add_json(parser)
     data = [] if not words or words[0].startswith("-") else words[:1]
-    found, rest = parser.parse_known_args(words[len(data) :])
+    options, rest = parser.parse_known_args(words[len(data) :])
 
     from levelhead.runs import finished_run
 
-    recipe = finished_run(found.teacher).recipe
-    given = [*(data or [recipe.data]), "--teacher", found.teacher, "--model", found.student]
-    given += ["--temperature", str(found.temperature)]
-    if found.protocol == "hinton":
-        given += ["--student-temperature", str(found.temperature)]
+    recipe = finished_run(options.teacher).recipe
+    arguments = [*(data or [recipe.data]), "--teacher", options.teacher, "--model", options.student]
+    arguments += ["--temperature", str(options.temperature)]
+    if options.protocol == "hinton":
+        arguments += ["--student-temperature", str(options.temperature)]
     for name in ("split_seed", "validation", "test", "image_size", "resize", "classes"):
         flag, value = "--" + name.replace("_", "-"), getattr(recipe, name)
         if flag not in rest and value not in (None, ()):
-            given += [flag, *map(str, value if isinstance(value, tuple) else [value])]
-    given += [] if found.out is None else ["--out", found.out]
-    given += ["--json"] if found.json else []
-    return train([*given, *rest])
+            arguments += [flag, *map(str, value if isinstance(value, tuple) else [value])]
+    arguments += [] if options.out is None else ["--out", options.out]
+    arguments += ["--json"] if options.json else []
+    return train([*arguments, *rest])
 
 
 def resume(words: list[str]) -> int:
@@ -83,16 +83,16 @@ def resume(words: list[str]) -> int:
     )
     parser.add_argument("run", metavar="RUN", help="run folder")
     add_json(parser)
-    found = parser.parse(words)
+    options = parser.parse(words)
 
     from levelhead.cli.terminal import watcher
     from levelhead.training.run import resume
 
-    return _deliver_run(resume(found.run, watch=watcher()), found.json)
+    return _deliver_run(resume(options.run, watch=watcher()), options.json)
 
 
 def _deliver_run(run: Run, as_json: bool) -> int:
-    """The page of a run where it has none, and what it found."""
+    """The page of a run where it has none, and what it options."""
     from levelhead.report import run_words, write_report
 
     if not (run.folder / "report.html").exists():  # or it was killed while writing it
@@ -117,8 +117,8 @@ def compare(words: list[str]) -> int:
     add_budget(parser)
     add_out(parser, "study folder (default: the next runs/NAME-study-N)")
     add_json(parser)
-    found = parser.parse(words)
-    recipe, grid = grid_of(found)
+    options = parser.parse(words)
+    recipe, grid = grid_of(options)
 
     from levelhead.cli.terminal import watcher
     from levelhead.report import write_report
@@ -129,16 +129,16 @@ def compare(words: list[str]) -> int:
     study = compare(
         recipe,
         grid,
-        seeds=found.seeds,
-        out=found.out,
-        jobs=found.jobs,
-        deadline=deadline(found.budget),
+        seeds=options.seeds,
+        out=options.out,
+        jobs=options.jobs,
+        deadline=deadline(options.budget),
         watch=watch,
     )
     write_report(study.folder)
     lines = [columns(*table(study.findings)), "", *study.words]
     lines.append(f"Report: {study.folder / 'report.html'}")
-    return deliver(study, lines, as_json=found.json, more={"study": str(study.folder)})
+    return deliver(study, lines, as_json=options.json, more={"study": str(study.folder)})
 
 
 def predict(words: list[str]) -> int:
@@ -160,25 +160,25 @@ def predict(words: list[str]) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
     add_out(parser, "CSV file to write: path, prediction, confidence, decision, a column a class")
     add_json(parser)
-    found = parser.parse(words)
+    options = parser.parse(words)
 
     from levelhead.deploy.predict import predict_files
     from levelhead.runs import finished_run
 
     predicted = predict_files(
-        finished_run(found.run),
-        found.images,
-        abstain_below=found.abstain_below,
-        device=found.device,
+        finished_run(options.run),
+        options.images,
+        abstain_below=options.abstain_below,
+        device=options.device,
     )
     for path, why in predicted.broken:
         print(f"levelhead: {path}: {why}; left out", file=sys.stderr)
-    if found.out is not None:
-        predicted.save(found.out)
-    if found.json:
+    if options.out is not None:
+        predicted.save(options.out)
+    if options.json:
         print_json(predicted.to_json())
-    elif found.out is not None:
-        print(f"{len(predicted.paths)} predictions written to {found.out}")
+    elif options.out is not None:
+        print(f"{len(predicted.paths)} predictions written to {options.out}")
     else:
         print("\n".join(predicted.words))
     return 2 if not predicted.paths else 0
@@ -192,13 +192,13 @@ def report(words: list[str]) -> int:
     parser.add_argument("run", metavar="RUN", help="run or study folder")
     parser.add_argument("--figures", metavar="FOLDER", help="write the figures as PNG there, too")
     add_json(parser)
-    found = parser.parse(words)
+    options = parser.parse(words)
 
     from levelhead.report import write_figures, write_report
 
-    path = write_report(found.run)
-    figures = [] if found.figures is None else write_figures(found.run, found.figures)
-    if found.json:
+    path = write_report(options.run)
+    figures = [] if options.figures is None else write_figures(options.run, options.figures)
+    if options.json:
         print_json({"report": str(path), "figures": [str(figure) for figure in figures]})
     else:
         print(*[path, *figures], sep="\n")
@@ -212,14 +212,14 @@ def check(words: list[str]) -> int:
     )
     parser.add_argument("data", metavar="DATA", help="the data, as for levelhead train")
     add_json(parser)
-    found = parser.parse(words)
+    options = parser.parse(words)
 
     from levelhead.cli.terminal import counter
     from levelhead.data.check import check
     from levelhead.data.check import words as sentences
 
-    findings = check(found.data, progress=counter("reading images"))
-    if found.json:
+    findings = check(options.data, progress=counter("reading images"))
+    if options.json:
         print_json(findings)
     else:
         print("\n".join(sentences(findings)))
@@ -230,11 +230,11 @@ def models(words: list[str]) -> int:
     """`levelhead models`."""
     parser = Parser(prog="levelhead models", description="The networks that --model knows.")
     add_json(parser)
-    found = parser.parse(words)
+    options = parser.parse(words)
 
     from levelhead.models import MODELS
 
-    if found.json:
+    if options.json:
         print_json({"models": list(MODELS)})
         return 0
     for name, entry in MODELS.items():

@@ -43,15 +43,15 @@ def penultimate(words: list[str]) -> int:
     )
     add_out(parser, "folder for the figure and findings.json (default: the next runs/NAME-N)")
     add_json(parser)
-    found = parser.parse(words)
+    options = parser.parse(words)
 
     from levelhead.runs import finished_run
     from levelhead.studies import penultimate
     from levelhead.text import columns
 
-    runs = [finished_run(run) for run in found.runs]
-    with new_result_folder(found, f"{runs[0].folder.name}-penultimate") as folder:
-        result = penultimate(runs, found.classes, found.splits)
+    runs = [finished_run(run) for run in options.runs]
+    with new_result_folder(options, f"{runs[0].folder.name}-penultimate") as folder:
+        result = penultimate(runs, options.classes, options.splits)
         names = ("within", "between", "ratio", "equidistance", "nc1", "nc4")
         rows = [
             [
@@ -63,7 +63,7 @@ def penultimate(words: list[str]) -> int:
         ]
         header = [f"classes {', '.join(result.findings['classes'])}", "plane", *names]
         lines = [columns(header, rows), "", *result.words, f"Figures: {folder}"]
-        return _deliver(result, lines, found, folder, "penultimate")
+        return _deliver(result, lines, options, folder, "penultimate")
 
 
 def information(words: list[str]) -> int:
@@ -79,16 +79,16 @@ def information(words: list[str]) -> int:
     )
     add_out(parser, "folder for the figure and findings.json (default: the next runs/NAME-N)")
     add_json(parser)
-    found = parser.parse(words)
+    options = parser.parse(words)
 
     from levelhead.runs import finished_run
     from levelhead.studies import informations
 
-    runs = [finished_run(run) for run in found.runs]
-    with new_result_folder(found, f"{runs[0].folder.name}-information") as folder:
-        result = informations(runs, found.classes)
+    runs = [finished_run(run) for run in options.runs]
+    with new_result_folder(options, f"{runs[0].folder.name}-information") as folder:
+        result = informations(runs, options.classes)
         lines = [*result.words, f"Figure: {folder}/information.png"]
-        return _deliver(result, lines, found, folder, "information")
+        return _deliver(result, lines, options, folder, "information")
 
 
 def distillation(words: list[str]) -> int:
@@ -103,20 +103,20 @@ def distillation(words: list[str]) -> int:
     )
     add_out(parser, "folder for the figure and findings.json (default: the next runs/NAME-N)")
     add_json(parser)
-    found = parser.parse(words)
+    options = parser.parse(words)
 
     from levelhead.runs import runs_of
     from levelhead.studies import distillation_curves
     from levelhead.text import columns
 
-    with new_result_folder(found, "distillation") as folder:
-        result = distillation_curves(runs_of(found.runs))
+    with new_result_folder(options, "distillation") as folder:
+        result = distillation_curves(runs_of(options.runs))
         header = ["γ", "seeds", "on test", "on validation"]
         lines = []
         for curve in result.findings["curves"]:
             lines += [columns([curve["name"], *header], [*map(_point, curve["points"])]), ""]
         lines += [*result.words, f"Figure: {folder}/distillation.png"]
-        return _deliver(result, lines, found, folder, "distillation")
+        return _deliver(result, lines, options, folder, "distillation")
 
 
 def _point(point: Mapping[str, Any]) -> list[str]:
@@ -152,20 +152,20 @@ def tradeoff(words: list[str]) -> int:
     )
     add_out(parser, "folder for the figures and findings.json (default: the next runs/NAME-N)")
     add_json(parser)
-    found = parser.parse(words)
+    options = parser.parse(words)
 
     from levelhead.runs import runs_of
     from levelhead.studies import tradeoff
 
-    students = runs_of(found.students) if found.students else []
+    students = runs_of(options.students) if options.students else []
     watch = functools.partial(print, file=sys.stderr)
-    with new_result_folder(found, "tradeoff") as folder:
-        result = tradeoff(runs_of(found.runs), found.ood, students, watch=watch)
+    with new_result_folder(options, "tradeoff") as folder:
+        result = tradeoff(runs_of(options.runs), options.ood, students, watch=watch)
         lines = []
         for name, measure in result.findings["measures"].items():
             lines += [_measure_table(name, measure, result.findings["settings"]), ""]
         lines += [*result.words, f"Figures: {folder}"]
-        return _deliver(result, lines, found, folder, "tradeoff", "overconfidence")
+        return _deliver(result, lines, options, folder, "tradeoff", "overconfidence")
 
 
 def _measure_table(
@@ -219,30 +219,30 @@ def reproduce(words: list[str]) -> int:
     add_budget(parser)
     add_out(parser, "folder for its studies and its page (default: runs/papers)")
     add_json(parser)
-    found = parser.parse(words)
+    options = parser.parse(words)
 
     from levelhead.cli.terminal import watcher
     from levelhead.papers import reproduce
     from levelhead.papers.document import plain_table
     from levelhead.text import columns
 
-    out = found.out or "runs/papers"
+    out = options.out or "runs/papers"
     result = reproduce(
-        found.paper,
-        found.data,
+        options.paper,
+        options.data,
         out,
-        experiments=found.experiment,
-        seeds=found.seeds,
-        full=found.full,
-        jobs=found.jobs,
-        deadline=deadline(found.budget),
+        experiments=options.experiment,
+        seeds=options.seeds,
+        full=options.full,
+        jobs=options.jobs,
+        deadline=deadline(options.budget),
         watch=watcher(epochs=False),
     )
-    chosen = result.chosen(found.experiment)
+    chosen = result.chosen(options.experiment)
     lines = [columns(["", "published", "ours", "interval", ""], plain_table(chosen)), ""]
     lines += [sentence for experiment in chosen.values() for sentence in experiment["words"]]
-    lines.append(f"Page: {out}/{found.paper}/README.md")
-    return deliver(result, lines, as_json=found.json)
+    lines.append(f"Page: {out}/{options.paper}/README.md")
+    return deliver(result, lines, as_json=options.json)
 
 
 def _short(cell: dict[str, Any]) -> str:
@@ -250,7 +250,7 @@ def _short(cell: dict[str, Any]) -> str:
 
 
 def _deliver(
-    result: Understood, lines: Iterable[str], found: Any, folder: Path | None, *figures: str
+    result: Understood, lines: Iterable[str], options: Any, folder: Path | None, *figures: str
 ) -> int:
     """Findings and figures into the folder, if there is one; words or JSON."""
 
@@ -259,4 +259,4 @@ def _deliver(
 
         write_panels({name: FIGURES[name].data(result.drawn) for name in figures}, folder)
 
-    return deliver(result, lines, as_json=found.json, folder=folder, write_pages=pages)
+    return deliver(result, lines, as_json=options.json, folder=folder, write_pages=pages)

@@ -30,17 +30,17 @@ def read_labels(
     if not path.is_file() and ":" in path.name:
         path, column = Path(told.rpartition(":")[0]), told.rpartition(":")[2]
     columns = dict(_columns(path, class_names))
-    found = list(map(str, columns.pop("id", ids)))
+    row_ids = list(map(str, columns.pop("id", ids)))
     rest = list(columns)
     length = len(columns[rest[0]]) if rest else 0
-    if len(found) != length:
+    if len(row_ids) != length:
         raise LevelheadError(
-            f"{path}: {length:,} rows for the {len(found):,} images of the original training "
+            f"{path}: {length:,} rows for the {len(row_ids):,} images of the original training "
             "set; give a row for each, in its order, or a column id"
         )
-    place = {name: row for row, name in enumerate(found)}
+    place = {name: row for row, name in enumerate(row_ids)}
     if len(place) < length:
-        twice = next(name for row, name in enumerate(found) if place[name] != row)
+        twice = next(name for row, name in enumerate(row_ids) if place[name] != row)
         raise LevelheadError(f"{path}: id {twice!r} occurs twice; keep one")
     if not column and set(class_names) <= columns.keys():
         try:
@@ -104,7 +104,7 @@ def read_epsilons(path: Path, class_names: Sequence[str], rest: float) -> Tensor
     header, *rows = _cells(path)
     if sorted(header) != ["class", "epsilon"]:
         raise LevelheadError(f"{path}: its first line must be class,epsilon, not {header}")
-    made = torch.full((len(class_names),), float(rest))
+    epsilons = torch.full((len(class_names),), float(rest))
     names = [row[header.index("class")] for row in rows]
     for name, row in zip(names, rows, strict=True):
         value = _number(path, row[header.index("epsilon")])
@@ -113,8 +113,8 @@ def read_epsilons(path: Path, class_names: Sequence[str], rest: float) -> Tensor
             raise LevelheadError(f"{path}: class {name!r} is unknown or occurs twice; {fix}")
         if not 0 <= value < 1:
             raise LevelheadError(f"{path}: epsilon {value} of {name!r}: must be in [0, 1)")
-        made[list(class_names).index(name)] = value
-    return made
+        epsilons[list(class_names).index(name)] = value
+    return epsilons
 
 
 def _columns(path: Path, class_names: Sequence[str]) -> Mapping[str, Any]:

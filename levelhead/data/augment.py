@@ -86,9 +86,9 @@ def mixed(
     centre = rng.uniform(0, [height, width])
     top, left = np.rint(centre - half).astype(int).clip(0)
     bottom, right = np.rint(centre + half).astype(int).clip(0, [height, width])
-    made = images.clone()
-    made[:, :, top:bottom, left:right] = images[partner, :, top:bottom, left:right]
-    return made, 1 - float((bottom - top) * (right - left)) / (height * width)
+    mixture = images.clone()
+    mixture[:, :, top:bottom, left:right] = images[partner, :, top:bottom, left:right]
+    return mixture, 1 - float((bottom - top) * (right - left)) / (height * width)
 
 
 def views(images: Tensor, kind: str) -> list[Tensor]:

@@ -85,8 +85,8 @@ def decode_split(
     if entries.images is not None:
         return _arrays(entries.images, image_size, channels, resize, progress)
     assert entries.read is not None
-    asked = [VERSION, entries.ids, entries.read.stamp(), image_size, channels, resize]
-    key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
+    stamp = [VERSION, entries.ids, entries.read.stamp(), image_size, channels, resize]
+    key = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:32]
     base = cache_folder() / "decoded" / key
     kept = _from_cache(base, len(entries)) if cached else None
     if kept is not None:
@@ -178,8 +178,8 @@ def _decode_into(
         images[i] = fit(array, size, images.shape[3], resize)
         return None
 
-    found = dict(enumerate(on_all_cores(work, len(entries), progress)))
-    faults = {i: fault for i, fault in found.items() if fault}
+    results = dict(enumerate(on_all_cores(work, len(entries), progress)))
+    faults = {i: fault for i, fault in results.items() if fault}
     return digests, {i: why for i, (why, _) in faults.items()}, all(x for _, x in faults.values())
 
 

@@ -32,7 +32,7 @@ def check(
     listing = scan(data, group_column=group_column)
     names = listing.class_names
     total = sum(map(len, listing.splits.values()))
-    seen: dict[int, list[dict[str, str]]] = defaultdict(list)
+    by_digest: dict[int, list[dict[str, str]]] = defaultdict(list)
     modes: Counter[str] = Counter()
     widths, heights = [], []
     unreadable, splits = [], {}
@@ -52,11 +52,11 @@ def check(
             widths.append(width)
             heights.append(height)
             label = names[int(entries.labels[i])]
-            seen[key].append({"split": split, "id": entries.ids[i], "label": label})
+            by_digest[key].append({"split": split, "id": entries.ids[i], "label": label})
         counts = np.bincount(entries.labels, minlength=len(names)).tolist()
         splits[split] = {"n": len(entries), "counts": dict(zip(names, counts, strict=True))}
         done += len(entries)
-    copies = [same for same in seen.values() if len(same) > 1]
+    copies = [same for same in by_digest.values() if len(same) > 1]
     pairs = [pair for same in copies for pair in _pairs(same)]
     return {
         "schema": 1,
@@ -127,9 +127,9 @@ def _groups(splits: dict[str, Entries]) -> dict[str, Any] | None:
 def words(findings: dict[str, Any]) -> list[str]:
     """The findings of `check` as sentences."""
     splits, names = findings["splits"], findings["class_names"]
-    told = ", ".join(f"{name} {part['n']:,}" for name, part in splits.items())
+    counts = ", ".join(f"{name} {part['n']:,}" for name, part in splits.items())
     total = count(sum(part["n"] for part in splits.values()), "image")
-    lines = [f"{findings['name']}: {total} of {count(len(names), 'class')} ({told})."]
+    lines = [f"{findings['name']}: {total} of {count(len(names), 'class')} ({counts})."]
     train = splits["train"]["counts"]
     small, large = min(train, key=train.get), max(train, key=train.get)
     lines.append(f"In train a class has {train[small]:,} ({small}) to {train[large]:,} ({large}).")

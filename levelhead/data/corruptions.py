@@ -34,12 +34,12 @@ def corrupt(images: Array, kind: str, seed: int = 0) -> Array:
     """
     if kind not in AMOUNTS:
         raise LevelheadError(f"corruption {kind!r}: {nearest(kind, list(AMOUNTS))}")
-    rng, found = np.random.default_rng(seed), np.empty_like(images)
+    rng, corrupted = np.random.default_rng(seed), np.empty_like(images)
     for start in range(0, len(images), _PIECE):
         x = images[start : start + _PIECE].astype(np.float32) / 255
         x = _CORRUPT[kind](x, AMOUNTS[kind], rng)
-        found[start : start + _PIECE] = np.rint(255 * np.clip(x, 0, 1))
-    return found
+        corrupted[start : start + _PIECE] = np.rint(255 * np.clip(x, 0, 1))
+    return corrupted
 
 
 def _noise(x: Array, amount: float, rng: np.random.Generator) -> Any:

@@ -17,7 +17,7 @@ from levelhead.errors import LevelheadError
 def finish(
     source: str,
     name: str,
-    found: dict[str, Entries],
+    parts: dict[str, Entries],
     class_names: Sequence[str] | None = None,
     notes: Sequence[str] = (),
 ) -> Listing:
@@ -29,30 +29,30 @@ def finish(
     """
     notes = list(notes)
     order = ("train", "validation", "test")
-    found = {split: found[split] for split in order if split in found and len(found[split].ids)}
-    if "train" not in found:
+    parts = {split: parts[split] for split in order if split in parts and len(parts[split].ids)}
+    if "train" not in parts:
         raise LevelheadError(f"{source}: no images to train on; add a training split")
-    if "validation" in found and "test" not in found:
-        found["test"] = found.pop("validation")
+    if "validation" in parts and "test" not in parts:
+        parts["test"] = parts.pop("validation")
         notes.append(
             "The data has a validation split and no test split: it is taken as the test set, "
             "and validation is split from train."
         )
-    for split, part in found.items():
+    for split, part in parts.items():
         _check(f"{source}: {split}", part)
     if class_names is None:
-        class_names = in_order({str(value) for part in found.values() for value in part.labels})
-        found = {s: _replace(part, [str(v) for v in part.labels]) for s, part in found.items()}
-    elif len(found["train"].ids) < len(class_names):
+        class_names = in_order({str(value) for part in parts.values() for value in part.labels})
+        parts = {s: _replace(part, [str(v) for v in part.labels]) for s, part in parts.items()}
+    elif len(parts["train"].ids) < len(class_names):
         raise LevelheadError(
-            f"{source}: {count(len(found['train'].ids), 'training image')} for "
+            f"{source}: {count(len(parts['train'].ids), 'training image')} for "
             f"{count(len(class_names), 'class')}; every class needs at least two"
         )
     names = list(class_names)
     doubles = [word for word, times in Counter(names).items() if times > 1]
     if doubles:
         raise LevelheadError(f"{source}: two classes are called {doubles[0]!r}; rename one")
-    labels = {split: _numbers(f"{source}: {split}", p, names) for split, p in found.items()}
+    labels = {split: _numbers(f"{source}: {split}", p, names) for split, p in parts.items()}
     used = np.unique(np.concatenate(list(labels.values())))
     if len(used) < len(names):  # a list of names longer than the data, as in parts of ImageNet
         absent = [name for k, name in enumerate(names) if k not in set(used.tolist())]
@@ -80,7 +80,7 @@ def finish(
             part.images,
             part.read,
         )
-        for split, part in found.items()
+        for split, part in parts.items()
     }
     size, channels = measure(splits["train"])
     return Listing(name, source, tuple(names), splits, size, channels, tuple(notes))
@@ -129,9 +129,9 @@ def _numbers(where: str, part: Entries, names: list[str]) -> Array:
     index.update({k: k for k in range(len(names))})
     for name, value in zip(part.ids, part.labels, strict=True):
         if value not in index:
-            wanted = f"0 to {len(names) - 1}" if isinstance(value, int) else some(names, 8)
+            allowed = f"0 to {len(names) - 1}" if isinstance(value, int) else some(names, 8)
             raise LevelheadError(
-                f"{where} label {value!r} of {name} is out of range ({wanted}); correct it, or "
+                f"{where} label {value!r} of {name} is out of range ({allowed}); correct it, or "
                 "leave the image out"
             )
     return np.array([index[value] for value in part.labels], np.int64)

@@ -41,17 +41,19 @@ def load(
             if progress is not None:
                 progress(before + part, total)
 
-        made = decode_split(
+        decoded = decode_split(
             entries, image_size=image_size, channels=channels, resize=resize, progress=tell
         )
-        examples = Examples(made.images, entries.labels, entries.ids, made.digests, entries.groups)
-        if made.broken:
-            skipped += [(entries.ids[i], why) for i, why in made.broken.items()]
-            whole = np.setdiff1d(np.arange(len(entries)), list(made.broken))
+        examples = Examples(
+            decoded.images, entries.labels, entries.ids, decoded.digests, entries.groups
+        )
+        if decoded.broken:
+            skipped += [(entries.ids[i], why) for i, why in decoded.broken.items()]
+            whole = np.setdiff1d(np.arange(len(entries)), list(decoded.broken))
             examples = examples.take(whole)
         splits[name] = examples
-        if made.note and made.note not in notes:
-            notes.append(made.note)
+        if decoded.note and decoded.note not in notes:
+            notes.append(decoded.note)
         done += len(entries)
     if skipped and not skip_broken:
         first, why = skipped[0]
@@ -69,14 +71,14 @@ def load(
         if name != "validation" and not counts.all():
             lost = listing.class_names[int(counts.argmin())]
             raise LevelheadError(f"{listing.source}: no image of {lost!r} in {name} can be read")
-    told = repr((listing.class_names, sorted((s, e.hash()) for s, e in splits.items())))
+    identity = repr((listing.class_names, sorted((s, e.hash()) for s, e in splits.items())))
     splits = {name: splits[name] for name in ("train", "validation", "test") if name in splits}
     return Dataset(
         listing.name,
         listing.source,
         listing.class_names,
         splits,
-        hashlib.sha256(told.encode()).hexdigest(),
+        hashlib.sha256(identity.encode()).hexdigest(),
         tuple(notes),
         tuple(skipped),
     )
@@ -96,7 +98,7 @@ def load_images(
     """
     ids = tuple(map(str, paths))
     entries = Entries(ids, np.full(len(ids), -1), read=folder.Files(tuple(paths)))
-    made = decode_split(
+    decoded = decode_split(
         entries,
         image_size=image_size,
         channels=channels,
@@ -104,6 +106,6 @@ def load_images(
         progress=progress,
         cached=False,
     )
-    whole = np.setdiff1d(np.arange(len(ids)), list(made.broken))
-    examples = Examples(made.images, entries.labels, ids, made.digests).take(whole)
-    return examples, tuple((ids[i], why) for i, why in made.broken.items())
+    whole = np.setdiff1d(np.arange(len(ids)), list(decoded.broken))
+    examples = Examples(decoded.images, entries.labels, ids, decoded.digests).take(whole)
+    return examples, tuple((ids[i], why) for i, why in decoded.broken.items())

@@ -37,7 +37,7 @@ def split(
             parts["train"] = rest.take(np.flatnonzero(~held))
             parts[name] = rest.take(np.flatnonzero(held))
     parts = {name: parts[name] for name in ("train", "validation", "test")}
-    overlaps = [*_shared_pictures(parts), *_shared_groups(parts)]
+    overlaps = [*_shared_images(parts), *_shared_groups(parts)]
     if overlaps and strict:
         raise LevelheadError(
             f"{dataset.source}: {' '.join(overlaps)} Remove them from one split, "
@@ -118,9 +118,9 @@ def _hold_out(
                 f"parted into train and {name}; split the data yourself, or make smaller groups"
             )
         take(np.array([min(able, key=lambda j: (size[j], j))]))
-    found = np.zeros(len(examples), bool)
-    found[order] = held[unit]
-    return found
+    held_out = np.zeros(len(examples), bool)
+    held_out[order] = held[unit]
+    return held_out
 
 
 def _quota(totals: Array, share: float, keep: int) -> Array:
@@ -132,7 +132,7 @@ def _quota(totals: Array, share: float, keep: int) -> Array:
     return np.clip(quota, 1, totals - keep)
 
 
-def _shared_pictures(parts: dict[str, Examples]) -> list[str]:
+def _shared_images(parts: dict[str, Examples]) -> list[str]:
     """Sentences about images, by content, that stand in two splits."""
     words = []
     for a, b in combinations(parts, 2):
@@ -166,19 +166,22 @@ def _shared_groups(parts: dict[str, Examples]) -> list[str]:
 
 def contradictions(parts: dict[str, Examples]) -> list[list[tuple[str, str, int]]]:
     """Images under more than one label, each as its (split, id, label)s, in order of id."""
-    seen: dict[int, list[tuple[str, str, int]]] = defaultdict(list)
+    places: dict[int, list[tuple[str, str, int]]] = defaultdict(list)
     for name, examples in parts.items():
         for d, i, label in zip(
             examples.digests.tolist(), examples.ids, examples.labels.tolist(), strict=True
         ):
-            seen[d].append((name, i, label))
-    return [same for same in seen.values() if len({label for _, _, label in same}) > 1]
+            places[d].append((name, i, label))
+    return [same for same in places.values() if len({label for _, _, label in same}) > 1]
 
 
 def _contradictions(parts: dict[str, Examples], class_names: tuple[str, ...]) -> list[str]:
-    found = contradictions(parts)
-    if not found:
+    contradictory = contradictions(parts)
+    if not contradictory:
         return []
-    (_, a, _), (_, b, _) = found[0][0], next(x for x in found[0] if x[2] != found[0][0][2])
-    verb = "stands" if len(found) == 1 else "stand"
-    return [f"{count(len(found), 'image')} {verb} under two labels (first: {a} = {b})."]
+    (_, a, _), (_, b, _) = (
+        contradictory[0][0],
+        next(x for x in contradictory[0] if x[2] != contradictory[0][0][2]),
+    )
+    verb = "stands" if len(contradictory) == 1 else "stand"
+    return [f"{count(len(contradictory), 'image')} {verb} under two labels (first: {a} = {b})."]

@@ -40,15 +40,15 @@ class Conformal:
 
     def guarantee(self) -> str:
         """What is promised, over the draw of the examples fitted on and of the one to come."""
-        said = (
+        text = (
             f"A set holds the true class of a new example{' of each class' * self.by_class} with "
             f"probability at least {(1 - self.alpha) * 100:.4g} %, if it is drawn as the "
             f"{self.n:,} fitted on were."
         )
         if endless := sum(map(math.isinf, self.quantile)):
             which = f"{endless} classes" if self.by_class else "all classes"
-            said += f" With so few examples {which} are in every set."
-        return said
+            text += f" With so few examples {which} are in every set."
+        return text
 
     def coverage_range(self, level: float = 0.95) -> tuple[float, float]:
         """Where coverage lies for `level` of the draws of n examples fitted on: Beta (Vovk 2012).
@@ -187,6 +187,6 @@ def _scores(conformal: Conformal, outputs: Outputs, use: int) -> Iterator[tuple[
         if conformal.method == "raps":
             rank = np.arange(1, p.shape[1] + 1)
             reached += conformal.penalty * np.maximum(rank - conformal.k_reg, 0)
-        found = np.empty_like(p)
-        np.put_along_axis(found, order, reached, 1)
-        yield torch.from_numpy(found), labels
+        ranks = np.empty_like(p)
+        np.put_along_axis(ranks, order, reached, 1)
+        yield torch.from_numpy(ranks), labels

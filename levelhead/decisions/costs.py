@@ -36,8 +36,8 @@ class Decision:
 
     def as_json(self) -> dict[str, Any]:
         """Plain numbers."""
-        found: dict[str, Any] = plain(self)
-        return found
+        fields: dict[str, Any] = plain(self)
+        return fields
 
 
 def of_errors(class_names: tuple[str, ...]) -> Costs:
@@ -64,10 +64,10 @@ def read_costs(path: str | Path, class_names: tuple[str, ...]) -> Costs:
         raise LevelheadError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from None
     answers = table[0][1][1:] if table else []
     priced = ABSTAIN in answers and ABSTAIN not in class_names
-    wanted = [*class_names, *([ABSTAIN] if priced else [])]
-    _same(f"{path}: first line", answers, wanted)
+    header = [*class_names, *([ABSTAIN] if priced else [])]
+    _same(f"{path}: first line", answers, header)
     _same(f"{path}: first column", [row[0] for _, row in table[1:]], list(class_names))
-    costs = torch.empty((len(class_names), len(wanted)), dtype=torch.float64)
+    costs = torch.empty((len(class_names), len(header)), dtype=torch.float64)
     for number, row in table[1:]:
         where = f"{path}: line {number}"
         if len(row) != len(answers) + 1:
@@ -79,7 +79,7 @@ def read_costs(path: str | Path, class_names: tuple[str, ...]) -> Costs:
                 cost = math.nan
             if not math.isfinite(cost):
                 raise LevelheadError(f"{where}, column {name}: {cell!r} is no cost; give a number")
-            costs[class_names.index(row[0]), wanted.index(name)] = cost
+            costs[class_names.index(row[0]), header.index(name)] = cost
     k = len(class_names)
     return Costs(costs[:, :k], class_names, costs[:, k] if priced else None)
 

@@ -37,14 +37,14 @@ def separate(
         raise LevelheadError(
             f"{inside.classes} classes inside, {outside.classes} outside; give one network's scores"
         )
-    found: dict[str, dict[str, Any]] = {}
+    by_score: dict[str, dict[str, Any]] = {}
     for name in scores:
         score = find_score(name)
         if reason := score.missing(inside) or score.missing(outside):
-            found[name] = {"auroc": missing(reason), "fpr_at_95_tpr": missing(reason)}
+            by_score[name] = {"auroc": missing(reason), "fpr_at_95_tpr": missing(reason)}
         else:
-            found[name] = separation(score.of(inside), score.of(outside), level=level)
-    return found
+            by_score[name] = separation(score.of(inside), score.of(outside), level=level)
+    return by_score
 
 
 def separation(inside: Any, outside: Any, *, level: float = 0.95) -> dict[str, Any]:

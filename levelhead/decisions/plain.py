@@ -31,8 +31,8 @@ def share(k: int, n: int, level: float) -> dict[str, float]:
 
 def mean(values: Tensor, level: float) -> dict[str, float]:
     """The mean of values [N] with its interval: value, low, high."""
-    found = mean_interval(values, level)
-    return {"value": float(values.double().mean()), "low": found.low, "high": found.high}
+    interval = mean_interval(values, level)
+    return {"value": float(values.double().mean()), "low": interval.low, "high": interval.high}
 
 
 def missing(reason: str) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def pnorm(p: int = 2) -> Score:
 
 def _pnorms(outputs: Outputs, powers: Sequence[int]) -> Tensor:
     """max v / ‖v‖_p for each of some powers, float64 [N, P]."""
-    found = []
+    columns = []
     for scores, _ in outputs.pieces():
         v = scores.double() - scores.amax(1, keepdim=True)  # equal logits stay exactly equal
         v -= v.mean(1, keepdim=True)
@@ -109,8 +109,8 @@ def _pnorms(outputs: Outputs, powers: Sequence[int]) -> Tensor:
             if p in powers:
                 norms.append(product.sum(1).pow(1 / p))
         norm = torch.stack(norms, 1)
-        found.append(torch.where(norm > 0, (top / most)[:, None] / norm, 0.0))
-    return torch.cat(found)
+        columns.append(torch.where(norm > 0, (top / most)[:, None] / norm, 0.0))
+    return torch.cat(columns)
 
 
 def _energy(outputs: Outputs) -> Tensor:
@@ -123,7 +123,7 @@ def _max_logit(outputs: Outputs) -> Tensor:
 
 def _margin(outputs: Outputs) -> Tensor:
     """−log(1 − (p₁ − p₂)) = −log(rest + p₂), with rest = 1 − p₁ the sum of all others."""
-    found = []
+    areas = []
     for scores, _ in outputs.pieces():
         z = scores.double()
         top, where = z.max(1, keepdim=True)
@@ -131,8 +131,8 @@ def _margin(outputs: Outputs) -> Tensor:
             z, top = (z - top).exp(), torch.ones_like(top)
         z = z.scatter(1, where, 0.0)
         rest = z.sum(1)
-        found.append((top[:, 0] + rest).log() - (rest + z.amax(1)).log())
-    return torch.cat(found)
+        areas.append((top[:, 0] + rest).log() - (rest + z.amax(1)).log())
+    return torch.cat(areas)
 
 
 SCORES: dict[str, Score] = {

@@ -40,8 +40,8 @@ class RiskCoverage:
 
     def as_json(self, points: int = 100) -> dict[str, Any]:
         """Plain numbers; the curve thinned to `points`."""
-        found: dict[str, Any] = plain(self.thinned(points))
-        return found
+        fields: dict[str, Any] = plain(self.thinned(points))
+        return fields
 
 
 def risk_coverage(certainty: Any, errors: Any) -> RiskCoverage:
@@ -115,8 +115,8 @@ def upper_bound(k: Any, n: Any, delta: float) -> Floats:
     from scipy.special import betainccinv
 
     k, n = np.asarray(k, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    found = betainccinv(k + 1, np.maximum(n - k, 1e-300), delta)
-    return np.where(k >= n, 1.0, found)
+    bounds = betainccinv(k + 1, np.maximum(n - k, 1e-300), delta)
+    return np.where(k >= n, 1.0, bounds)
 
 
 def halves(outputs: Outputs, seed: int = 0) -> tuple[Outputs, Outputs]:

@@ -115,7 +115,7 @@ def threshold_for_risk(
     sure, errors_to = sure[order], np.append(0, np.cumsum(wrong[order]))
     search = _fixed_sequence if method == "ltt" else _binary_search
     level, kept, tested = search(sure, errors_to, risk, delta)
-    found = Threshold(
+    threshold = Threshold(
         # s > u, written as s >= the next float64.
         value=float(np.nextafter(sure[kept], math.inf)) if kept < n else -math.inf,
         risk_wanted=risk,
@@ -134,10 +134,10 @@ def threshold_for_risk(
         score=score,
     )
     if kept:
-        return found
+        return threshold
     reason, needed = _why(errors_to, np.array(tested), risk, level)
     nothing: dict[str, Any] = {"value": None, "bound": None, "guarantee": None}
-    return dataclasses.replace(found, **nothing, reason=reason, needed=needed)
+    return dataclasses.replace(threshold, **nothing, reason=reason, needed=needed)
 
 
 def _whole_ties(sure: Any, ranks: Any) -> Any:
@@ -191,11 +191,11 @@ def _fewest(risk: float, level: float) -> int:
 
 def _why(errors_to: Any, cuts: Any, risk: float, level: float) -> tuple[str, int | None]:
     """Why no cut qualifies, and how many examples would do, None where no number would."""
-    n, fewest, wanted = len(errors_to) - 1, _fewest(risk, level), f"{risk * 100:.4g} %"
+    n, fewest, limit = len(errors_to) - 1, _fewest(risk, level), f"{risk * 100:.4g} %"
     if n < fewest:
         return (
             f"{n:,} are too few examples: even without an error, {fewest:,} are needed to show a "
-            f"risk of at most {wanted}; add {fewest - n:,}"
+            f"risk of at most {limit}; add {fewest - n:,}"
         ), fewest
     bounds = upper_bound(errors_to[cuts], cuts, level)
     kept, wrong = int(cuts[bounds.argmin()]), int(errors_to[cuts[bounds.argmin()]])
@@ -207,7 +207,7 @@ def _why(errors_to: Any, cuts: Any, risk: float, level: float) -> tuple[str, int
         fix = f"about {needed:,} examples in all would show it if that share stayed"
     return (
         f"no cut is safe: at best {wrong:,} of {kept:,} kept are wrong, a risk of up to "
-        f"{bounds.min() * 100:.3g} % where {wanted} is wanted; {fix}"
+        f"{bounds.min() * 100:.3g} % where {limit} is wanted; {fix}"
     ), needed
 
 

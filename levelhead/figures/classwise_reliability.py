@@ -56,8 +56,8 @@ def table(outputs: Outputs) -> Table:
     """All N·K probabilities of `outputs` in their bins, as the classwise ECE has them."""
     counts, sure, right, _ = prepare(outputs).sums
     counts = torch.where(counts > 0.5, counts, 0)
-    made = ((total / counts).numpy() for total in (sure, right))
-    return Table(counts.numpy().astype(np.int64), *made)
+    means = ((total / counts).numpy() for total in (sure, right))
+    return Table(counts.numpy().astype(np.int64), *means)
 
 
 def data(outputs: Outputs, limit: int = 12) -> tuple[OfClass, ...]:
@@ -73,8 +73,8 @@ def data(outputs: Outputs, limit: int = 12) -> tuple[OfClass, ...]:
     for k in np.argsort(-error, kind="stable")[:limit]:
         counts, share = found.counts[k], found.share[k]
         ends, ece = uprights(share, counts), (float(error[k]), nan, nan)
-        made = (edges, counts, share, found.confidence[k], *ends, ece)
-        panels.append(OfClass(outputs.class_names[k], *made))
+        arrays = (edges, counts, share, found.confidence[k], *ends, ece)
+        panels.append(OfClass(outputs.class_names[k], *arrays))
     return tuple(panels)
 
 

@@ -126,9 +126,9 @@ def draw(panel: Confusion, axes: Axes) -> None:
             extent=(-0.5, tiles * step - 0.5, tiles * step - 0.5, -0.5),
             interpolation="none",
         )
-    told = np.argwhere(counts > 0).tolist() if k <= NUMBERED else panel.mistakes(TOLD)
+    places = np.argwhere(counts > 0).tolist() if k <= NUMBERED else panel.mistakes(TOLD)
     # A cell smaller than 3 points cannot be pointed at.
-    for t, p in told if k <= 150 else ():
+    for t, p in places if k <= 150 else ():
         cell = Rectangle((p - 0.5, t - 0.5), 1, 1, color=INK, alpha=0, linewidth=0, zorder=9)
         axes.add_patch(cell)
         true, predicted = panel.class_names[t], panel.class_names[p]

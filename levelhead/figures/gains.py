@@ -62,9 +62,9 @@ def data(found: Mapping[str, Any]) -> tuple[Tradeoff, ...]:
         here = [s for s in found["settings"] if name in s["measures"]]
         here.sort(key=lambda s: s["remedy"])
         curve = [s for s in here if not s["remedy"]]
-        told = [s["measures"][name] for s in here]
-        keys = list(dict.fromkeys(key for cells in told for key in cells))
-        table = [[[number(c.get(k, {}).get(e)) for e in ENDS] for c in told] for k in keys]
+        entries = [s["measures"][name] for s in here]
+        keys = list(dict.fromkeys(key for cells in entries for key in cells))
+        table = [[[number(c.get(k, {}).get(e)) for e in ENDS] for c in entries] for k in keys]
         names = NAMES if "temperature" in keys else NAMES | {"raw": "with or without temperature"}
         hard = None
         for cells in (s["measures"][name] for s in curve if s["name"] == found["hard"]):

@@ -47,14 +47,14 @@ def data(outputs: Outputs, limit: int = 30) -> tuple[Heatmap, ...]:
     """The gaps of the `limit` worst calibrated classes; none where only confidences are known."""
     if outputs.kind == "confidence":
         return ()
-    found = table(outputs)
-    worst = np.argsort(-found.error, kind="stable")[:limit]
-    counts, share, sure = found.counts[worst], found.share[worst], found.confidence[worst]
+    sums = table(outputs)
+    worst = np.argsort(-sums.error, kind="stable")[:limit]
+    counts, share, sure = sums.counts[worst], sums.share[worst], sums.confidence[worst]
     ends = [uprights(s, n) for s, n in zip(share, counts, strict=True)]
     low, high = (np.array(end) for end in zip(*ends, strict=True))
     names = tuple(outputs.class_names[k] for k in worst)
-    made = (bin_edges().numpy(), counts, sure - share, (sure < low) | (sure > high))
-    return (Heatmap(names, found.error[worst], *made, outputs.classes),)
+    arrays = (bin_edges().numpy(), counts, sure - share, (sure < low) | (sure > high))
+    return (Heatmap(names, sums.error[worst], *arrays, outputs.classes),)
 
 
 def draw(panel: Heatmap, axes: Axes) -> None:

@@ -48,14 +48,16 @@ def draw(panel: Plane, axes: Axes) -> None:
     """A marker an example; crosses are the templates."""
     from matplotlib.ticker import MaxNLocator
 
-    seen = panel.projection
-    for i, (name, xy) in enumerate(zip(seen.names, seen.points, strict=True)):
+    projection = panel.projection
+    for i, (name, xy) in enumerate(zip(projection.names, projection.points, strict=True)):
         colour, marker = LOOKS[i]
         text = f"{shorten(name, 22)}, n = {len(xy):,}"
         look = {"s": 15, "color": colour, "alpha": 0.55, "linewidths": 0, "label": text}
         spots = axes.scatter(*xy.T, marker=marker, **look)  # type: ignore[arg-type]
         tip(spots, text)
-    for i, (name, (x, y)) in enumerate(zip(seen.names, seen.templates.tolist(), strict=True)):
+    for i, (name, (x, y)) in enumerate(
+        zip(projection.names, projection.templates.tolist(), strict=True)
+    ):
         # A wide white rim keeps the cross in sight on its own cluster.
         for colour, width, size in (("white", 3.2, 9), (LOOKS[i][0], 1.5, 8)):
             look = {"markersize": size, "markeredgewidth": width, "color": colour, "zorder": 5}

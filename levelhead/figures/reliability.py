@@ -96,12 +96,12 @@ def data(
         if place < len(ece):
             low, high = number(ece[place].get("low")), number(ece[place].get("high"))
         else:
-            found = interval_of(METRICS["ece"], METRICS["ece"].prepare(outputs))
-            low, high = found.low, found.high
+            interval = interval_of(METRICS["ece"], METRICS["ece"].prepare(outputs))
+            low, high = interval.low, interval.high
         ece_ = (bins.error(), low, high)
-        made = (bins.edges.numpy(), counts, accuracy, bins.confidence.numpy())
+        arrays = (bins.edges.numpy(), counts, accuracy, bins.confidence.numpy())
         curve = smoothed(outputs) if smooth else None
-        panels.append(Reliability(title, *made, *uprights(accuracy, counts), ece_, curve))
+        panels.append(Reliability(title, *arrays, *uprights(accuracy, counts), ece_, curve))
     return tuple(panels)
 
 
@@ -124,12 +124,12 @@ def smoothed(outputs: Outputs, points: int = 201, resamples: int = 300, seed: in
     rows, bandwidth = outputs.rows, float(np.clip(smece.bandwidth(outputs), *WIDTHS))
     cell = (rows.confidence * CELLS).long().clamp(max=CELLS - 1) + CELLS * (rows.rank == 0)
     count = torch.bincount(cell, minlength=2 * CELLS)
-    seen = count.nonzero().squeeze(1)
-    n, sure, right = len(outputs), (seen % CELLS).double().add(0.5) / CELLS, seen >= CELLS
+    filled = count.nonzero().squeeze(1)
+    n, sure, right = len(outputs), (filled % CELLS).double().add(0.5) / CELLS, filled >= CELLS
     draw = np.random.default_rng(seed)
-    weights = draw.multinomial(n, count[seen].numpy() / n, size=resamples).astype(np.float64)
+    weights = draw.multinomial(n, count[filled].numpy() / n, size=resamples).astype(np.float64)
     at = torch.linspace(0, 1, points, dtype=torch.float64)
-    accuracy, density = smece.curve(sure, right, at, bandwidth, count[seen].double())
+    accuracy, density = smece.curve(sure, right, at, bandwidth, count[filled].double())
     drawn, _ = smece.curve(sure, right, at, bandwidth, torch.from_numpy(weights))
     low, high = drawn.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), 0).numpy()
     outside = (at < sure.min() - 1 / CELLS) | (at > sure.max() + 1 / CELLS)

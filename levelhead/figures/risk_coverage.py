@@ -105,18 +105,18 @@ def draw(panel: Selective, axes: Axes) -> None:
     settled = [curve[1][len(curve[1]) // 4 :].max() for curve in panel.curves]
     top = min(1.15 * max(*settled, float(y[-1])), 2 * float(y[-1])) or 0.01
     axes.set(xlim=(0, 1), ylim=(0, top), ylabel="risk: share of them wrong")
-    said = [
+    thresholds = [
         f"◆ {shorten(text, 24)}: {percent(at)} kept, {percent(height)} of them wrong"
         for text, at, height in panel.marks
     ]
-    axes.set_xlabel("\n".join(["coverage: share of answers kept", *said]))
+    axes.set_xlabel("\n".join(["coverage: share of answers kept", *thresholds]))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5))
         axis.set_major_formatter(FuncFormatter(percent))
     axes.set_title(f"Risk by coverage, n = {panel.n:,}")
     axes.grid(axis="y")
     # Inches below the axes, under as many lines as there are marks.
-    lower = ScaledTranslation(0, -0.5 - 0.16 * len(said), axes.figure.dpi_scale_trans)
+    lower = ScaledTranslation(0, -0.5 - 0.16 * len(thresholds), axes.figure.dpi_scale_trans)
     axes.legend(
         loc="upper center", bbox_to_anchor=(0.43, 0), bbox_transform=axes.transAxes + lower,
         ncols=panel.columns, handlelength=2, columnspacing=1, borderaxespad=0,

@@ -55,9 +55,9 @@ def data(
     An example without an id is named by its row. A gallery that would be empty is left out.
     """
     labels, rows, names = outputs.labels.numpy(), np.arange(len(outputs)), outputs.class_names
-    found = outputs.rows
-    right, predictions = found.correct.numpy() > 0, found.prediction.numpy()
-    sure, loss = found.confidence.numpy(), found.nll.numpy()
+    per_example = outputs.rows
+    right, predictions = per_example.correct.numpy() > 0, per_example.prediction.numpy()
+    sure, loss = per_example.confidence.numpy(), per_example.nll.numpy()
 
     def gallery(title: str, note: str, among: np.ndarray, key: np.ndarray) -> np.ndarray:
         # Of equal confidences (many round to 1) the larger loss first.

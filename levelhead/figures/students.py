@@ -39,11 +39,11 @@ class Curves:
 
     @property
     def label(self) -> str:
-        told = [
+        points = [
             f"{name}: " + ", ".join(f"{percent(y)} at {x:.2f}" for x, y in zip(*xy, strict=True))
             for name, *xy in zip(self.names, self.gamma, self.accuracy, strict=True)
         ]
-        return "Accuracy on test by smoothness index; " + "; ".join(told)
+        return "Accuracy on test by smoothness index; " + "; ".join(points)
 
 
 def data(curves: Mapping[str, Mapping[str, Any]]) -> tuple[Curves]:
@@ -80,11 +80,11 @@ def draw(panel: Curves, axes: Axes) -> None:
                 markerfacecolor="white" if place else colour,
                 label=shorten(name, 80) if number == line[0] else None,
             )  # fmt: skip
-        told = [
+        tip_texts = [
             f"{name}: {text}, γ {a:.3f}: {percent(b)} [{percent(c)}, {percent(d)}]"
             for text, a, b, c, d in zip(texts, x, y, low, high, strict=True)
         ]
-        tips(axes, x, y, told)
+        tips(axes, x, y, tip_texts)
     _annotate(panel, axes)
     axes.set(xlabel="smoothness index γ of the targets", ylabel="accuracy on test")
     axes.set_title("What students learn, by how smooth their targets are")

@@ -81,7 +81,7 @@ def decide(
     check_methods(methods)
     refuse(validation, test)
     first, second = halves(validation, seed)
-    found: dict[str, Any] = {
+    findings: dict[str, Any] = {
         "schema": SCHEMA,
         "n": {"fit": len(first), "set": len(second), "test": len(test)},
         "calibrator": None, "scores": {}, "conformal": None, "costs": None, "outside": None,
@@ -93,51 +93,56 @@ def decide(
             _, method, why = ranked_and_chosen(first, methods, seed, level)
         except LevelheadError as error:  # too few, or a zero that none fixes: decide without
             method, why = "none", f"No calibrator: {error}."
-        found["calibrator"] = {"method": method, "reason": why}
+        findings["calibrator"] = {"method": method, "reason": why}
         if method != "none":
             fitted = CALIBRATORS[method].fit_outputs(first, fitted_on="half of validation")
-            found["calibrator"]["calibration"] = fitted.to_json()
+            findings["calibrator"]["calibration"] = fitted.to_json()
             ready = {name: fitted.apply(part) for name, part in raw.items()}
     best = "msp"
     scores = {n: SCORES[n] for n in ("msp", "margin", "entropy") if not SCORES[n].missing(second)}
     if validation.kind == "logits":
         fitted_norm = fit_pnorm(first)
-        found["pnorm"] = fitted_norm.as_json()
+        findings["pnorm"] = fitted_norm.as_json()
         scores[fitted_norm.score.name] = fitted_norm.score
         best = fitted_norm.score.name
     for name, score in scores.items():
         # The p-norm is that of the logits as they came: a calibrator may bend them.
         parts = raw if name.startswith("pnorm") else ready
-        found["scores"][name] = _score(name, score, parts["set"], parts["test"], risk, rule, level)
-    found["score"] = best
-    found["threshold"] = found["scores"][best]
+        findings["scores"][name] = _score(
+            name, score, parts["set"], parts["test"], risk, rule, level
+        )
+    findings["score"] = best
+    findings["threshold"] = findings["scores"][best]
     parts = raw if best.startswith("pnorm") else ready
     certainty, errors = scores[best].of(parts["set"]), 1 - parts["set"].rows.correct
-    found["thresholds"] = []
+    findings["thresholds"] = []
     for wanted in sorted({*RISKS, risk}):
         chosen = threshold_for_risk(
             certainty, errors, wanted, confidence=level, method=rule, score=best
         )
         row = {"set": chosen.as_json(), "test": apply_threshold(chosen, parts["test"], level)}
-        found["thresholds"].append(row)
+        findings["thresholds"].append(row)
     if validation.kind != "confidence":
-        found["conformal"] = {}
+        findings["conformal"] = {}
         for way in METHODS:
-            made = conformal.fit(ready["set"], alpha, way, seed)
-            worth = conformal.evaluate(made, ready["test"], level)
-            promise = {"guarantee": made.guarantee(), "expected": made.coverage_range(level)}
-            found["conformal"][way] = {"fitted": made.to_json(), "test": worth} | promise
+            fitted_sets = conformal.fit(ready["set"], alpha, way, seed)
+            worth = conformal.evaluate(fitted_sets, ready["test"], level)
+            promise = {
+                "guarantee": fitted_sets.guarantee(),
+                "expected": fitted_sets.coverage_range(level),
+            }
+            findings["conformal"][way] = {"fitted": fitted_sets.to_json(), "test": worth} | promise
     if costs is not None:
         if validation.kind == "confidence":
             raise LevelheadError("costs: need the probabilities of all classes, not one confidence")
-        found["costs"] = pricing.evaluate(ready["test"], costs, abstain_price, level=level)
+        findings["costs"] = pricing.evaluate(ready["test"], costs, abstain_price, level=level)
     if outside is not None:
-        found["outside"] = {"n": len(outside)} | ood.separate(test, outside, level=level)
-    found["words"] = decision_words(found, risk, alpha)
+        findings["outside"] = {"n": len(outside)} | ood.separate(test, outside, level=level)
+    findings["words"] = decision_words(findings, risk, alpha)
     sure = {
         n: s.of(raw["test"] if n.startswith("pnorm") else ready["test"]) for n, s in scores.items()
     }
-    return Decided(found, sure, 1 - ready["test"].rows.correct)
+    return Decided(findings, sure, 1 - ready["test"].rows.correct)
 
 
 def _score(

@@ -68,22 +68,22 @@ def _metrics(
     outputs: Outputs, names: Sequence[str], *, bins: int, **choices: Any
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Values with intervals, nulls beside a reason; and how each interval was found."""
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     methods: dict[str, str] = {}
     ready: dict[str, Any] = {}
     for name in names:
         metric = METRICS[name]
-        found[name] = {"value": None, "low": None, "high": None}
+        entries[name] = {"value": None, "low": None, "high": None}
         if (why := reason(metric, outputs)) is not None:
-            found[name]["reason"] = why
+            entries[name]["reason"] = why
             continue
         more: dict[str, Any] = {"bins": bins} if metric.binned else {}
         ready[name] = metric.prepare(outputs, **more)
         if len(outputs) > ANALYTIC:  # no bootstrap to share: one at a time, for the memory
-            methods |= _fill(found, ready, outputs, choices)
+            methods |= _fill(entries, ready, outputs, choices)
             ready = {}
-    methods |= _fill(found, ready, outputs, choices)
-    return found, methods
+    methods |= _fill(entries, ready, outputs, choices)
+    return entries, methods
 
 
 def _fill(
@@ -151,13 +151,13 @@ def confidence_gap(
     rows = outputs.rows
     differences = rows.confidence - rows.correct
     gap = float(differences.mean())
-    found = mean_interval(differences, level, resamples, seed)
+    interval = mean_interval(differences, level, resamples, seed)
     errors = rows.confidence * (1 - rows.confidence)
     half = normal_quantile(level) * math.sqrt(float(errors.mean()) / len(outputs))
-    ends = [found.low, found.high, gap - half, gap + half]
+    ends = [interval.low, interval.high, gap - half, gap + half]
     if (right := int(rows.correct.sum())) in (0, len(outputs)):
         ends += [float(rows.confidence.mean()) - end for end in wilson(right, len(outputs), level)]
-    return gap, Interval(max(min(ends), -1.0), min(max(ends), 1.0), found.method)
+    return gap, Interval(max(min(ends), -1.0), min(max(ends), 1.0), interval.method)
 
 
 def number(value: Any) -> float | None:

@@ -24,12 +24,12 @@ def words(
 ) -> list[str]:
     """What a run found; `after` are the same outputs, calibrated."""
     choices: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
-    found = [doubt(outputs), *about(outputs, level), gap_words("As it is", outputs, **choices)]
+    sentences = [doubt(outputs), *about(outputs, level), gap_words("As it is", outputs, **choices)]
     if calibrator is not None and after is not None:
-        found.append(calibrator.sentence())
-        found.append(gap_words("After temperature", after, **choices))
-        found.append(nll_change(outputs, after, "temperature", **choices))
-    return [sentence for sentence in found if sentence]
+        sentences.append(calibrator.sentence())
+        sentences.append(gap_words("After temperature", after, **choices))
+        sentences.append(nll_change(outputs, after, "temperature", **choices))
+    return [sentence for sentence in sentences if sentence]
 
 
 def doubt(outputs: Outputs) -> str:
@@ -67,16 +67,16 @@ def verdict(
 
     `calibrated` holds the `ece`, the `p_value` of the test that the model is calibrated, `needed`.
     """
-    gap, found = confidence_gap(outputs, level=level, resamples=resamples, seed=seed)
+    gap, interval = confidence_gap(outputs, level=level, resamples=resamples, seed=seed)
     sure, right = _sure_and_right(outputs)
     n, p = len(outputs), calibrated["p_value"]
     of = f"{n:,} example{'s' if n > 1 else ''}"
     claim = f"it claims {_percent(sure)} on average and is right in {_percent(right)}"
-    ends = f"{level * 100:g} % interval {found.low * 100:+.1f} to {found.high * 100:+.1f}"
+    ends = f"{level * 100:g} % interval {interval.low * 100:+.1f} to {interval.high * 100:+.1f}"
     chance = f"{p * 100:.0f} in 100" if p >= 0.01 else f"fewer than 1 in {math.ceil(1 / p) - 1:,}"
     test = f"a calibrated model would look at least this wrong in {chance} sets of {of}"
     alpha = 1 - level
-    if not found.low <= 0 <= found.high:
+    if not interval.low <= 0 <= interval.high:
         way = "Overconfident" if gap > 0 else "Underconfident"
         much = f"{abs(gap) * 100:.1f} points too {'sure' if gap > 0 else 'unsure'} ({ends})"
         return f"{way}: {claim} of {of}, {much}; {test}."
@@ -97,33 +97,33 @@ def verdict(
 
 def threshold_words(selective: Mapping[str, Any], risk: float) -> str:
     """At which confidence to act so that no more than `risk` is wrong, and how often that is."""
-    found = next(t for t in selective["thresholds"] if t["risk_wanted"] == risk)
-    wanted = f"For answers of which {(1 - risk) * 100:g} % are right"
-    if found["keeps"] == "nothing":
-        return f"{wanted}, no threshold can be named: {found['reason']}."
-    odds = f"(holds with {(1 - found['delta']) * 100:g} % probability for examples like these)"
-    if found["keeps"] == "everything":
-        return f"{wanted}, act on every answer {odds}."
+    threshold = next(t for t in selective["thresholds"] if t["risk_wanted"] == risk)
+    lead = f"For answers of which {(1 - risk) * 100:g} % are right"
+    if threshold["keeps"] == "nothing":
+        return f"{lead}, no threshold can be named: {threshold['reason']}."
+    odds = f"(holds with {(1 - threshold['delta']) * 100:g} % probability for examples like these)"
+    if threshold["keeps"] == "everything":
+        return f"{lead}, act on every answer {odds}."
     return (
-        f"{wanted}, act where the confidence is at least {sharp(found['value'])}, which is "
-        f"{_percent(found['coverage'])} of them, and hand on the rest {odds}."
+        f"{lead}, act where the confidence is at least {sharp(threshold['value'])}, which is "
+        f"{_percent(threshold['coverage'])} of them, and hand on the rest {odds}."
     )
 
 
 def decision_words(found: Mapping[str, Any], risk: float, alpha: float) -> list[str]:
     """What `decide` found, in sentences."""
     best = found["threshold"]
-    said = [threshold_words({"thresholds": [best["set"]]}, risk)]
+    sentences = [threshold_words({"thresholds": [best["set"]]}, risk)]
     test = best["test"]
     if test["risk"]["value"] is not None:
         low, high = test["risk"]["low"], test["risk"]["high"]
-        said.append(
+        sentences.append(
             f"On {test['n']:,} test examples it keeps {_percent(test['coverage']['value'])}, of "
             f"which {_percent(test['risk']['value'])} are wrong (interval {_range(low, high)}): "
             f"{test['errors_kept']:,} of {test['n_kept']:,}."
         )
     if (norm := found.get("pnorm")) is not None:
-        said.append(
+        sentences.append(
             "No p-norm of the logits ranked the answers better than the top probability."
             if norm["p"] is None
             else f"The {norm['p']}-norm of the logits ranks the answers better than the top "
@@ -132,18 +132,18 @@ def decision_words(found: Mapping[str, Any], risk: float, alpha: float) -> list[
         )
     if found["conformal"] is not None:
         name, sets = min(found["conformal"].items(), key=lambda i: i[1]["test"]["size"]["value"])
-        told, worst = sets["test"], sets["test"]["worst_class"]
-        said.append(
+        aurocs, worst = sets["test"], sets["test"]["worst_class"]
+        sentences.append(
             f"Sets that hold the true class in {_percent(1 - alpha)} of cases have "
-            f"{told['size']['value']:.2f} classes on average ({name.upper()}); on test they do "
-            f"in {_percent(told['coverage']['value'])} (interval "
-            f"{_range(told['coverage']['low'], told['coverage']['high'])}), least in class "
+            f"{aurocs['size']['value']:.2f} classes on average ({name.upper()}); on test they do "
+            f"in {_percent(aurocs['coverage']['value'])} (interval "
+            f"{_range(aurocs['coverage']['low'], aurocs['coverage']['high'])}), least in class "
             f"{worst['name']}: {_percent(worst['coverage']['value'])} of {worst['n']:,}."
         )
     if (price := found["costs"]) is not None:
         saved = price["saved"]
         sure = "" if not saved["low"] <= 0 <= saved["high"] else "; the data cannot tell from 0"
-        said.append(
+        sentences.append(
             f"Choosing by cost instead of the likeliest class costs {price['cost']['value']:.4g} "
             f"an example instead of {price['argmax_cost']['value']:.4g}, "
             f"{saved['value']:.4g} saved (interval {saved['low']:.4g} to {saved['high']:.4g}{sure})"
@@ -152,16 +152,16 @@ def decision_words(found: Mapping[str, Any], risk: float, alpha: float) -> list[
             f"{'which chance explains' if price['believable'] else 'too low to be chance'}."
         )
     if (outside := found["outside"]) is not None:
-        told = {n: v for n, v in outside.items() if n != "n" and v["auroc"]["value"] is not None}
-        if told:
-            name, best = max(told.items(), key=lambda item: item[1]["auroc"]["value"])
-            said.append(
+        aurocs = {n: v for n, v in outside.items() if n != "n" and v["auroc"]["value"] is not None}
+        if aurocs:
+            name, best = max(aurocs.items(), key=lambda item: item[1]["auroc"]["value"])
+            sentences.append(
                 f"Other examples are told apart best by {name.replace('_', ' ')}: AUROC "
                 f"{best['auroc']['value']:.3f} (interval {best['auroc']['low']:.3f} to "
                 f"{best['auroc']['high']:.3f}); at the threshold that keeps 95 % of the test "
                 f"examples, {_percent(best['fpr_at_95_tpr']['value'])} of the others pass, too."
             )
-    return said
+    return sentences
 
 
 def sharp(certainty: float) -> str:
@@ -200,13 +200,14 @@ def _weakest(outputs: Outputs, level: float) -> str:
 
 def gap_words(lead: str, outputs: Outputs, **choices: Any) -> str:
     """Over- or underconfident, by how much."""
-    gap, found = confidence_gap(outputs, **choices)
+    gap, interval = confidence_gap(outputs, **choices)
     sure, right = _sure_and_right(outputs)
     numbers = (
         f"mean confidence {_percent(sure)} against accuracy {_percent(right)}, "
-        f"{gap * 100:+.1f} points (interval {found.low * 100:+.1f} to {found.high * 100:+.1f})"
+        f"{gap * 100:+.1f} points "
+        f"(interval {interval.low * 100:+.1f} to {interval.high * 100:+.1f})"
     )
-    if found.low <= 0 <= found.high:
+    if interval.low <= 0 <= interval.high:
         return f"{lead}: cannot tell whether over- or underconfident: {numbers}."
     return f"{lead}: {'over' if gap > 0 else 'under'}confident: {numbers}."
 
@@ -222,15 +223,15 @@ def nll_change(
     change = after.rows.nll - before.rows.nll
     if not bool(change.isfinite().all()):
         return ""
-    found = mean_interval(change, **choices)
+    interval = mean_interval(change, **choices)
     first, last = float(before.rows.nll.mean()), float(after.rows.nll.mean())
     numbers = (
         f"NLL {_nats(first)} to {_nats(last)}, a change of {_nats(last - first, '+')} "
-        f"(interval {_nats(found.low, '+')} to {_nats(found.high, '+')})"
+        f"(interval {_nats(interval.low, '+')} to {_nats(interval.high, '+')})"
     )
     method = method.replace("_", " ")
     few = 2.0 ** (1 - len(change)) > 1 - choices["level"]
-    if few or found.low <= 0 <= found.high:
+    if few or interval.low <= 0 <= interval.high:
         return f"Cannot tell whether {method} calibration helps: {numbers}."
     would = ("would help", "would harm") if advice else ("helps", "harms")
     return f"{method.capitalize()} calibration {would[last >= first]}: {numbers}."

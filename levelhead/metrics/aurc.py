@@ -114,9 +114,9 @@ def _influence(prepared: Ranked) -> Tensor:
 
     later = place.reciprocal().flip(0).cumsum(0).flip(0)  # Σ 1/j over this place and those after
     lost = (risk / place).flip(0).cumsum(0).flip(0)
-    found = shared(risk) + prepared.wrong * shared(later) - shared(lost)
-    influence = torch.empty_like(found)
-    influence[prepared.order] = found - found.mean()
+    slope = shared(risk) + prepared.wrong * shared(later) - shared(lost)
+    influence = torch.empty_like(slope)
+    influence[prepared.order] = slope - slope.mean()
     return influence
 
 

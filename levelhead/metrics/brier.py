@@ -48,9 +48,9 @@ def _resolution(prepared: Binned, weights: Tensor | None = None) -> dict[str, An
 
 def _resolution_cells(prepared: Binned) -> tuple[Cells, Error]:
     """Resolution is the squared error of a forecast that is always the accuracy."""
-    found = cells(prepared)
-    rate = np.full(len(found.count), found.hits.sum() / found.count.sum())
-    return replace(found, confidence=rate), _spread_error
+    bins = cells(prepared)
+    rate = np.full(len(bins.count), bins.hits.sum() / bins.count.sum())
+    return replace(bins, confidence=rate), _spread_error
 
 
 def _spread_error(residual: np.ndarray, count: np.ndarray) -> np.ndarray:

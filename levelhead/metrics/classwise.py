@@ -48,13 +48,13 @@ def tables(
     first bin, and only these are sorted: the first bin holds the rest of a column's sums.
     """
     k, n, start = outputs.classes, len(outputs), 0
-    given = torch.ones(1, n, dtype=torch.float64) if weights is None else weights.view(-1, n)
-    found = torch.zeros(4, len(given), k, bins, dtype=torch.float64)
-    column = torch.zeros(4, len(given), k, dtype=torch.float64)
-    column[0] = given.sum(1, keepdim=True)
+    rows = torch.ones(1, n, dtype=torch.float64) if weights is None else weights.view(-1, n)
+    table = torch.zeros(4, len(rows), k, bins, dtype=torch.float64)
+    column = torch.zeros(4, len(rows), k, dtype=torch.float64)
+    column[0] = rows.sum(1, keepdim=True)
     for scores, labels in outputs.pieces():
         here = slice(start, start + len(labels))
-        weight, start = given[:, here], here.stop
+        weight, start = rows[:, here], here.stop
         p = scores.double()
         if outputs.kind == "logits":  # log Σ exp = the label's logit + its NLL
             p = (p - (p.gather(1, labels[:, None]) + outputs.rows.nll[here, None])).exp_()
@@ -65,19 +65,19 @@ def tables(
         sure = p[row, klass].clamp_(max=1)
         if soft:
             assert outputs.label_distribution is not None
-            said = outputs.label_distribution[here]
-            outcome = said[row, klass]
-            column[2] += weight @ said
-            column[3] += weight @ (p - said).square_()
+            shares = outputs.label_distribution[here]
+            outcome = shares[row, klass]
+            column[2] += weight @ shares
+            column[3] += weight @ (p - shares).square_()
         else:
             outcome = (labels[row] == klass).double()
             column[2] += sums(labels, k, None, weight)
         index = klass * bins + bin_index(sure, bins)
         for i, values in enumerate((None, sure, outcome, (sure - outcome).square())):
             if i < 3 or soft:
-                found[i] += sums(index, k * bins, values, weight[:, row]).view(-1, k, bins)
-    found[..., 0] = column - found[..., 1:].sum(-1)
-    return found[:, 0] if weights is None or weights.ndim == 1 else found
+                table[i] += sums(index, k * bins, values, weight[:, row]).view(-1, k, bins)
+    table[..., 0] = column - table[..., 1:].sum(-1)
+    return table[:, 0] if weights is None or weights.ndim == 1 else table
 
 
 @once

@@ -117,14 +117,14 @@ def once(
     @functools.wraps(make)
     def kept(outputs: Outputs, /, *args: P.args, **more: P.kwargs) -> T:
         store: dict[Any, T] = outputs.__dict__.setdefault("_kept", {})
-        asked = signature.bind(None, *args, **more)
-        asked.apply_defaults()
-        key = (make, *asked.arguments.values())
-        found = store.pop(key) if key in store else make(outputs, *args, **more)
+        arguments = signature.bind(None, *args, **more)
+        arguments.apply_defaults()
+        key = (make, *arguments.arguments.values())
+        value = store.pop(key) if key in store else make(outputs, *args, **more)
         while len(outputs) > ANALYTIC and len(store) > 1:
             store.pop(next(iter(store)))
-        store[key] = found
-        return found
+        store[key] = value
+        return value
 
     return kept
 
@@ -139,7 +139,7 @@ def reason(metric: Metric, outputs: Outputs) -> str | None:
 
 
 def _replicates(pairs: Sequence[tuple[Metric, Any]], resamples: int, seed: int) -> Tensor:
-    n, found = len(pairs[0][1]), []
+    n, blocks = len(pairs[0][1]), []
     means = [i for i, (_, prepared) in enumerate(pairs) if isinstance(prepared, Tensor)]
     columns = torch.stack([pairs[i][1] for i in means], 1) if means else None
     for block in weights(n, resamples, seed):
@@ -149,8 +149,8 @@ def _replicates(pairs: Sequence[tuple[Metric, Any]], resamples: int, seed: int) 
         for i in set(range(len(pairs))) - set(means):
             metric, prepared = pairs[i]
             values[i] = metric.value(prepared, block)[metric.name]
-        found.append(values)
-    return torch.cat(found, 1)
+        blocks.append(values)
+    return torch.cat(blocks, 1)
 
 
 def interval_of(
@@ -169,30 +169,30 @@ def intervals_of(
     rest one bootstrap that they share, analytic above 100,000 examples. NaN where `interval` is
     "none".
     """
-    found: dict[int, Interval] = {}
+    intervals: dict[int, Interval] = {}
     drawn = []
     for i, (metric, prepared) in enumerate(pairs):
         if metric.interval == "none":
-            found[i] = Interval(math.nan, math.nan, "none")
+            intervals[i] = Interval(math.nan, math.nan, "none")
         elif metric.interval == "wilson":
-            found[i] = Interval(*wilson(float(prepared.sum()), len(prepared), level), "wilson")
+            intervals[i] = Interval(*wilson(float(prepared.sum()), len(prepared), level), "wilson")
         elif metric.interval == "calibration":
             assert metric.cells is not None, f"{metric.name} has no cells"
             ends = calibration_interval(
                 *metric.cells(prepared), level, resamples, seed, metric.side
             )
-            found[i] = Interval(*ends, "bias-corrected by simulation, cut at 0")
+            intervals[i] = Interval(*ends, "bias-corrected by simulation, cut at 0")
         elif (own := metric.ends(prepared, level)) is not None:
-            found[i] = Interval(*own, "analytic")
+            intervals[i] = Interval(*own, "analytic")
         elif len(prepared) > ANALYTIC:
-            found[i] = normal_interval(*_influence(metric, prepared), level)
+            intervals[i] = normal_interval(*_influence(metric, prepared), level)
         else:
             drawn.append(i)
     if drawn:
         values = _replicates([pairs[i] for i in drawn], resamples, seed)
         for i, row in zip(drawn, values, strict=True):
-            found[i] = bootstrap_interval(row, *_influence(*pairs[i]), level)
-    return [found[i] for i in range(len(pairs))]
+            intervals[i] = bootstrap_interval(row, *_influence(*pairs[i]), level)
+    return [intervals[i] for i in range(len(pairs))]
 
 
 def _influence(metric: Metric, prepared: Any) -> tuple[float, Tensor]:

@@ -77,12 +77,12 @@ def tempered(outputs: Outputs) -> Tempered:
     fitted = Temperature.fit_outputs(few)
     if fitted.limit and step > 1:
         fitted = Temperature.fit_outputs(outputs)
-    found = _derivatives(outputs, 1 / fitted.temperature)
+    derivatives = _derivatives(outputs, 1 / fitted.temperature)
     if fitted.limit:
-        found[1:] = 0  # the loss stays at the end of the bracket
-    elif abs(move := float(found[1].mean() / found[2].mean())) > 3e-3:
-        found = _derivatives(outputs, math.exp(-move) / fitted.temperature)
-    return Tempered(outputs.rows.nll, found[0], found[1], found[2], fitted.limit)
+        derivatives[1:] = 0  # the loss stays at the end of the bracket
+    elif abs(move := float(derivatives[1].mean() / derivatives[2].mean())) > 3e-3:
+        derivatives = _derivatives(outputs, math.exp(-move) / fitted.temperature)
+    return Tempered(outputs.rows.nll, derivatives[0], derivatives[1], derivatives[2], fitted.limit)
 
 
 def _derivatives(outputs: Outputs, beta: float) -> Tensor:
@@ -117,8 +117,8 @@ def _refinement(prepared: Tempered, weights: Tensor | None = None) -> dict[str, 
 
 
 def _calibration(prepared: Tempered, weights: Tensor | None = None) -> dict[str, Any]:
-    given = mean("nll")(prepared.nll, weights)["nll"]
-    gain = given - prepared.refinement(weights)
+    as_it_is = mean("nll")(prepared.nll, weights)["nll"]
+    gain = as_it_is - prepared.refinement(weights)
     return {"nll_calibration": number(gain.clamp(min=0))}
 
 
@@ -175,10 +175,10 @@ def _soft(outputs: Outputs) -> Tensor:
     assert outputs.label_distribution is not None
     found, start = [], 0
     for scores, labels in outputs.pieces():
-        said = outputs.label_distribution[start : start + len(labels)]
+        shares = outputs.label_distribution[start : start + len(labels)]
         start += len(labels)
         logs = log_probabilities(outputs.kind, scores)
-        found.append(-torch.where(said > 0, said * logs, 0).sum(1))
+        found.append(-torch.where(shares > 0, shares * logs, 0).sum(1))
     return torch.cat(found)
 
 

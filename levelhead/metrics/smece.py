@@ -51,18 +51,18 @@ def curve(
     Examples are first moved to the middle of one of 4,096 cells: good for bandwidths from 0.001.
     """
     index = _cells(confidence.double(), GRID)
-    given = None if weights is None else weights.double()
+    weight = None if weights is None else weights.double()
     waves = min(GRID, math.ceil(9 / (math.pi * bandwidth)) + 1)  # the rest is damped to nothing
     wave = math.pi * torch.arange(waves, dtype=torch.float64)[:, None]
     basis = torch.cos(wave * at.double()) * torch.exp(-0.5 * (bandwidth * wave) ** 2)
 
     def smooth(values: Tensor | None) -> Tensor:
-        found = _dct(sums(index, GRID, values, given).numpy())[..., :waves]
-        found[..., 0] /= 2
-        return torch.from_numpy(found) @ basis
+        transform = _dct(sums(index, GRID, values, weight).numpy())[..., :waves]
+        transform[..., 0] /= 2
+        return torch.from_numpy(transform) @ basis
 
     count, hits = smooth(None), smooth(correct.double())
-    total = len(index) if given is None else given.sum(-1, keepdim=True)
+    total = len(index) if weight is None else weight.sum(-1, keepdim=True)
     accuracy = torch.where(count > 1e-9 * total, (hits / count).clamp(0, 1), math.nan)
     return accuracy, (count / total).clamp(min=0)
 
@@ -80,17 +80,17 @@ def error(residual: np.ndarray, total: Any, steps: int = 12) -> np.ndarray:
     """
     spectrum, cells = _dct(residual), residual.shape[-1]
     sigma, least, slope = np.full(residual.shape[:-1], -3.0), -math.log(cells), np.array(-1.0)
-    last = before = found = sigma
+    last = before = smoothed = sigma
     for step in range(steps):
-        found = np.abs(_smooth(spectrum, sigma)).sum(-1) / total
-        away = np.log(np.maximum(found, 1e-300)) - sigma
+        smoothed = np.abs(_smooth(spectrum, sigma)).sum(-1) / total
+        away = np.log(np.maximum(smoothed, 1e-300)) - sigma
         if step:
             run = sigma - last
             rise = np.divide(away - before, run, out=np.full_like(run, -1.0), where=run != 0)
             slope = np.minimum(rise, -1.0)
         last, before = sigma, away
         sigma = np.clip(sigma - away / slope, least, 0.0)
-    return np.asarray(np.where(sigma > least, np.exp(sigma), found))
+    return np.asarray(np.where(sigma > least, np.exp(sigma), smoothed))
 
 
 def _dct(values: np.ndarray) -> np.ndarray:
@@ -131,14 +131,14 @@ def _cells_of(prepared: Smoothed) -> tuple[Cells, Error]:
     hits = sums(index, _COARSE, prepared.correct).numpy()
     place = (count.cumsum() - count / 2) / count.sum()  # bins of about equal mass
     residual = count * sure - hits
-    seen = max(float(_coarse(residual, count)), 1 / _COARSE)
+    plugin = max(float(_coarse(residual, count)), 1 / _COARSE)
     noise = math.sqrt(float((count * sure * (1 - sure)).sum())) / count.sum()
     # The smoothest pattern that loses no more than noise: one that has more changes of sign than
     # the population has would need a larger noise to show the error seen.
     for width in (4, 2, 1):
-        near = [_smooth(_dct(v), np.array(math.log(width * seen))) for v in (residual, count)]
+        near = [_smooth(_dct(v), np.array(math.log(width * plugin))) for v in (residual, count)]
         pattern = count * near[0] / np.maximum(near[1], 1e-12)
-        if float(np.abs(pattern).sum()) / count.sum() >= seen - noise:
+        if float(np.abs(pattern).sum()) / count.sum() >= plugin - noise:
             break
     bins = (place * BINS).astype(np.int64)
     return Cells(count, sure, hits, bins, None, pattern), _coarse

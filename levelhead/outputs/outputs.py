@@ -137,16 +137,16 @@ class Outputs:
                 more[name] = strings(more[name])
         classes = scores.shape[1] if scores.ndim == 2 else 0
         names = tuple(str(k) for k in range(classes)) if names is None else strings(names)
-        found = names_or_positions(labels, names)
-        if isinstance(found, tuple):
-            found = positions(found, names, lambda i: f"row {i}")
-        if found.ndim == 2:
-            more["label_distribution"] = found
+        label_values = names_or_positions(labels, names)
+        if isinstance(label_values, tuple):
+            label_values = positions(label_values, names, lambda i: f"row {i}")
+        if label_values.ndim == 2:
+            more["label_distribution"] = label_values
         if more.get("label_distribution") is not None:
             more["label_distribution"] = shares(more["label_distribution"])
-            if found.ndim == 2:
-                found = more["label_distribution"].argmax(1)
-        return cls(kind, scores, found, names, **more)
+            if label_values.ndim == 2:
+                label_values = more["label_distribution"].argmax(1)
+        return cls(kind, scores, label_values, names, **more)
 
     def __post_init__(self) -> None:
         k, shape = len(self.class_names), self.scores.shape
@@ -169,14 +169,14 @@ class Outputs:
             if names is not None and len(names) != n:
                 raise LevelheadError(f"{name}: {len(names)} for {n} rows; give one a row")
         if self.ids is not None and len(set(self.ids)) < n:
-            seen: dict[str, int] = {}
+            rows_by_id: dict[str, int] = {}
             for i, name in enumerate(self.ids):
-                if name in seen:
+                if name in rows_by_id:
                     raise LevelheadError(
-                        f"row {i}: the id {name!r} stands in row {seen[name]} too; "
+                        f"row {i}: the id {name!r} stands in row {rows_by_id[name]} too; "
                         "remove the duplicate"
                     )
-                seen[name] = i
+                rows_by_id[name] = i
         for name, tensor, wanted in (
             ("features", self.features, f"[{n}, D]"),
             ("head_weight", self.head_weight, f"[{k}, D]"),
@@ -222,13 +222,13 @@ class Outputs:
             return Rows(*top, unknown, unknown, unknown)
         n = len(self)
         kinds = (torch.int32, torch.int32, *[torch.float64] * 5)
-        found = [torch.empty(n, dtype=kind) for kind in kinds]
+        columns = [torch.empty(n, dtype=kind) for kind in kinds]
         start = 0
         for scores, labels in self.pieces():
-            for column, values in zip(found, _judged(self.kind, scores, labels), strict=True):
+            for column, values in zip(columns, _judged(self.kind, scores, labels), strict=True):
                 column[start : start + len(labels)] = values
             start += len(labels)
-        return Rows(*found)
+        return Rows(*columns)
 
     def pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Scores and labels, some rows at a time."""

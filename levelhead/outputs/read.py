@@ -87,7 +87,7 @@ def read_people(path: str | Path, outputs: Outputs) -> Tensor:
         else:
             with warnings.catch_warnings(action="ignore"):  # of an empty file; its shape tells
                 table = np.loadtxt(path, delimiter=",", ndmin=2)
-        found = shares(table)
+        distribution = shares(table)
     except OSError as error:
         why = error.strerror or error
         raise LevelheadError(f"{path}: cannot be read ({why}); check the path") from None
@@ -97,12 +97,12 @@ def read_people(path: str | Path, outputs: Outputs) -> Tensor:
         raise LevelheadError(
             f"{path}: no table of counts ({error}); give numbers alone, without a header"
         ) from None
-    if found.shape != (len(outputs), outputs.classes):
+    if distribution.shape != (len(outputs), outputs.classes):
         raise LevelheadError(
-            f"{path}: shape {tuple(found.shape)} for {len(outputs)} predictions of "
+            f"{path}: shape {tuple(distribution.shape)} for {len(outputs)} predictions of "
             f"{outputs.classes} classes; give a row a prediction, in the same order"
         )
-    return found
+    return distribution
 
 
 def _npz(path: Path, asked: _Asked) -> Outputs:
@@ -147,11 +147,11 @@ def _mapped(path: Path, archive: Any, name: str) -> Any:
 def _safetensors(path: Path, asked: _Asked) -> Outputs:
     from safetensors import SafetensorError, safe_open
 
-    wanted = {*_KINDS, *TENSORS, "labels"}
+    names = {*_KINDS, *TENSORS, "labels"}
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("levelhead", "{}"))
-            arrays = {name: file.get_tensor(name) for name in file.keys() if name in wanted}  # noqa: SIM118
+            arrays = {name: file.get_tensor(name) for name in file.keys() if name in names}  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError) as error:
         raise LevelheadError(f"not a whole safetensors file ({error}); write it anew") from None
     more = {name: header.get(name) for name in STRINGS}
@@ -164,17 +164,17 @@ _KINDS: tuple[Kind, ...] = ("logits", "probabilities", "confidence")
 def _from_arrays(
     arrays: Mapping[str, Any], asked: _Asked, classes: Any, more: dict[str, Any]
 ) -> Outputs:
-    found = [name for name in _KINDS if name in arrays]
-    if asked.kind in found and asked.kind == "confidence":  # saved beside the scores, asked for
-        found = ["confidence"]
-    found = [name for name in found if name != "confidence"] or found
-    if len(found) != 1:
-        if found:
+    kinds = [name for name in _KINDS if name in arrays]
+    if asked.kind in kinds and asked.kind == "confidence":  # saved beside the scores, asked for
+        kinds = ["confidence"]
+    kinds = [name for name in kinds if name != "confidence"] or kinds
+    if len(kinds) != 1:
+        if kinds:
             raise LevelheadError("holds both logits and probabilities; keep exactly one of them")
         raise LevelheadError(
             "holds neither logits nor probabilities; add an array of one of these names"
         )
-    kind = found[0]
+    kind = kinds[0]
     if asked.kind is not None and asked.kind != kind:
         raise LevelheadError(f"holds {kind}, not {asked.kind}; leave out --{asked.kind}")
     scores, labels = arrays[kind], arrays.get("labels")
@@ -317,11 +317,11 @@ def _table(batches: Any, layout: _Layout, asked: _Asked, where: Callable[[int], 
         return _confidence(kept, where, more)
     classes = layout.classes
     if layout.people:
-        said = [name.removeprefix(_PEOPLE) for name in layout.people]
-        if unknown := set(said) - set(classes):
+        voted = [name.removeprefix(_PEOPLE) for name in layout.people]
+        if unknown := set(voted) - set(classes):
             raise LevelheadError(f"the column 'label:{min(unknown)}' names no class column")
         counts = torch.zeros(n, len(classes), dtype=torch.float64)
-        counts[:, [classes.index(name) for name in said]] = people
+        counts[:, [classes.index(name) for name in voted]] = people
         more["label_distribution"] = shares(counts)
     if layout.label:
         labels = positions(kept["label"], classes, where)
@@ -346,32 +346,35 @@ def _confidence(
         except ValueError:
             raise LevelheadError(f"{where(i)}: the confidence {text!r} is no number") from None
     tensor = torch.tensor(sure, dtype=torch.float64)[:, None]
-    told = kept.get("prediction", [])
-    labels = kept.get("label", told)
+    predictions = kept.get("prediction", [])
+    labels = kept.get("label", predictions)
     names = tuple(
-        sorted({*told, *labels}, key=lambda t: (not t.isdigit(), len(t) if t.isdigit() else 0, t))
+        sorted(
+            {*predictions, *labels},
+            key=lambda t: (not t.isdigit(), len(t) if t.isdigit() else 0, t),
+        )
     )
     if len(names) == 1:
         names = (*names, "any other")
-    found = [positions(column, names, where) for column in (labels, told)]
-    check_rows("confidence", tensor, found[0], len(names), where)
-    return Outputs.from_confidence(tensor, found[1], found[0], names, **more)
+    both = [positions(column, names, where) for column in (labels, predictions)]
+    check_rows("confidence", tensor, both[0], len(names), where)
+    return Outputs.from_confidence(tensor, both[1], both[0], names, **more)
 
 
 def _numbers(batch: Any, names: Sequence[str]) -> np.ndarray:
     """Columns of a batch as float64 [rows, columns]."""
     import pyarrow as pa
 
-    found = np.empty((batch.num_rows, len(names)), np.float64)
+    table = np.empty((batch.num_rows, len(names)), np.float64)
     for k, name in enumerate(names):
         try:
-            found[:, k] = batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)
+            table[:, k] = batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise LevelheadError(
                 f"the column {name!r} is no numbers; columns that are no class must be called "
                 f"one of {', '.join(RESERVED)}"
             ) from None
-    return found
+    return table
 
 
 def _rows_of(file: IO[bytes], columns: int, dtype: Any) -> Tensor:

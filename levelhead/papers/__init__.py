@@ -124,7 +124,7 @@ def reproduce(
             if not todo or not Path(plan.recipe.data).exists():
                 raise
             watch(Note(f"Study {name}: {error}"))
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     panels: dict[str, Any] = {}
     for name, experiment in chosen.items():
         watch(Note(f"Judging {name}"))
@@ -134,7 +134,7 @@ def reproduce(
             for study, todo in runs.items()
             if study.startswith(experiment.studies)
         }
-        found[name] = {
+        results[name] = {
             "title": experiment.title,
             "judged": time.strftime("%Y-%m-%d"),
             "scaled": None if full else experiment.scaled,
@@ -144,9 +144,9 @@ def reproduce(
             "figures": list(judged.panels),
         }
         panels |= judged.panels
-    found = _before(out / paper / "findings.json", full) | found
-    found = {name: found[name] for name in module.EXPERIMENTS if name in found}
-    findings = {"schema": 1, "paper": paper, "full": full, "seeds": seeds, "experiments": found}
+    results = _before(out / paper / "findings.json", full) | results
+    results = {name: results[name] for name in module.EXPERIMENTS if name in results}
+    findings = {"schema": 1, "paper": paper, "full": full, "seeds": seeds, "experiments": results}
     result = Reproduction(findings)
     result.save(out / paper)
     write_page(out / paper, module.TITLE, findings, panels)

@@ -88,8 +88,8 @@ def _lines(folder: Path, title: str, findings: Mapping[str, Any]) -> Iterator[st
 
 def _panels(folder: Path, figure: str) -> list[Path]:
     """The files of a figure in the order of its panels."""
-    found = {path: re.fullmatch(rf"{figure}-(\d+)", path.stem) for path in folder.glob("*.png")}
-    return sorted((p for p, m in found.items() if m), key=lambda p: int(p.stem.split("-")[-1]))
+    matches = {path: re.fullmatch(rf"{figure}-(\d+)", path.stem) for path in folder.glob("*.png")}
+    return sorted((p for p, m in matches.items() if m), key=lambda p: int(p.stem.split("-")[-1]))
 
 
 def plain_table(experiments: Mapping[str, Any]) -> list[list[str]]:

@@ -91,7 +91,7 @@ SMECE_SCALED = _Measure("smECE % after T", "smece", "temperature", 2)
 PRINTED = (ACCURACY, NLL, NLL_SCALED, SMECE, SMECE_SCALED)
 
 
-def _values(groups: Mapping[str, Sequence[Run]], place: str = "") -> Iterator[Row]:
+def value_rows(groups: Mapping[str, Sequence[Run]], place: str = "") -> Iterator[Row]:
     """Every measure of every setting."""
     for measure in PRINTED:
         for name, runs in groups.items():
@@ -100,7 +100,7 @@ def _values(groups: Mapping[str, Sequence[Run]], place: str = "") -> Iterator[Ro
             yield row(what, "–", measured, measure.digits, scale=measure.quantity.scale)
 
 
-def _gap(
+def difference_row(
     measure: _Measure,
     what: str,
     baseline: Sequence[Run],
@@ -125,11 +125,11 @@ def trade(studies: Mapping[str, Path]) -> Found:
         return Found([missing("differences to hard targets", "–")], [], {})
     students = [run for name in _students(studies) for run in finished(studies[name])]
     ood = [str(path) for path in [Path(runs[0].recipe.data).parent / "mnist"] if path.exists()]
-    seen = tradeoff(runs, ood, students)
-    measures = seen.findings["measures"]
-    rows = [_held(d, measures[d["measure"]]) for d in seen.findings["differences"] if _kept(d)]
-    panels = {"tradeoff-cifar10": seen.drawn, "overconfidence-cifar10": seen.drawn}
-    return Found(rows, seen.findings["words"], panels)
+    result = tradeoff(runs, ood, students)
+    measures = result.findings["measures"]
+    rows = [_held(d, measures[d["measure"]]) for d in result.findings["differences"] if _kept(d)]
+    panels = {"tradeoff-cifar10": result.drawn, "overconfidence-cifar10": result.drawn}
+    return Found(rows, result.findings["words"], panels)
 
 
 def _held(entry: Mapping[str, Any], measure: Mapping[str, Any]) -> Row:
@@ -165,7 +165,7 @@ def relatives(studies: Mapping[str, Path]) -> Found:
     for name in ("mbls", "maxsup"):
         groups[name] = [run for run in finished(studies["relatives"]) if run.recipe.loss == name]
     groups = {name: runs for name, runs in groups.items() if runs}
-    rows = [*_values(groups)]
+    rows = [*value_rows(groups)]
     known: dict[str, Sequence[Run]] = {"ε = 0": [], PLAIN: []} | groups
     claims: dict[tuple[str, str, str], tuple[str, tuple[float, float]]] = {
         ("online", "ε = 0", "accuracy %"): ("above 0 (Zhang 2020, ImageNet: 77.27 − 76.32)", ABOVE),
@@ -178,7 +178,7 @@ def relatives(studies: Mapping[str, Path]) -> Found:
             for measure in PRINTED if name != against else ():
                 words, claimed = claims.get((name, against, measure.title), ("–", ANY))
                 what, smoothed = f"{name} minus {against}", known.get(name, [])
-                rows.append(_gap(measure, what, known[against], smoothed, words, claimed))
+                rows.append(difference_row(measure, what, known[against], smoothed, words, claimed))
     if len(groups) < 2:
         return Found(rows, [], {})
     result = tradeoff([run for runs in groups.values() for run in runs])
@@ -191,14 +191,14 @@ def _noise(kind: str) -> Callable[[Mapping[str, Path]], Found]:
 
     def judge(studies: Mapping[str, Path]) -> Found:
         runs = settings(studies[f"noise-{kind}"])
-        rows = [*_values(_named(runs))]
+        rows = [*value_rows(_named(runs))]
         hard = runs.get(0.0, [])
         lukasik = "above 0 (Lukasik 2020, ResNet-32, 20 % symmetric: 83.95 − 80.44)"
         for epsilon in (0.1, 0.4):
             smoothed, what = runs.get(epsilon, []), f"ε {epsilon:g} minus 0"
             claimed = (lukasik, ABOVE) if epsilon == 0.1 else ("–", ANY)
-            rows.append(_gap(ACCURACY, what, hard, smoothed, *claimed))
-            rows.append(_gap(NLL_SCALED, what, hard, smoothed))
+            rows.append(difference_row(ACCURACY, what, hard, smoothed, *claimed))
+            rows.append(difference_row(NLL_SCALED, what, hard, smoothed))
         return Found(rows, [*_chosen(runs)], {})
 
     return judge
@@ -230,13 +230,15 @@ def subsets(studies: Mapping[str, Path]) -> Found:
     rows: list[Row] = []
     for count, study in ((2, "classes-2"), (3, "classes-3"), (10, "overfit")):
         runs = {e: r for e, r in settings(studies[study]).items() if e in (0.0, 0.05)}
-        rows += _values(_named(runs), f"K = {count}, ")
+        rows += value_rows(_named(runs), f"K = {count}, ")
         for measure in PRINTED:
             words, claimed = "–", ANY
             if count == 2 and measure is ACCURACY:
                 words, claimed = "within ±0.5: said to matter little at K = 2", (-0.5, 0.5)
             what = f"K = {count}, ε 0.05 minus 0"
-            rows.append(_gap(measure, what, runs.get(0.0, []), runs.get(0.05, []), words, claimed))
+            rows.append(
+                difference_row(measure, what, runs.get(0.0, []), runs.get(0.05, []), words, claimed)
+            )
     return Found(rows, [], {})
 
 

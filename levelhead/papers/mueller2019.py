@@ -139,13 +139,14 @@ def table2(studies: Mapping[str, Path]) -> Found:
             rows.append(missing(what, words))
     for name, title in (("alexnet", "AlexNet"), ("cifar10", "fast")):
         runs = settings(studies[name])
-        change = _accuracy_difference(runs.get(0.1, []), runs.get(0.0, []))
+        change = accuracy_difference(runs.get(0.1, []), runs.get(0.0, []))
         what, words = f"accuracy %, {title}, ε 0.1 minus 0", "−0.1: within ±0.5"
         rows.append(claim(what, change, (-0.5, 0.5), words, 2, 100))
     return Found(rows, [], {})
 
 
-def _accuracy_difference(setting: Sequence[Run], baseline: Sequence[Run]) -> Measured:
+def accuracy_difference(setting: Sequence[Run], baseline: Sequence[Run]) -> Measured:
+    """Accuracy of the one minus that of the other, on test, paired by seed."""
     return difference(by_seed(setting, "accuracy"), by_seed(baseline, "accuracy"), ACCURACY)
 
 
@@ -209,8 +210,8 @@ def figure1(studies: Mapping[str, Path]) -> Found:
         pairs = paired(runs.get(0.0, []), runs.get(0.1, []))
         spreads: dict[str, list[tuple[list[float], list[float]]]] = {"train": [], "validation": []}
         for place, pair in enumerate(pairs):
-            seen = penultimate(pair, BIRD, examples=None, resamples=50)
-            columns = seen.findings["columns"]
+            layer = penultimate(pair, BIRD, examples=None, resamples=50)
+            columns = layer.findings["columns"]
             for split in spreads:
                 two = [
                     [
@@ -224,7 +225,7 @@ def figure1(studies: Mapping[str, Path]) -> Found:
                 spreads[split].append((two[0], two[1]))
             if not place:
                 titles = [f"{title}, ε = {e}, {s}" for e in ("0", "0.1") for s in spreads]
-                panels[f"penultimate-{name}"] = dict(zip(titles, seen.drawn.values(), strict=True))
+                panels[f"penultimate-{name}"] = dict(zip(titles, layer.drawn.values(), strict=True))
         for split, several in spreads.items():
             for place, words in enumerate(measures):
                 what = f"{title}, {split}: spread {words}, ε 0.1 over 0"
@@ -248,13 +249,13 @@ def figure5(studies: Mapping[str, Path]) -> Found:
     runs = [run for name in names for run in finished(studies[name])]
     if all(run.recipe.teacher is None for run in runs):
         return Found([missing("accuracy of students at equal γ", "below 0 (figure 5)")], [], {})
-    seen = distillation_curves(runs)
+    curves = distillation_curves(runs)
     rows = []
-    for gain in seen.findings["teachers_gain"]:
+    for gain in curves.findings["teachers_gain"]:
         if gain["epsilon"] <= 0.6:
             rows.append(_claimed(f"teacher accuracy %, ε {gain['epsilon']:g} minus 0", gain,
                                  "above 0 (up to ε = 0.6)", ABOVE))  # fmt: skip
-    for gap in seen.findings["comparisons"]:
+    for gap in curves.findings["comparisons"]:
         protocol = "" if gap["student_temperature"] == 1 else ", Hinton's protocol"
         scaled = ", norm-scaled" if "teacher norm" in gap["curve"] else ""
         what = f"students of ε {gap['epsilon']:g} at T = {gap['temperature']:g}{protocol}{scaled}"
@@ -270,7 +271,7 @@ def figure5(studies: Mapping[str, Path]) -> Found:
             rows.append(missing(what, words))
         else:
             rows.append(_claimed(what, gap, words, claimed))
-    return Found(rows, seen.findings["words"], {"distillation": seen.drawn})
+    return Found(rows, curves.findings["words"], {"distillation": curves.drawn})
 
 
 def _claimed(what: str, entry: Mapping[str, Any], words: str, claimed: Range) -> Row:
@@ -288,10 +289,10 @@ def figure6(studies: Mapping[str, Path]) -> Found:
     drawn: dict[str, Any] = {}
     for place, pair in enumerate(pairs):
         for epsilon, run in zip(curves, pair, strict=True):
-            seen = information(run, ("airplane", "dog"))
-            curves[epsilon].append([point["value"] for point in seen.findings["curve"]])
+            estimate = information(run, ("airplane", "dog"))
+            curves[epsilon].append([point["value"] for point in estimate.findings["curve"]])
             if not place:
-                drawn[f"ε = {epsilon:g}"] = next(iter(seen.drawn.values()))
+                drawn[f"ε = {epsilon:g}"] = next(iter(estimate.drawn.values()))
     hard, smoothed = (np.array(curves[e]) for e in curves)
     rows = []
     log2 = math.log(2)
@@ -355,7 +356,7 @@ def mnist(studies: Mapping[str, Path]) -> Found:
         ("students, of smoothed minus of hard", "student-hard", "student-smoothed",
          "above 0 (0.91 − 0.74)", ABOVE),
     ):  # fmt: skip
-        change = _accuracy_difference(runs[f"mnist-{a}"], runs[f"mnist-{b}"])  # errors: b − a
+        change = accuracy_difference(runs[f"mnist-{a}"], runs[f"mnist-{b}"])  # errors: b − a
         rows.append(claim(f"error %, {what}", change, claimed, words, 2, 100))
     return Found(rows, [], {})
 

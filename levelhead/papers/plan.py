@@ -42,11 +42,11 @@ class Experiment:
 
 def settings(folder: Path) -> dict[float, list[Run]]:
     """The finished runs of a study by smoothing, in the order of their seeds."""
-    found: dict[float, list[Run]] = {}
+    by_smoothing: dict[float, list[Run]] = {}
     for run in (Run(path.parent) for path in sorted(folder.glob("*/seed-*/recipe.toml"))):
         if run.finished:
-            found.setdefault(run.recipe.smoothing, []).append(run)
-    return found
+            by_smoothing.setdefault(run.recipe.smoothing, []).append(run)
+    return by_smoothing
 
 
 def finished(folder: Path) -> list[Run]:

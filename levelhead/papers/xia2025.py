@@ -29,13 +29,14 @@ def _aurc(name: str) -> Callable[[Mapping[str, Path]], Found]:
     """Area under the risk-coverage curve by top softmax and by p-norm, p chosen on validation."""
 
     def judge(studies: Mapping[str, Path]) -> Found:
-        rows = [*_rows(studies[name], NETWORKS[name])]
+        rows = [*aurc_rows(studies[name], NETWORKS[name])]
         return Found(rows or [missing("AURC %", "more with smoothing")], [], {})
 
     return judge
 
 
-def _rows(study: Path, title: str) -> Iterator[Row]:
+def aurc_rows(study: Path, title: str) -> Iterator[Row]:
+    """AURC of every ε by both scores, and the differences that the paper claims."""
     by_epsilon = {
         epsilon: {"top softmax": by_seed(runs, "aurc"), "p-norm": _pnorm(runs)}
         for epsilon, runs in sorted(settings(study).items())

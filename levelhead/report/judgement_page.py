@@ -57,16 +57,16 @@ def write_judgement(
 
 def audit_report(result: Audited, panels: Panels, name: str, command: str) -> str:
     """The page of an audit, with its panels."""
-    outputs, found = result.outputs, result.findings
+    outputs, findings = result.outputs, result.findings
     (matrix,) = confusion.data(outputs)
     return page(
         "audit",
         title=name,
-        found=found,
+        found=findings,
         drawings=_drawings(panels),
         least=round(min(96 * matrix.size[0], 460)),  # px; narrower, its numbers are too small
         pairs=matrix.pairs(WEAKEST if outputs.classes > WEAKEST else 10),
-        classes=weakest_first(found["report"]["classes"], matrix),
+        classes=weakest_first(findings["report"]["classes"], matrix),
         weakest=WEAKEST,
         headline=HEADLINE,
         metrics=METRICS,
@@ -137,24 +137,26 @@ def decision_report(found: Mapping[str, Any], panels: Panels, name: str, command
 
 def decision_panels(decided: Decided) -> Panels:
     """The figures of decisions, on the test outputs."""
-    found = decided.findings
+    findings = decided.findings
     curves = {
-        found["scores"][name]["title"]: risk_coverage(certainty, decided.errors)
+        findings["scores"][name]["title"]: risk_coverage(certainty, decided.errors)
         for name, certainty in decided.certainty.items()
     }
-    best = found["threshold"]
+    best = findings["threshold"]
     share = best["test"]["coverage"]["value"]
     marks = {f"{(1 - best['set']['risk_wanted']) * 100:g} % precision": share} if share else {}
     drawn = {"risk_coverage": FIGURES["risk_coverage"].data(curves, marks)}
-    if found["conformal"] is not None:
+    if findings["conformal"] is not None:
         drawn["coverage"] = ()
-        for way, sets in found["conformal"].items():
+        for way, sets in findings["conformal"].items():
             classes = sets["test"]["by_class"]
             counts = [row["n"] for row in classes]
             hits = [round(row["coverage"]["value"] * row["n"]) for row in classes]
             names = [row["name"] for row in classes]
-            wanted = (names, hits, counts, sets["test"]["wanted"])
-            drawn["coverage"] += FIGURES["coverage"].data(*wanted, title=f"{way.upper()}, by class")
+            arguments = (names, hits, counts, sets["test"]["wanted"])
+            drawn["coverage"] += FIGURES["coverage"].data(
+                *arguments, title=f"{way.upper()}, by class"
+            )
     return drawn
 
 

@@ -103,23 +103,23 @@ def run_images(folder: str | Path) -> dict[str, np.ndarray]:
 
     run = finished_run(folder)
     test = run.outputs("test")
-    wanted = set(samples.wanted(run.calibration.apply(test)))
-    found: dict[str, np.ndarray] = {}
+    ids = set(samples.wanted(run.calibration.apply(test)))
+    images: dict[str, np.ndarray] = {}
     try:
         splits = scan(run.recipe.data).splits.values()
     except LevelheadError:
-        return found
+        return images
     for entries in splits:
         for i, name in enumerate(entries.ids):
-            if name in wanted and name not in found:
+            if name in ids and name not in images:
                 try:
                     if entries.images is not None:
-                        found[name] = entries.images[i]
+                        images[name] = entries.images[i]
                     elif entries.read is not None:
-                        found[name] = pixels(entries.read(i))
+                        images[name] = pixels(entries.read(i))
                 except (OSError, Broken):
                     continue
-    return found
+    return images
 
 
 def run_words(run: Run) -> list[str]:
@@ -163,11 +163,11 @@ def weakest_first(report: Sequence[Mapping[str, Any]], matrix: Confusion) -> lis
 
 def _environment(run: Run) -> dict[str, str]:
     path = run.folder / "environment.json"
-    told = dict(read_json(path)) if path.exists() else {}
-    if (seconds := told.pop("seconds", None)) is not None:
-        told["training time"] = duration(seconds)
-    if (rate := told.pop("images_per_second", None)) is not None:
-        told["images per second"] = f"{rate:,.0f}"
-    if memory := told.pop("peak_memory_bytes", None):
-        told["peak memory"] = f"{memory / 1e9:.2f} GB"
-    return {name: str(value) for name, value in told.items() if value is not None}
+    fields = dict(read_json(path)) if path.exists() else {}
+    if (seconds := fields.pop("seconds", None)) is not None:
+        fields["training time"] = duration(seconds)
+    if (rate := fields.pop("images_per_second", None)) is not None:
+        fields["images per second"] = f"{rate:,.0f}"
+    if memory := fields.pop("peak_memory_bytes", None):
+        fields["peak memory"] = f"{memory / 1e9:.2f} GB"
+    return {name: str(value) for name, value in fields.items() if value is not None}

@@ -141,8 +141,8 @@ def plane_ratio(seen: Projection) -> float:
 
 def limits(projections: Sequence[Projection]) -> tuple[tuple[float, float], tuple[float, float]]:
     """Ends of x and y that hold all points and templates; one side is at least 0.4 of the other."""
-    seen = np.concatenate([xy for p in projections for xy in (*p.points, p.templates)])
-    middle, half = (seen.min(0) + seen.max(0)) / 2, np.ptp(seen, axis=0) / 2
+    corners = np.concatenate([xy for p in projections for xy in (*p.points, p.templates)])
+    middle, half = (corners.min(0) + corners.max(0)) / 2, np.ptp(corners, axis=0) / 2
     half = np.maximum(1.1 * half, 0.44 * half.max())
     (left, bottom), (right, top) = (middle - half).tolist(), (middle + half).tolist()
     return (left, right), (bottom, top)
@@ -177,12 +177,12 @@ def triples(outputs: Outputs, k: int = 3) -> dict[str, tuple[int, int, int]]:
         return a, b, c
 
     near, far = pair(alike), pair(-alike)
-    found = {
+    metrics = {
         "similar": third(alike, near),
         "dissimilar": third(-alike, far),
         "two similar, one different": third(-alike, near),
     }
-    return dict(list(found.items())[:k])
+    return dict(list(metrics.items())[:k])
 
 
 def geometry(
@@ -244,20 +244,20 @@ def geometry(
     values = measure(torch.zeros_like(means), level_of)
     blocks = _resampled(groups, [columns], [width + _LINEAR], times, seed)
     drawn = torch.cat([measure(b[..., :width], b[..., width:]) for (b,) in blocks])
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for name, value, some in zip(MEASURES, values.tolist(), drawn.T, strict=False):
-        found[name] = _cell(value, some, z, "square" if name in _ROOTS else "")
+        entries[name] = _cell(value, some, z, "square" if name in _ROOTS else "")
     if len(kept) == 2:
-        found["equidistance"] = _none("with two classes there is one other template")
+        entries["equidistance"] = _none("with two classes there is one other template")
     n = sum(map(len, groups))
-    found["nc4"] = dict(
+    entries["nc4"] = dict(
         zip(("value", "low", "high"), (wrong / n, *wilson(wrong, n, level)), strict=True)
     )
     return {
         "n": n, "classes": len(kept), "dimensions": width, "left_out": left_out,
         "split": outputs.split,
         "interval": {"level": level, "method": "bootstrap within classes", "resamples": times},
-        "metrics": found,
+        "metrics": entries,
     }  # fmt: skip
 
 
@@ -301,13 +301,17 @@ def tightening(
         for piece in pieces
     ]
     # Rows: what was seen, then what was drawn; columns: hard, smoothed.
-    found = torch.cat(
+    distances = torch.cat(
         [
             torch.stack([logs(*pair) for pair in zip(means, block, strict=True)], -1).view(-1, 2)
             for block in chain([exact], _resampled(groups, pieces, widths, resamples, seed))
         ]
     )
-    columns_of = {"hard": found[:, 0], "smoothed": found[:, 1], "ratio": found[:, 1] - found[:, 0]}
+    columns_of = {
+        "hard": distances[:, 0],
+        "smoothed": distances[:, 1],
+        "ratio": distances[:, 1] - distances[:, 0],
+    }
     return {
         "n": sum(map(len, groups)), "classes": len(kept), "left_out": left_out,
         "interval": {
@@ -448,8 +452,8 @@ def _cosines(points: Tensor) -> Tensor:
 
 def _variation(values: Tensor) -> Tensor:
     """Population deviation / mean over the last axis."""
-    found: Tensor = values.std(-1, correction=0) / values.mean(-1)
-    return found
+    variation: Tensor = values.std(-1, correction=0) / values.mean(-1)
+    return variation
 
 
 def _none(reason: str) -> dict[str, Any]:

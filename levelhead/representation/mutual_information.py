@@ -68,8 +68,8 @@ def mutual_information(draws: Any, fresh: Any) -> Information:
     for start in range(0, n, size):
         square = (f[start : start + size, None] - mean).square()
         power = -square / (2 * sigma2) if sigma2 else torch.where(square == 0, 0.0, -math.inf)
-        log_mixture[start : start + size] = found = power.logsumexp(1) - math.log(n)
-        part = (power - found[:, None]).exp() / n  # posterior of x' given f, rows add up to 1
+        log_mixture[start : start + size] = log_sum = power.logsumexp(1) - math.log(n)
+        part = (power - log_sum[:, None]).exp() / n  # posterior of x' given f, rows add up to 1
         shared += part.sum(0)
         if sigma2:
             widening += float((part * square).sum()) / (2 * sigma2**2 * n)
@@ -122,8 +122,8 @@ def bias_check(
     rows = []
     for case, (means, truth) in cases.items():
         noise = torch.randn(repeats, n, draws + 1, generator=generator, dtype=torch.float64)
-        found = [mutual_information(y[:, 1:], y[:, 0]).value for y in means[:, None] + noise]
-        values = torch.tensor(found, dtype=torch.float64)
+        estimates = [mutual_information(y[:, 1:], y[:, 0]).value for y in means[:, None] + noise]
+        values = torch.tensor(estimates, dtype=torch.float64)
         estimate = float(values.mean())
         rows.append(
             {

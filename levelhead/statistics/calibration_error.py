@@ -142,23 +142,25 @@ def calibration_interval(
 
     The plug-in error of a finite sample lies above the population's, most where the model is well
     calibrated, so a percentile bootstrap never covers 0. Instead a hypothesis test is inverted:
-    a true error t stays in the interval unless the plug-in error x that was seen is extreme among
-    those of `resamples` simulated samples of a population whose error is t. That population has
-    the cells, their counts and mean confidences seen, and in bin b a gap on the path from none to
-    beyond the gap D_b seen (soft thresholding, s_b its standard error): |δ_b| = max(0, |D_b| − λ
-    s_b), so that gaps no larger than noise go first and large ones keep their size. A bin's cells
-    share its gap; a cell that strays from its bin by more than √(2 log cells) of its standard
-    errors keeps the rest, less λ. For an error that counts gaps of one `side` alone (+1: confidence
-    above accuracy, −1), these are D_b − λ s_b, and those of the other side stay as seen (where t
-    may be too small, two standard errors nearer to 0).
 
-    Outcomes are binomial at the counts seen; other counts change an error by as much as they change
-    that without noise. At t = 0 this is the consistency test of Bröcker and Smith (2007). Of the
-    error probability, all goes against t = 0 from above at t = 0 (0 is covered in 95 %, not
-    97.5 %), half to either side from two standard deviations on, linear in between. Above 200 cells
-    the resamples are fewer (200,000 / cells, at least 64), and below 300 of them their quantiles a
-    normal's. Coverage: benchmarks/interval_coverage.py. Neglected: any error that the bins average
-    out, which no binned figure can see.
+    1. A true error t stays in the interval unless the plug-in error x that was seen is extreme
+       among those of `resamples` simulated samples of a population whose error is t.
+    2. That population has the cells, counts and mean confidences seen, and in bin b a gap on the
+       path from none to beyond the gap D_b seen, by soft thresholding (s_b its standard error):
+       |δ_b| = max(0, |D_b| − λ s_b). Gaps no larger than noise go first, large ones keep their size.
+    3. A bin's cells share its gap; a cell that strays from its bin by more than √(2 log cells) of
+       its standard errors keeps the rest, less λ.
+    4. For an error that counts gaps of one `side` alone (+1: confidence above accuracy, −1), these
+       are D_b − λ s_b, and those of the other side stay as seen (where t may be too small, two
+       standard errors nearer to 0).
+    5. Outcomes are binomial at the counts seen; other counts change an error by as much as they
+       change that without noise. At t = 0 this is the consistency test of Bröcker and Smith (2007).
+    6. Of the error probability, all goes against t = 0 from above at t = 0 (0 is covered in 95 %,
+       not 97.5 %), half to either side from two standard deviations on, linear in between.
+
+    Above 200 cells the resamples are fewer (200,000 / cells, at least 64), and below 300 of them
+    their quantiles a normal's. Coverage: benchmarks/interval_coverage.py. Neglected: any error that
+    the bins average out, which no binned figure can see.
     """
     world, alpha = _World(cells, error, resamples, seed), 1 - level
     x = float(error(cells.residual, cells.count))

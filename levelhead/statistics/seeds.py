@@ -55,9 +55,9 @@ def widened(values: Any, low: float, high: float, level: float = 0.95) -> SeedIn
 
     It is widened about its own centre, which is not the mean where a bias was corrected; cut at 0.
     """
-    found = seeds_mean(values, ((high - low) / 2 / normal_quantile(level)) ** 2, level)
-    shift = (low + high) / 2 - found.mean
-    return replace(found, low=max(found.low + shift, 0.0), high=found.high + shift)
+    interval = seeds_mean(values, ((high - low) / 2 / normal_quantile(level)) ** 2, level)
+    shift = (low + high) / 2 - interval.mean
+    return replace(interval, low=max(interval.low + shift, 0.0), high=interval.high + shift)
 
 
 def seeds_share(rows: Tensor, level: float = 0.95) -> SeedInterval:
@@ -67,8 +67,8 @@ def seeds_share(rows: Tensor, level: float = 0.95) -> SeedInterval:
     if len(rows) > 1 and 0 < variance < math.inf:
         # As many examples as make a share vary as much as the seeds' mean does.
         n = value * (1 - value) / variance
-    found = widened(rows.double().mean(1), *wilson(value * n, n, level), level)
-    return replace(found, high=min(found.high, 1.0))
+    interval = widened(rows.double().mean(1), *wilson(value * n, n, level), level)
+    return replace(interval, high=min(interval.high, 1.0))
 
 
 def paired_seeds(

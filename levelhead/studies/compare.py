@@ -91,18 +91,18 @@ def cells(recipe: Recipe, grid: Mapping[str, Sequence[Any]], seeds: int) -> list
     base = recipe.replace(**{name: some[0] for name, some in values.items()})
     fields = [name for name in known if len(values.get(name, ())) > 1]
     fields.sort(key=lambda field: field == "smoothing")  # last, so that it varies fastest
-    found: list[Cell] = []
+    trainings: list[Cell] = []
     for number, chosen in enumerate(itertools.product(*(values[name] for name in fields))):
         changes = dict(zip(fields, chosen, strict=True))
-        told = changes or {"smoothing": base.smoothing}
-        name = ", ".join(f"{field}={_shown(value)}" for field, value in told.items())
+        shown = changes or {"smoothing": base.smoothing}
+        name = ", ".join(f"{field}={_shown(value)}" for field, value in shown.items())
         folder = re.sub(r"[^\w=.+,-]+", "-", name.replace(", ", ","), flags=re.ASCII)[:100]
-        if any(cell.folder.startswith(f"{folder}/") for cell in found):
+        if any(cell.folder.startswith(f"{folder}/") for cell in trainings):
             folder += f"-{number}"
         for seed in range(base.seed, base.seed + seeds):
             cell = base.replace(**changes, seed=seed)
-            found.append(Cell(name, changes, seed, f"{folder}/seed-{seed}", cell))
-    return found
+            trainings.append(Cell(name, changes, seed, f"{folder}/seed-{seed}", cell))
+    return trainings
 
 
 def compare(
@@ -132,17 +132,17 @@ def compare(
     if jobs > 1 and isinstance(data, Listing):
         raise LevelheadError(f"jobs {jobs}: other processes cannot have data from memory; take 1")
     todo = cells(recipe, grid, seeds)
-    asked = _request(recipe, grid, seeds)
-    folder = _unfinished(asked) if out is None else Path(out)
+    request = _request(recipe, grid, seeds)
+    folder = _unfinished(request) if out is None else Path(out)
     known: dict[str, Data] = {}
     if folder is not None and (folder / "study.toml").exists():
-        _check_request(folder, asked)
+        _check_request(folder, request)
         if not all(Run(folder / cell.folder).finished for cell in todo):
             known = _prepare(todo, data, watch)
     else:
         known = _prepare(todo, data, watch)
         folder = new_folder(out, f"{known[todo[0].name].name}-study")
-        write(folder / "study.toml", asked)
+        write(folder / "study.toml", request)
     groups: dict[str, list[Judged]] = {}
     failed: list[dict[str, Any]] = []
     hashes = [data.splits.hashes for data in known.values()]
@@ -262,8 +262,8 @@ def _check_request(folder: Path, asked: str) -> None:
     """Raise LevelheadError, naming the difference, if the folder's study is another."""
     try:
         stored = (folder / "study.toml").read_text(encoding="utf-8")
-        told = [tomllib.loads(text) for text in (stored, asked)]
-        there, here = ({**t["recipe"], **t["grid"], "seeds": t["seeds"]} for t in told)
+        requests = [tomllib.loads(text) for text in (stored, asked)]
+        there, here = ({**t["recipe"], **t["grid"], "seeds": t["seeds"]} for t in requests)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LevelheadError(
             f"{folder / 'study.toml'}: cannot be read ({error}); compare into another --out"

@@ -28,9 +28,9 @@ def confidence_course(runs: Sequence[Run], level: float = 0.95) -> list[dict[str
     rows = []
     for epoch in sorted(set.intersection(*map(set, histories))):
         each = [history[epoch] for history in histories]
-        found = seeds_mean(each, 0.0, level)
+        interval = seeds_mean(each, 0.0, level)
         alone = len(each) == 1
-        low, high = (None, None) if alone else (found.low, found.high)
-        row = {"epoch": int(epoch), "value": found.mean, "low": low, "high": high}
+        low, high = (None, None) if alone else (interval.low, interval.high)
+        row = {"epoch": int(epoch), "value": interval.mean, "low": low, "high": high}
         rows.append(row | {"per_seed": each})
     return rows

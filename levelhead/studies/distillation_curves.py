@@ -131,18 +131,18 @@ def _groups(
     runs: Sequence[Run], level: float
 ) -> tuple[dict[Setting, dict[tuple[int, int], _Member]], Recipe, Recipe]:
     """The runs by setting, and a recipe of the teachers and one of the students."""
-    given = {run.folder.resolve(): run for run in runs}
-    taught = {place: run for place, run in given.items() if run.recipe.teacher is not None}
+    by_folder = {run.folder.resolve(): run for run in runs}
+    taught = {place: run for place, run in by_folder.items() if run.recipe.teacher is not None}
     if not taught:
         raise LevelheadError("no run has a teacher; give some that levelhead distill made")
     named = {place: _teacher_of(run) for place, run in taught.items()}
     teachers = _alike([(run, run.recipe) for run in named.values()], "teachers")
     students = _alike([(run, run.recipe) for run in taught.values()], "students")
     # A teacher that was not given counts too, unless all that is left of it is its recipe.
-    found = {run.folder.resolve(): run for run in named.values() if run.finished} | given
+    networks = {run.folder.resolve(): run for run in named.values() if run.finished} | by_folder
     groups: dict[Setting, dict[tuple[int, int], _Member]] = {}
-    first = next(iter(found.values()))
-    for place, run in found.items():
+    first = next(iter(networks.values()))
+    for place, run in networks.items():
         recipe, data, teacher = run.recipe, run.data, named.get(place)
         if any(data["hashes"][split] != first.data["hashes"][split] for split in SPLITS):
             raise LevelheadError(

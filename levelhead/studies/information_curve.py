@@ -64,11 +64,11 @@ def information(
         tables = _tables(run, recipe, (a, b), per_class, draws, seed, pick_device(device))
         write(kept, save(tables))
     for at, table in sorted((int(name), table) for name, table in tables.items()):
-        found: Information = mutual_information(table[:, :draws], table[:, draws])
-        ends = found.interval(level)
-        drawn[at] = found
-        row = {"step": None if at < 0 else at, "value": found.value}
-        curve.append(row | {"low": ends.low, "high": ends.high, "sigma2": found.sigma2})
+        estimate: Information = mutual_information(table[:, :draws], table[:, draws])
+        ends = estimate.interval(level)
+        drawn[at] = estimate
+        row = {"step": None if at < 0 else at, "value": estimate.value}
+        curve.append(row | {"low": ends.low, "high": ends.high, "sigma2": estimate.sigma2})
     n = drawn[at].n
     last, most = curve[-1], max(curve, key=lambda row: row["value"])
     words = [

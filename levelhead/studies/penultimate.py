@@ -85,7 +85,7 @@ def _tightened(row: Mapping[str, Any]) -> str:
     if ratio.get("value") is None:
         return f"{row['run']}, {row['split']}: {ratio.get('reason')}."
     ends = f"interval {ratio['low']:.3f} to {ratio['high']:.3f}"
-    told = f"{ratio['value']:.3f} times that of {row['baseline']} ({ends})"
+    amount = f"{ratio['value']:.3f} times that of {row['baseline']} ({ends})"
     verdict = (
         "cannot tell whether its clusters are tighter"
         if ratio["low"] <= 1 <= ratio["high"]
@@ -95,7 +95,7 @@ def _tightened(row: Mapping[str, Any]) -> str:
     before, after = row["nc1"]
     return (
         f"{row['run']} on {row['split']}: over all directions {verdict}; within- over "
-        f"between-class spread is {told}. In the directions that tell classes apart (NC1): "
+        f"between-class spread is {amount}. In the directions that tell classes apart (NC1): "
         f"{after:.3g} against {before:.3g}. In the plane drawn: {row['plane'][1]:.3g} against "
         f"{row['plane'][0]:.3g}."
     )

@@ -195,10 +195,10 @@ def apart(
     inside: Outputs, outside: Outputs, level: float, paired: bool = False
 ) -> dict[str, Estimate]:
     """AUROC by score; `paired`: row i of both is one image. Rows: DeLong's placements."""
-    found = {}
+    estimates = {}
     for name, entry in separate(inside, outside, SCORES, level=level).items():
         x, y = (find_score(name).of(part).numpy() for part in (inside, outside))
         above, under = map(torch.from_numpy, placements(x, y))
         rows = (above + under,) if paired else (above, under)
-        found[name] = estimate_of(entry["auroc"], *rows)
-    return found
+        estimates[name] = estimate_of(entry["auroc"], *rows)
+    return estimates

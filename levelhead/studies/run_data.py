@@ -62,8 +62,8 @@ def train_outputs(run: Run, at_most: int | None = None, *, device: str = "auto")
     if at_most is None or at_most >= run.data["counts"]["train"]:
         return _made(run, whole, None, device)
     if run.path_of(whole).exists():
-        found = run.outputs(whole)
-        return found.take(stratified(found.labels.numpy(), at_most))
+        whole_outputs = run.outputs(whole)
+        return whole_outputs.take(stratified(whole_outputs.labels.numpy(), at_most))
     return _made(run, f"{whole}-{at_most}", at_most, device)
 
 
@@ -73,7 +73,7 @@ def _made(run: Run, name: str, at_most: int | None, device: str) -> Outputs:
         part = data.splits.train
         if at_most is not None:
             part = part.take(stratified(part.labels, at_most))
-        made = outputs_of(
+        outputs = outputs_of(
             run.network(where),
             part,
             data.splits.class_names,
@@ -83,7 +83,7 @@ def _made(run: Run, name: str, at_most: int | None, device: str) -> Outputs:
             # As of `take`: part of a split has no hash.
             split_hash=data.splits.hashes["train"] if at_most is None else None,
         )
-        made.save(run.path_of(name))
+        outputs.save(run.path_of(name))
     return run.outputs(name)
 
 

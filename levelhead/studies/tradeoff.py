@@ -148,14 +148,14 @@ def tradeoff(
 
 def _settings(runs: Sequence[Run]) -> list[_Setting]:
     """Runs by recipe: hard targets first, then by epsilon, remedies last."""
-    found: dict[Recipe, dict[int, Run]] = {}
+    groups: dict[Recipe, dict[int, Run]] = {}
     for run in runs:
         teacher, seed = Path(run.recipe.teacher or ""), run.recipe.seed
         if teacher.name.startswith("seed-"):  # each seed's own
             teacher = teacher.parent
         alike: dict[str, Any] = {"data": "", "seed": 0, "save_every": None, "device": "auto"}
         alike["teacher"] = teacher.name or None
-        group = found.setdefault(run.recipe.replace(**alike), {})
+        group = groups.setdefault(run.recipe.replace(**alike), {})
         if seed in group:
             raise LevelheadError(
                 f"{run.folder}: the same recipe and seed as {group[seed].folder}; give one of them"
@@ -163,11 +163,11 @@ def _settings(runs: Sequence[Run]) -> list[_Setting]:
         group[seed] = run
     usual: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Recipe)}
     usual = {name: usual[name] for name in _TARGETS}
-    plain = [recipe for recipe in found if recipe.replace(**usual) == recipe]
-    plain = plain or [next(iter(found)).replace(**usual, smoothing=0)]
+    plain = [recipe for recipe in groups if recipe.replace(**usual) == recipe]
+    plain = plain or [next(iter(groups)).replace(**usual, smoothing=0)]
     base = min(plain, key=lambda recipe: recipe.smoothing)  # the first of equals
     settings = []
-    for recipe, group in found.items():
+    for recipe, group in groups.items():
         fields = [f.name for f in dataclasses.fields(Recipe)]
         differ = [f for f in fields if getattr(recipe, f) != getattr(base, f)]
         remedy = not {*differ} <= {"smoothing"}

@@ -65,8 +65,8 @@ def frozen_features(
     rows = []
     for batch in plain_batches(store(examples, device), 64):
         with torch.no_grad():
-            seen = [fast.features(view) for view in views(batch.images, tta)]
-            rows.append(torch.stack(seen).mean(0).cpu())
+            by_view = [fast.features(view) for view in views(batch.images, tta)]
+            rows.append(torch.stack(by_view).mean(0).cpu())
         if progress is not None:
             progress(sum(map(len, rows)), len(examples))
     features = torch.cat(rows)

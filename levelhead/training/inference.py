@@ -29,8 +29,8 @@ def features_of(network: Network, split: Store, *, tta: str = "none") -> Tensor:
     network.eval()
     rows = []
     for batch in plain_batches(split, JUDGING_BATCH):
-        seen = [network.features(view) for view in views(batch.images, tta)]
-        rows.append(torch.stack(seen).mean(0) if len(seen) > 1 else seen[0])
+        by_view = [network.features(view) for view in views(batch.images, tta)]
+        rows.append(torch.stack(by_view).mean(0) if len(by_view) > 1 else by_view[0])
     return torch.cat(rows)
 
 

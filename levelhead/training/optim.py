@@ -111,7 +111,7 @@ def optimisers(network: Network, recipe: Recipe) -> list[torch.optim.Optimizer]:
     vectors = [p for p in body if p.dim() <= 1]
     until = min(1.0, max(stops.values(), default=0) / (recipe.epochs or 1))
 
-    made: list[torch.optim.Optimizer]
+    optimisers: list[torch.optim.Optimizer]
     if recipe.optimizer == "muon" and network.hooks.scale_invariant:
         assert recipe.batch_size is not None
         summed = rate * recipe.batch_size
@@ -122,7 +122,7 @@ def optimisers(network: Network, recipe: Recipe) -> list[torch.optim.Optimizer]:
         ]
         for group in rest:
             group["weight_decay"] = decay / cast(float, group["lr"])
-        made = [
+        optimisers = [
             torch.optim.SGD(_filled(rest), lr=rate, momentum=SPHERE_MOMENTUM, nesterov=True),
             Muon([{"params": matrices}], rate, momentum, sphere=True),
         ]
@@ -132,9 +132,9 @@ def optimisers(network: Network, recipe: Recipe) -> list[torch.optim.Optimizer]:
             {"params": [p for p in head if p.dim() > 1], "weight_decay": decay},
             {"params": plain, "weight_decay": 0.0},
         ]
-        made = [torch.optim.AdamW(_filled(rest), lr=rate * REST_RATE)]
+        optimisers = [torch.optim.AdamW(_filled(rest), lr=rate * REST_RATE)]
         if matrices:
-            made.append(Muon([{"params": matrices}], rate, momentum, decay, steps=5))
+            optimisers.append(Muon([{"params": matrices}], rate, momentum, decay, steps=5))
     else:
         body_rate = rate * (BODY_RATE if recipe.finetune else 1.0)
         split = [
@@ -145,15 +145,17 @@ def optimisers(network: Network, recipe: Recipe) -> list[torch.optim.Optimizer]:
             {"params": early, "lr": body_rate, "weight_decay": 0.0, "until": until},
         ]
         if recipe.optimizer == "adamw":
-            made = [torch.optim.AdamW(_filled(split), lr=rate, betas=(momentum, 0.999))]
+            optimisers = [torch.optim.AdamW(_filled(split), lr=rate, betas=(momentum, 0.999))]
         else:
             nesterov = momentum > 0
-            made = [torch.optim.SGD(_filled(split), lr=rate, momentum=momentum, nesterov=nesterov)]
-    for optimiser in made:
+            optimisers = [
+                torch.optim.SGD(_filled(split), lr=rate, momentum=momentum, nesterov=nesterov)
+            ]
+    for optimiser in optimisers:
         for group in optimiser.param_groups:
             group["peak"] = group["lr"]
             group.setdefault("until", 1.0)
-    return made
+    return optimisers
 
 
 def _filled(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

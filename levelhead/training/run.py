@@ -183,7 +183,7 @@ def _finish(
         "peak_memory_bytes": machine.peak_memory(),
     }
     write_json(folder / "environment.json", environment)
-    found = run_findings(
+    findings = run_findings(
         outputs["validation"],
         outputs["test"],
         calibrator,
@@ -191,7 +191,7 @@ def _finish(
         images_per_second=rate,
         counts=counts,
     )
-    write_json(folder / "findings.json", found)
+    write_json(folder / "findings.json", findings)
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return run
 
@@ -262,18 +262,18 @@ def _train_head(
     total = sum(len(getattr(data.splits, name)) for name in data.splits.hashes)
     known: dict[str, Tensor] = {}
     done = 0
-    told = [0, 0, 0]  # images whose features were computed, not taken from the cache
+    computed_by_split = [0, 0, 0]  # images whose features were computed, not taken from the cache
     for place, name in enumerate(("train", "validation", "test")):
 
         def tell(part: int, _: int, before: int = done, place: int = place) -> None:
-            told[place] = part
+            computed_by_split[place] = part
             watch(Progress("features", before + part, total))
 
         key = f"{recipe.model} {recipe.image_size} {recipe.resize}"
         part = getattr(data.splits, name)
         known[name] = frozen_features(network, part, key, device, recipe.tta, tell)
         done += len(part)
-    features_in, computed = time.perf_counter() - began, sum(told)
+    features_in, computed = time.perf_counter() - began, sum(computed_by_split)
     labels = torch.from_numpy(data.splits.train.labels)
     network.head.cpu()
     trials = fit_head(network.head, known["train"], labels, objective, recipe.penalty, recipe.seed)

@@ -49,17 +49,17 @@ def scan(data: str, *, group_column: str = "group") -> Listing:
         )
     path = Path(data) if is_name(data) else Path(data).expanduser().absolute()
     try:
-        found = [kind for kind, layout in LAYOUTS.items() if layout.here(path)]
-        if not found:
-            wanted = "; ".join(layout.words for layout in LAYOUTS.values())
+        kinds = [kind for kind, layout in LAYOUTS.items() if layout.here(path)]
+        if not kinds:
+            known = "; ".join(layout.words for layout in LAYOUTS.values())
             there = "no data in a known layout" if path.exists() else "no such file or folder"
-            raise LevelheadError(f"{data}: {there}; give one of: {wanted}")
-        listing = LAYOUTS[found[0]].read(path, group_column)
+            raise LevelheadError(f"{data}: {there}; give one of: {known}")
+        listing = LAYOUTS[kinds[0]].read(path, group_column)
     except OSError as error:
         raise LevelheadError(
             f"{error.filename or path}: cannot be read ({error.strerror or error})"
         ) from None
-    if found[1:]:
-        note = f"Read as {found[0]}; what looks like {' and '.join(found[1:])} there is not used."
+    if kinds[1:]:
+        note = f"Read as {kinds[0]}; what looks like {' and '.join(kinds[1:])} there is not used."
         listing = dataclasses.replace(listing, notes=(note, *listing.notes))
     return listing

@@ -33,8 +33,8 @@ class Files:
 
     def stamp(self) -> Any:
         """What the cache is valid for."""
-        found = [(str(path), path.stat() if path.exists() else None) for path in self.paths]
-        return [(path, s.st_size, s.st_mtime_ns) if s else path for path, s in found]
+        states = [(str(path), path.stat() if path.exists() else None) for path in self.paths]
+        return [(path, s.st_size, s.st_mtime_ns) if s else path for path, s in states]
 
 
 def _folders(path: Path) -> list[Path]:
@@ -51,25 +51,25 @@ def _split_folders(root: Path) -> dict[str, Path]:
     Among classes, a folder `train` is one more class (of vehicles) if no folders are in it.
     """
     folders = _folders(root)
-    found: dict[str, Path] = {}
+    by_split: dict[str, Path] = {}
     for path in folders:
         split = SPLIT_NAMES.get(path.name.lower())
-        if split in found:
+        if split in by_split:
             raise LevelheadError(
-                f"{root}: {found[split].name}/ and {path.name}/ are both {split}; keep one"
+                f"{root}: {by_split[split].name}/ and {path.name}/ are both {split}; keep one"
             )
         if split is not None:
-            found[split] = path
-    if "train" in found and _folders(found["train"]):
-        return found
-    if folders and len(found) == len(folders):
+            by_split[split] = path
+    if "train" in by_split and _folders(by_split["train"]):
+        return by_split
+    if folders and len(by_split) == len(folders):
         raise LevelheadError(
             f"{root}: no train/ with a folder for each class; wanted {WORDS}, or a labels.csv"
         )
     return {}
 
 
-def _pictures(folder: Path, others: list[Path]) -> list[Path]:
+def _image_files(folder: Path, others: list[Path]) -> list[Path]:
     """All image files below `folder`, sorted; other files are added to `others`."""
 
     def refuse(error: OSError) -> None:
@@ -77,13 +77,13 @@ def _pictures(folder: Path, others: list[Path]) -> list[Path]:
             f"{error.filename}: cannot be read ({error.strerror}); correct its permissions"
         )
 
-    found: list[Path] = []
+    images: list[Path] = []
     for where, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             good = Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-            (found if good else others).append(Path(where, name))
-    return sorted(found)
+            (images if good else others).append(Path(where, name))
+    return sorted(images)
 
 
 def here(path: Path) -> bool:
@@ -100,7 +100,7 @@ def read(path: Path, group_column: str) -> Listing:
     others: list[Path] = []
     parts = _split_folders(path)
     for split, folder in list(parts.items()):
-        if not _folders(folder) and any(_pictures(folder, [])):
+        if not _folders(folder) and any(_image_files(folder, [])):
             notes.append(f"{folder.name}/ has no class folders: it is not used.")
             del parts[split]
     if parts:
@@ -109,18 +109,18 @@ def read(path: Path, group_column: str) -> Listing:
         if unused:
             notes.append(f"Not used, as they name no split: {some(unused)}.")
     parts = parts or {"train": path}
-    found = {
-        split: {f.name: _pictures(f, others) for f in _folders(folder)}
+    by_class = {
+        split: {f.name: _image_files(f, others) for f in _folders(folder)}
         for split, folder in parts.items()
     }
-    for split, classes in found.items():
+    for split, classes in by_class.items():
         for name, images in classes.items():
             if not images:
                 raise LevelheadError(
                     f"{parts[split] / name}: no image in this class folder; add some "
                     "or remove the folder"
                 )
-    names = {name for classes in found.values() for name in classes}
+    names = {name for classes in by_class.values() for name in classes}
     if not names:
         raise LevelheadError(f"{path}: no class folders with images; wanted {WORDS}")
     only = parts["train"] / min(names)
@@ -128,11 +128,11 @@ def read(path: Path, group_column: str) -> Listing:
         raise LevelheadError(f"{path}: only one class ({only.name}); did you mean {only}?")
     others += [p for f in {path, *parts.values()} for p in sorted(f.iterdir()) if p.is_file()]
     if others:
-        seen = [p.name for p in others if not p.name.startswith(".")]
-        such = f" (such as {seen[0]})" if seen else ""
+        left_out = [p.name for p in others if not p.name.startswith(".")]
+        such = f" (such as {left_out[0]})" if left_out else ""
         notes.append(f"{count(len(others), 'file')}{such} ignored: not images of a class.")
     splits = {}
-    for split, classes in found.items():
+    for split, classes in by_class.items():
         files = tuple(file for images in classes.values() for file in images)
         labels = [name for name, images in classes.items() for _ in images]
         ids = [file.relative_to(path).as_posix() for file in files]
@@ -145,16 +145,16 @@ def image_paths(given: list[str]) -> list[Path]:
 
     Raises LevelheadError for a path that does not exist, or a folder without images.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for text in given:
         path = Path(text)
         if path.is_dir():
-            inside = _pictures(path, [])
+            inside = _image_files(path, [])
             if not inside:
                 raise LevelheadError(f"{path}: no images in this folder; give another")
-            found += inside
+            files += inside
         elif path.exists():
-            found.append(path)
+            files.append(path)
         else:
             raise LevelheadError(f"{path}: no such file or folder; correct the path")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(files))

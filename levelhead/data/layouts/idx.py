@@ -23,20 +23,20 @@ PATTERN = re.compile(r"(.*?)(train|test|t10k)-images[-.]idx[34]-ubyte(\.gz)?")
 
 def _found(path: Path) -> dict[str, Path]:
     """Split name -> file of images. Raises LevelheadError if a split has several."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for file in sorted(path.iterdir()) if path.is_dir() else []:
         match = PATTERN.fullmatch(file.name)
         if match is None or not file.is_file():
             continue
         split = SPLIT_NAMES[match[2]]
         # The same file unpacked beside its .gz comes first by name, and is taken.
-        if split in found and file.name != found[split].name + ".gz":
+        if split in files and file.name != files[split].name + ".gz":
             raise LevelheadError(
-                f"{path}: {found[split].name} and {file.name} are both the {split} split; "
+                f"{path}: {files[split].name} and {file.name} are both the {split} split; "
                 "give each set its own folder"
             )
-        found.setdefault(split, file)
-    return found
+        files.setdefault(split, file)
+    return files
 
 
 def here(path: Path) -> bool:
@@ -77,7 +77,7 @@ def read(path: Path, group_column: str) -> Listing:
 
     Raises LevelheadError for a missing or damaged file.
     """
-    found = {}
+    splits = {}
     for split, file in _found(path).items():
         name = re.sub(r"images([-.])idx[34]", r"labels\1idx1", file.name)
         plain = name.removesuffix(".gz")
@@ -87,5 +87,5 @@ def read(path: Path, group_column: str) -> Listing:
         images, labels = _array(file, (3, 4)), _array(beside[0], (1,))
         images = images[..., None] if images.ndim == 3 else images
         ids = [f"{split}/{i}" for i in range(len(images))]
-        found[split] = Entries(tuple(ids), labels.tolist(), images=images)
-    return finish(str(path), path.name, found)
+        splits[split] = Entries(tuple(ids), labels.tolist(), images=images)
+    return finish(str(path), path.name, splits)

@@ -43,10 +43,10 @@ def here(path: Path) -> bool:
 
 def _arrays(path: Path) -> dict[str, Array]:
     """The arrays it needs, never unpickling. Raises LevelheadError for objects and damage."""
-    wanted = {"classes", *(name for names in PAIRS for name in names)}
+    needed = {"classes", *(name for names in PAIRS for name in names)}
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files if name in wanted}
+            return {name: archive[name] for name in archive.files if name in needed}
     # TypeError: a single array (.npy) under this name.
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         if "pickle" in str(error).lower() and zipfile.is_zipfile(path):
@@ -66,9 +66,9 @@ def read(path: Path, group_column: str) -> Listing:
     file = _file(path)
     assert file is not None
     arrays = _arrays(file)
-    found: dict[str, Entries] = {}
+    splits: dict[str, Entries] = {}
     for (x, y, g), split in PAIRS.items():
-        if x not in arrays or split in found:
+        if x not in arrays or split in splits:
             continue
         if y not in arrays:
             raise LevelheadError(f"{file}: {x} without {y}; wanted {WORDS}")
@@ -82,8 +82,8 @@ def read(path: Path, group_column: str) -> Listing:
         labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
         groups = tuple(map(str, arrays[g].tolist())) if g in arrays else None
         ids = [f"{split}/{i}" for i in range(len(images))]
-        found[split] = Entries(tuple(ids), labels.tolist(), groups, images)
-    if not found:
+        splits[split] = Entries(tuple(ids), labels.tolist(), groups, images)
+    if not splits:
         raise LevelheadError(f"{file}: no images (an array images or x_train); wanted {WORDS}")
     names = [str(v) for v in arrays["classes"].ravel()] if "classes" in arrays else None
-    return finish(str(path), path.name if path.is_dir() else path.stem, found, names)
+    return finish(str(path), path.name if path.is_dir() else path.stem, splits, names)

@@ -101,8 +101,8 @@ def _columns(path: Path, schema: Any) -> tuple[str, str, list[str] | None]:
             return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
-    told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = (told.get("info") or {}).get("features") or {}
+    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = (metadata.get("info") or {}).get("features") or {}
     names = {
         key: feature["names"]
         for key, feature in features.items()
@@ -140,7 +140,7 @@ def read(path: Path, group_column: str) -> Listing:
     elif other:
         notes.append(f"Not used, as they name no split: {some([f.name for f in other])}.")
     names: list[str] | None = None
-    found = {}
+    splits = {}
     for split, shards in by_split.items():
         ids: list[str] = []
         labels: list[Any] = []
@@ -148,19 +148,19 @@ def read(path: Path, group_column: str) -> Listing:
         for file in shards:
             try:
                 shard = pq.ParquetFile(file)
-                image, label, told = _columns(file, shard.schema_arrow)
+                image, label, class_names = _columns(file, shard.schema_arrow)
                 columns = shard.read(columns=[label, group_column])
                 reader = Shards(shards, image)
             except (pa.ArrowException, OSError, json.JSONDecodeError) as error:
                 raise LevelheadError(
                     f"{file}: not a parquet file that can be read ({error}); fetch it again"
                 ) from None
-            if names is not None and told is not None and told != names:
+            if names is not None and class_names is not None and class_names != names:
                 raise LevelheadError(f"{file}: names other classes than the files before it")
-            names = told if told is not None else names
+            names = class_names if class_names is not None else names
             ids += [f"{file.name}#{row}" for row in range(len(columns))]
             labels += columns[label].to_pylist()
             if group_column in columns.column_names:
                 groups += map(str, columns[group_column].to_pylist())
-        found[split] = Entries(tuple(ids), labels, tuple(groups) or None, read=reader)
-    return finish(str(path), path.stem if path.is_file() else path.name, found, names, notes)
+        splits[split] = Entries(tuple(ids), labels, tuple(groups) or None, read=reader)
+    return finish(str(path), path.stem if path.is_file() else path.name, splits, names, notes)

@@ -75,9 +75,9 @@ def read(path: Path, group_column: str) -> Listing:
                 rows.setdefault(split, []).append((image, cells["label"], group))
     except (csv.Error, UnicodeDecodeError) as error:
         raise LevelheadError(f"{table}: not a CSV table in UTF-8 ({error})") from None
-    found = {}
+    splits = {}
     for split, part in rows.items():
         ids, labels, groups = zip(*part, strict=True)
         files = Files(tuple(table.parent / image for image in ids))
-        found[split] = Entries(ids, labels, groups if grouped else None, read=files)
-    return finish(str(path), path.name if path.is_dir() else path.stem, found)
+        splits[split] = Entries(ids, labels, groups if grouped else None, read=files)
+    return finish(str(path), path.name if path.is_dir() else path.stem, splits)
