@@ -147,7 +147,8 @@ def calibration_interval(
        among those of `resamples` simulated samples of a population whose error is t.
     2. That population has the cells, counts and mean confidences seen, and in bin b a gap on the
        path from none to beyond the gap D_b seen, by soft thresholding (s_b its standard error):
-       |δ_b| = max(0, |D_b| − λ s_b). Gaps no larger than noise go first, large ones keep their size.
+       |δ_b| = max(0, |D_b| − λ s_b). Gaps no larger than noise go first, large ones keep their
+       size.
     3. A bin's cells share its gap; a cell that strays from its bin by more than √(2 log cells) of
        its standard errors keeps the rest, less λ.
     4. For an error that counts gaps of one `side` alone (+1: confidence above accuracy, −1), these
