@@ -19,9 +19,10 @@ from levelhead.papers.rows import ABOVE, ANY, BELOW, Range, Row, claim, missing,
 from levelhead.runs import Run
 from levelhead.statistics.measured import Estimate, Quantity, difference, mean
 from levelhead.studies import tradeoff
-from levelhead.studies.qualities import by_seed
+from levelhead.studies.qualities import STAGES, estimates_of
 from levelhead.studies.tradeoff import MEASURES
 
+LEVEL = 0.95
 TITLE = "After the paper: what smoothing trades, its relatives, false labels, fewer classes"
 PLAIN = "ε = 0.05"
 CLASSES = {
@@ -78,10 +79,6 @@ class _Measure:
         """As in the trade-off."""
         return MEASURES[self.metric]
 
-    def of(self, runs: Sequence[Run]) -> dict[int, Estimate]:
-        """Of the runs of a setting, by seed."""
-        return by_seed(runs, self.metric, self.series)
-
 
 ACCURACY = _Measure("accuracy %", "accuracy", "raw", 2)
 NLL = _Measure("NLL", "nll", "raw", 4)
@@ -91,11 +88,28 @@ SMECE_SCALED = _Measure("smECE % after T", "smece", "temperature", 2)
 PRINTED = (ACCURACY, NLL, NLL_SCALED, SMECE, SMECE_SCALED)
 
 
-def value_rows(groups: Mapping[str, Sequence[Run]], place: str = "") -> Iterator[Row]:
+Estimates = Mapping[_Measure, Mapping[int, Estimate]]
+"""A setting: each printed measure by seed."""
+
+
+def estimates(runs: Sequence[Run]) -> Estimates:
+    """The printed measures of the runs of a setting; each run is read once."""
+    table: dict[_Measure, dict[int, Estimate]] = {measure: {} for measure in PRINTED}
+    for run in runs:
+        for series in STAGES:
+            measures = [measure for measure in PRINTED if measure.series == series]
+            names = [measure.metric for measure in measures]
+            numbers = estimates_of(run, names, series, LEVEL)
+            for measure in measures:
+                table[measure][run.recipe.seed] = numbers[measure.metric]
+    return table
+
+
+def value_rows(groups: Mapping[str, Estimates], place: str = "") -> Iterator[Row]:
     """Every measure of every setting."""
     for measure in PRINTED:
-        for name, runs in groups.items():
-            measured = mean(measure.of(runs), measure.quantity)
+        for name, setting in groups.items():
+            measured = mean(setting[measure], measure.quantity)
             what = f"{measure.title}, {place}{name}"
             yield row(what, "–", measured, measure.digits, scale=measure.quantity.scale)
 
@@ -103,19 +117,19 @@ def value_rows(groups: Mapping[str, Sequence[Run]], place: str = "") -> Iterator
 def difference_row(
     measure: _Measure,
     what: str,
-    baseline: Sequence[Run],
-    setting: Sequence[Run],
+    baseline: Estimates,
+    setting: Estimates,
     words: str = "–",
     claimed: Range = ANY,
 ) -> Row:
     """Setting minus baseline in one measure, against a claim if there is one."""
-    change = difference(measure.of(setting), measure.of(baseline), measure.quantity)
+    change = difference(setting[measure], baseline[measure], measure.quantity)
     what = f"{measure.title}, {what}"
     return claim(what, change, claimed, words, measure.digits, measure.quantity.scale)
 
 
-def _named(of: Mapping[float, Sequence[Run]]) -> dict[str, Sequence[Run]]:
-    return {f"ε = {epsilon:g}": runs for epsilon, runs in sorted(of.items())}
+def _named(settings: Mapping[float, Any]) -> dict[str, Any]:
+    return {f"ε = {epsilon:g}": setting for epsilon, setting in sorted(settings.items())}
 
 
 def trade(studies: Mapping[str, Path]) -> Found:
@@ -165,8 +179,9 @@ def relatives(studies: Mapping[str, Path]) -> Found:
     for name in ("mbls", "maxsup"):
         groups[name] = [run for run in finished(studies["relatives"]) if run.recipe.loss == name]
     groups = {name: runs for name, runs in groups.items() if runs}
-    rows = [*value_rows(groups)]
-    known: dict[str, Sequence[Run]] = {"ε = 0": [], PLAIN: []} | groups
+    known = {name: estimates(runs) for name, runs in groups.items()}
+    rows = [*value_rows(known)]
+    nothing = estimates([])
     claims: dict[tuple[str, str, str], tuple[str, tuple[float, float]]] = {
         ("online", "ε = 0", "accuracy %"): ("above 0 (Zhang 2020, ImageNet: 77.27 − 76.32)", ABOVE),
         ("mbls", "ε = 0", "smECE %"): ("below 0 (Liu 2022, ECE: 1.64 − 3.73)", BELOW),
@@ -177,8 +192,9 @@ def relatives(studies: Mapping[str, Path]) -> Found:
         for against in ("ε = 0", PLAIN):
             for measure in PRINTED if name != against else ():
                 words, claimed = claims.get((name, against, measure.title), ("–", ANY))
-                what, smoothed = f"{name} minus {against}", known.get(name, [])
-                rows.append(difference_row(measure, what, known[against], smoothed, words, claimed))
+                what = f"{name} minus {against}"
+                baseline, setting = (known.get(key, nothing) for key in (against, name))
+                rows.append(difference_row(measure, what, baseline, setting, words, claimed))
     if len(groups) < 2:
         return Found(rows, [], {})
     result = tradeoff([run for runs in groups.values() for run in runs])
@@ -191,11 +207,13 @@ def _noise(kind: str) -> Callable[[Mapping[str, Path]], Found]:
 
     def judge(studies: Mapping[str, Path]) -> Found:
         runs = settings(studies[f"noise-{kind}"])
-        rows = [*value_rows(_named(runs))]
-        hard = runs.get(0.0, [])
+        known = {epsilon: estimates(same) for epsilon, same in runs.items()}
+        rows = [*value_rows(_named(known))]
+        nothing = estimates([])
+        hard = known.get(0.0, nothing)
         lukasik = "above 0 (Lukasik 2020, ResNet-32, 20 % symmetric: 83.95 − 80.44)"
         for epsilon in (0.1, 0.4):
-            smoothed, what = runs.get(epsilon, []), f"ε {epsilon:g} minus 0"
+            smoothed, what = known.get(epsilon, nothing), f"ε {epsilon:g} minus 0"
             claimed = (lukasik, ABOVE) if epsilon == 0.1 else ("–", ANY)
             rows.append(difference_row(ACCURACY, what, hard, smoothed, *claimed))
             rows.append(difference_row(NLL_SCALED, what, hard, smoothed))
@@ -228,17 +246,18 @@ def _best(runs: Mapping[float, Sequence[Run]], name: str, split: str) -> float:
 def subsets(studies: Mapping[str, Path]) -> Found:
     """Two, three and ten classes: what smoothing by 0.05 changes."""
     rows: list[Row] = []
+    nothing = estimates([])
     for count, study in ((2, "classes-2"), (3, "classes-3"), (10, "overfit")):
-        runs = {e: r for e, r in settings(studies[study]).items() if e in (0.0, 0.05)}
-        rows += value_rows(_named(runs), f"K = {count}, ")
+        runs = settings(studies[study])
+        known = {epsilon: estimates(runs[epsilon]) for epsilon in (0.0, 0.05) if epsilon in runs}
+        rows += value_rows(_named(known), f"K = {count}, ")
+        hard, smoothed = (known.get(epsilon, nothing) for epsilon in (0.0, 0.05))
         for measure in PRINTED:
             words, claimed = "–", ANY
             if count == 2 and measure is ACCURACY:
                 words, claimed = "within ±0.5: said to matter little at K = 2", (-0.5, 0.5)
             what = f"K = {count}, ε 0.05 minus 0"
-            rows.append(
-                difference_row(measure, what, runs.get(0.0, []), runs.get(0.05, []), words, claimed)
-            )
+            rows.append(difference_row(measure, what, hard, smoothed, words, claimed))
     return Found(rows, [], {})
 
 

@@ -58,12 +58,13 @@ def test_a_difference_is_the_same_number_everywhere(study: Path):
     assert teachers["n_seeds"] == 2
     by_epsilon = settings(study / "study")
     hard, smoothed = by_epsilon[0.0], by_epsilon[0.3]
-    row = followups.difference_row(followups.ACCURACY, "a", hard, smoothed)
+    pair_of_settings = followups.estimates(hard), followups.estimates(smoothed)
+    row = followups.difference_row(followups.ACCURACY, "a", *pair_of_settings)
     assert [row.value, row.low, row.high] == pytest.approx([100 * x for x in accuracy], abs=1e-9)
     change = mueller2019.accuracy_difference(smoothed, hard)
     assert [change.value, change.low, change.high] == pytest.approx(accuracy, abs=1e-12)
     nll = numbers(changes["nll"])
-    row = followups.difference_row(followups.NLL, "a", hard, smoothed)
+    row = followups.difference_row(followups.NLL, "a", *pair_of_settings)
     assert [row.value, row.low, row.high] == pytest.approx(nll, abs=1e-9)
     words = {d["verdict"] for d in (trade["accuracy", "raw", "raw"], teachers)}
     assert len(words) == 1
@@ -84,7 +85,7 @@ def test_a_mean_is_the_same_number_everywhere(study: Path):
     accuracy = numbers(hard["raw"]["accuracy"])
     assert numbers(trade["measures"]["accuracy"]["raw"]) == pytest.approx(accuracy, abs=1e-12)
     assert numbers(point) == pytest.approx(accuracy, abs=1e-12)
-    named = {"ε = 0": settings(study / "study")[0.0]}
+    named = {"ε = 0": followups.estimates(settings(study / "study")[0.0])}
     rows = {row.what: row for row in followups.value_rows(named)}
     row = rows["accuracy %, ε = 0"]
     assert [row.value, row.low, row.high] == pytest.approx([100 * x for x in accuracy], abs=1e-9)
