@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -45,3 +46,12 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture
+def quick_judging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are judged with 64 draws instead of 1,000: for tests that look at no interval's end."""
+    from levelhead.judging import run_findings
+
+    quick = functools.partial(run_findings, resamples=64)
+    monkeypatch.setattr("levelhead.training.run.run_findings", quick)

@@ -35,7 +35,7 @@ def test_keys_of_judgements(name: str) -> None:
     assert sorted(listed(name)) == sorted(results[name]())
 
 
-def test_keys_of_runs_and_studies(tmp_path: Path) -> None:
+def test_keys_of_runs_and_studies(tmp_path: Path, quick_judging: None) -> None:
     """The same for a training and a study."""
     recipe = Recipe("digits", model="linear", epochs=1, precision="float32", device="cpu")
     assert sorted(listed("train")) == sorted(train(recipe, tmp_path / "run").findings)

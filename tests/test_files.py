@@ -53,7 +53,7 @@ def test_an_audit_with_a_full_disk_is_not_told_to_resume(tmp_path, monkeypatch, 
     assert not (tmp_path / "out").exists(), "nothing was written, nothing is left"
 
 
-def test_a_training_with_a_full_disk_goes_on_later(tmp_path, monkeypatch):
+def test_a_training_with_a_full_disk_goes_on_later(tmp_path, monkeypatch, quick_judging):
     """A night's training would be lost for one file."""
     recipe = Recipe("digits", model="linear", epochs=2, precision="float32", device="cpu")
     with monkeypatch.context() as patched:

@@ -102,7 +102,7 @@ def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return made
 
 
-def test_a_loss_with_its_own_knob_is_a_file_and_a_line(poly, tmp_path, capsys):
+def test_a_loss_with_its_own_knob_is_a_file_and_a_line(poly, tmp_path, capsys, quick_judging):
     """A new loss would need a recipe field, a flag and three calls in other files."""
     words = ["train", "digits", "--model", "linear", "--epochs", "1", "--loss", "poly"]
     assert cli([*words, "--knobs", "bend=2.5", "--out", str(tmp_path / "run")]) == 0

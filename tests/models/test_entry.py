@@ -74,7 +74,7 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS, "stranger", module.ENTRY)
 
 
-def test_a_stranger_trains_by_its_own_defaults(stranger, tmp_path, capsys):
+def test_a_stranger_trains_by_its_own_defaults(stranger, tmp_path, capsys, quick_judging):
     """A new network would need edits in files that know nothing of it."""
     out = tmp_path / "run"
     words = ["train", "digits", "--model", "stranger", "--epochs", "2", "--out", str(out)]

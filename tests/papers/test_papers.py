@@ -145,7 +145,7 @@ def _write(folder, images, labels, kinds):
 
 
 @pytest.fixture
-def tiny(monkeypatch):
+def tiny(monkeypatch, quick_judging):
     """The paper's plan with networks that train in a second."""
     real = mueller2019.studies
 

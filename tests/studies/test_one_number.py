@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from levelhead.judging import run_findings
 from levelhead.papers import followups, mueller2019, xia2025
 from levelhead.papers.plan import settings
 from levelhead.recipe import Recipe
@@ -25,12 +27,19 @@ ENDS = ("value", "low", "high")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Hard targets with seeds 0, 1, 2; smoothing 0.3 with 0 and 1; a student of each seed 0."""
     root = tmp_path_factory.mktemp("one")
+    quick = functools.partial(run_findings, resamples=64)  # whatever the draws, they are shared
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("levelhead.training.run.run_findings", quick)
+        _train(root)
+    return root
+
+
+def _train(root: Path) -> None:
     compare(RECIPE, {"smoothing": [0.0, 0.3]}, seeds=3, out=root / "study")
     shutil.rmtree(root / "study" / "smoothing=0.3" / "seed-2")
     for epsilon in ("0", "0.3"):
         teacher = str(root / "study" / f"smoothing={epsilon}" / "seed-0")
         train(RECIPE.replace(teacher=teacher, model="mlp"), out=root / f"student-{epsilon}")
-    return root
 
 
 def numbers(entry: dict[str, object], scale: float = 1.0) -> list[float]:
