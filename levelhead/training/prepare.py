@@ -40,7 +40,7 @@ class Data:
     read_as: tuple[Any, ...]  # the recipe's fields that decided all this
     order: tuple[str, ...]  # ids of the original training set, before any were held out
     listing: Listing  # what it was decoded from
-    soft: Tensor | None = None  # float32 [N,K]: shares of annotators's votes on the train split
+    soft: Tensor | None = None  # float32 [N,K]: shares of annotators' votes on the train split
     soft_validation: Tensor | None = None  # the same of validation
 
 
