@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 
 def duration(seconds: float) -> str:
@@ -38,32 +39,60 @@ def columns(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join([line(header), rule, *map(line, rows)])
 
 
-def interval_text(
-    value: float | None,
-    low: float | None,
-    high: float | None,
-    *,
-    digits: int,
-    scale: float = 1.0,
-    sign: bool = False,
-    unit: str = "",
-) -> str:
-    """A number with its interval; `–` where there is none.
-
-    An end that is not 0 is not printed as 0 where the interval of a change excludes 0: all get a
-    digit more.
+def interval_text(value: float | None, low: float | None, high: float | None, **how: Any) -> str:
+    """A number with its interval, as `interval_texts` puts them; `–` where there is none.
 
     >>> interval_text(0.412, 0.399, 0.425, digits=3)
     '0.412 [0.399, 0.425]'
     >>> interval_text(0.004, -0.002, 0.01, digits=1, scale=100, sign=True, unit=" points")
-    '+0.4 points [-0.2, +1.0]'
+    '+0.4 points [−0.2, +1.0]'
     """
-    if value is None:
-        return "–"
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
-        return f"{value * scale:{'+' if sign else ''}.{digits}f}{unit}"
-    numbers = [value * scale, low * scale, high * scale]
-    if sign and not low <= 0 <= high and min(map(abs, numbers)) < 0.5 * 10**-digits:
+    return " ".join(interval_texts(value, low, high, **how)).rstrip()
+
+
+def interval_texts(
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    *,
+    digits: int | None = None,
+    least: int = 0,
+    scale: float = 1.0,
+    sign: bool = False,
+    unit: str = "",
+) -> tuple[str, str]:
+    """A number, and its interval ("" where there is none), times `scale`.
+
+    digits None: those that the interval leaves standing, so that one unit of the last digit is a
+    thirtieth to a third of its width, and at least `least`. With a `sign` it is a change: an end
+    that is not 0 is not printed as 0 where the interval excludes 0, and nothing is "-0".
+
+    >>> interval_texts(0.93391, 0.92886, 0.93861, scale=100, unit=" %", least=1)
+    ('93.4 %', '[92.9, 93.9]')
+    """
+    numbers = [math.nan if x is None else x * scale for x in (value, low, high)]
+    middle, start, end = numbers
+    plus = "+" if sign else ""
+    if not math.isfinite(middle):
+        return "–", ""
+    if not math.isfinite(start + end):
+        texts = [_text(x, f"{plus}.4g" if digits is None else f"{plus}.{digits}f") for x in numbers]
+        known = math.isfinite(start) or math.isfinite(end)
+        return texts[0] + unit, f"[{texts[1]}, {texts[2]}]" if known else ""
+    if digits is None:
+        width = max(end - start, 1e-6)
+        digits = min(max(math.ceil(-math.log10(width / 3)), least), 6)
+    elif sign and not start <= 0 <= end and min(map(abs, numbers)) < 0.5 * 10**-digits:
         digits += 1
-    middle, start, end = (f"{number:{'+' if sign else ''}.{digits}f}" for number in numbers)
-    return f"{middle}{unit} [{start}, {end}]"
+    large = max(map(abs, numbers)) >= 1e6
+    texts = [_text(x, f"{plus}.4g" if large else f"{plus}.{digits}f") for x in numbers]
+    return texts[0] + unit, f"[{texts[1]}, {texts[2]}]"
+
+
+def _text(number: float, style: str) -> str:
+    if not math.isfinite(number):
+        return "∞"
+    text = f"{number:{style}}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    return text.replace("-", "−")

@@ -129,10 +129,10 @@ def _point(point: Mapping[str, Any]) -> list[str]:
 
 
 def _percent(entry: Mapping[str, Any]) -> str:
-    from levelhead.figures.canvas import percent
+    from levelhead.text import interval_text
 
-    value, low, high = (percent(entry[key]) for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+    ends = (entry[key] for key in ("value", "low", "high"))
+    return interval_text(*ends, scale=100, unit=" %", least=1)
 
 
 def tradeoff(words: list[str]) -> int:

@@ -18,16 +18,17 @@ def crop_and_flip(
     pad: int,
     window: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Pick images and move them: uint8 [N,H,W,C], index [B] -> [B,C,h,w] in channels-last memory.
+    """Pick images and move them: uint8 [N,C,H,W], index [B] -> [B,C,h,w], both channels-last.
 
     shift: int64 [B,2], the corner of the crop inside the image whose border is reflected by `pad`
     pixels (pad itself means: not moved); mirror: bool [B]. None leaves it out. window: the crop's
     height and width (default: the image's).
     """
-    height, width = images.shape[1:3]
+    height, width = images.shape[2:]
     high, wide = window or (height, width)
+    pixels = images.permute(0, 2, 3, 1)  # in the order of the memory: gathered faster
     if shift is None and mirror is None:
-        return images[index].permute(0, 3, 1, 2)
+        return pixels[index].permute(0, 3, 1, 2)
     batch = len(index)
     rows = torch.arange(high, device=images.device).expand(batch, high)
     columns = torch.arange(wide, device=images.device).expand(batch, wide)
@@ -36,7 +37,7 @@ def crop_and_flip(
     if shift is not None:
         rows = reflect(rows + shift[:, :1] - pad, height)
         columns = reflect(columns + shift[:, 1:] - pad, width)
-    picked = images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+    picked = pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]]
     return picked.permute(0, 3, 1, 2)
 
 

@@ -30,21 +30,15 @@ class Batch:
     index: Tensor
     targets: Targets | None = None
 
-
-@dataclass(frozen=True)
-class Store:
-    """A split as tensors: images uint8 [N,H,W,C], labels int64 [N]; where batches should go."""
-
-    images: Tensor
-    labels: Tensor
-    device: torch.device
-
     def __len__(self) -> int:
         return len(self.labels)
 
 
-def store(examples: Examples, device: torch.device) -> Store:
-    """Put a split where batches are made: on CUDA if it takes a quarter of the memory at most."""
+def as_batch(examples: Examples, device: torch.device) -> Batch:
+    """A split as one batch, of which others are made, without a copy on the CPU.
+
+    On CUDA if it takes a quarter of the free memory at most.
+    """
     images = torch.from_numpy(examples.images)
     labels = torch.from_numpy(examples.labels)
     if device.type == "cuda":
@@ -52,7 +46,7 @@ def store(examples: Examples, device: torch.device) -> Store:
         if images.numel() < free // 4:
             images = images.to(device)
         labels = labels.to(images.device)
-    return Store(images, labels, device)
+    return Batch(images.permute(0, 3, 1, 2), labels, torch.arange(len(labels)))
 
 
 def seeded(*numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -91,10 +85,11 @@ class TrainingBatches:
     images, as the test will (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
     """
 
-    split: Store
+    split: Batch  # the whole of it
     batch_size: int
     augmentation: Augmentation
     seed: int
+    device: torch.device
 
     @property
     def examples(self) -> int:
@@ -108,7 +103,7 @@ class TrainingBatches:
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch, counted from 0."""
         generator = seeded(self.seed, epoch)
-        n, (height, width) = len(self.split), self.split.images.shape[1:3]
+        n, (height, width) = len(self.split), self.split.images.shape[2:]
         at = self.split.images.device
         order = torch.randperm(n, generator=generator)
         moves = self.augmentation
@@ -124,7 +119,7 @@ class TrainingBatches:
         first = torch.randint(0, 2, (n,), generator=seeded(self.seed, -1))
         mirrors = ((first + epoch) % 2 == 1).to(at) if moves.flip else None
         corner = torch.rand((n, 2), generator=generator)
-        centres = (corner * torch.tensor(window)).long().to(self.split.device)
+        centres = (corner * torch.tensor(window)).long().to(self.device)
         for index in order.tensor_split(len(self)):
             here = index.to(at)
             images = augment.crop_and_flip(
@@ -134,16 +129,15 @@ class TrainingBatches:
                 None if mirrors is None else mirrors[here],
                 pad,
                 window,
-            ).to(self.split.device, non_blocking=True)
+            ).to(self.device, non_blocking=True)
             if square and moves.fill is not None:
                 places = centres[index.to(centres.device)]
                 images = augment.cutout(images, places, square, moves.fill)
-            yield Batch(images, self.split.labels[here].to(self.split.device), index)
+            yield Batch(images, self.split.labels[here].to(self.device), index)
 
 
-def plain_batches(split: Store, batch_size: int) -> Iterator[Batch]:
-    """All examples in order, untouched."""
-    for index in torch.arange(len(split)).split(batch_size):
-        here = index.to(split.images.device)
-        images = split.images[here].permute(0, 3, 1, 2).to(split.device, non_blocking=True)
-        yield Batch(images, split.labels[here].to(split.device), index)
+def plain_batches(split: Batch, batch_size: int, device: torch.device) -> Iterator[Batch]:
+    """All examples of a split in order, untouched."""
+    pieces = (part.split(batch_size) for part in (split.images, split.labels, split.index))
+    for images, labels, index in zip(*pieces, strict=True):
+        yield Batch(images.to(device, non_blocking=True), labels.to(device), index)

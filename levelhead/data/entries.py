@@ -74,6 +74,7 @@ class Examples:
     ids: tuple[str, ...]
     digests: Array  # uint64 [N], of the decoded full-resolution pixels and their shape
     groups: tuple[str, ...] | None = None
+    votes: Array | None = None  # float32 [N,K]: the shares of annotators' votes
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -82,7 +83,9 @@ class Examples:
         """The examples at `index` (integers), in that order; copies the pixels."""
         ids = tuple(self.ids[i] for i in index)
         groups = None if self.groups is None else tuple(self.groups[i] for i in index)
-        return Examples(self.images[index], self.labels[index], ids, self.digests[index], groups)
+        votes = None if self.votes is None else self.votes[index]
+        pixels, labels, digests = self.images[index], self.labels[index], self.digests[index]
+        return Examples(pixels, labels, ids, digests, groups, votes)
 
     def hash(self) -> str:
         """sha256 over ids, labels and digests; the order of the examples does not matter."""
@@ -92,19 +95,22 @@ class Examples:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Decoded splits, and the images left out by skip_broken as (id, why).
+    """Decoded splits of a listing, and the images left out by skip_broken as (id, why).
 
-    As loaded those that the data has; `splits.split` completes them to train, validation and test.
+    As loaded those that the data has; `splits.split` completes them to train, validation and test,
+    and `training.prepare` measures the train split.
     """
 
-    name: str
-    source: str
-    class_names: tuple[str, ...]
+    listing: Listing
+    class_names: tuple[str, ...]  # the listing's, or those of them that a recipe chose
     splits: dict[str, Examples]
     fingerprint: str  # sha256 over class names, and ids, labels and digests of all splits
     notes: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     hashes: dict[str, str] = field(default_factory=dict)  # of each split; see `Examples.hash`
+    mean: Array | None = None  # float32 [C], of the train split, in units of 0-255
+    std: Array | None = None  # the same; at least 1
+    read_as: tuple[Any, ...] = ()  # the recipe's fields that decided all this
 
     @property
     def train(self) -> Examples:

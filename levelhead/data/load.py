@@ -74,8 +74,7 @@ def load(
     identity = repr((listing.class_names, sorted((s, e.hash()) for s, e in splits.items())))
     splits = {name: splits[name] for name in ("train", "validation", "test") if name in splits}
     return Dataset(
-        listing.name,
-        listing.source,
+        listing,
         listing.class_names,
         splits,
         hashlib.sha256(identity.encode()).hexdigest(),

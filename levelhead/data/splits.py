@@ -40,7 +40,7 @@ def split(
     overlaps = [*_shared_images(parts), *_shared_groups(parts)]
     if overlaps and strict:
         raise LevelheadError(
-            f"{dataset.source}: {' '.join(overlaps)} Remove them from one split, "
+            f"{dataset.listing.source}: {' '.join(overlaps)} Remove them from one split, "
             "or leave out --strict-splits"
         )
     return dataset.replace(
@@ -83,7 +83,7 @@ def _hold_out(
         few = int(have.argmin())
         what = count(int(have[few]), "different image" if groups is None else "group")
         raise LevelheadError(
-            f"{dataset.source}: class {dataset.class_names[few]!r} has {what}; at least "
+            f"{dataset.listing.source}: class {dataset.class_names[few]!r} has {what}; at least "
             f"{keep + 1} are needed to take a {name} set from train: add some, or remove the class"
         )
     quota = _quota(counts.sum(0), share, keep)
@@ -114,8 +114,8 @@ def _hold_out(
         able = [int(j) for j in np.flatnonzero(counts[:, i]) if (left[counts[j] > 0] > keep).all()]
         if not able:
             raise LevelheadError(
-                f"{dataset.source}: the groups of class {dataset.class_names[i]!r} cannot be "
-                f"parted into train and {name}; split the data yourself, or make smaller groups"
+                f"{dataset.listing.source}: the groups of class {dataset.class_names[i]!r} cannot "
+                f"be parted into train and {name}; split the data yourself, or make smaller groups"
             )
         take(np.array([min(able, key=lambda j: (size[j], j))]))
     held_out = np.zeros(len(examples), bool)

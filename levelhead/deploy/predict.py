@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from levelhead.data import load_images
-from levelhead.data.batches import store
+from levelhead.data.batches import as_batch
 from levelhead.data.layouts.folder import image_paths
 from levelhead.errors import LevelheadError
 from levelhead.files import write
@@ -120,7 +120,7 @@ def predict_files(
         raise LevelheadError(f"{first}: {why}; no image could be read: give another")
     names = tuple(data["class_names"])
     network = run.network(where)
-    features = features_of(network, store(examples, where), tta=recipe.tta)
+    features = features_of(network, as_batch(examples, where), tta=recipe.tta)
     with torch.no_grad():
         logits = network.head(features).cpu()
     unknown = torch.zeros(len(examples), dtype=torch.int64)

@@ -88,6 +88,11 @@ class Network(nn.Module):
         self.register_buffer("mean", mean.float().reshape(1, -1, 1, 1))
         self.register_buffer("std", std.float().reshape(1, -1, 1, 1))
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.mean.device
+
     def place(self, device: torch.device | str) -> Network:
         """Move to a device, in the memory order that convolutions like best there."""
         self.to(device)

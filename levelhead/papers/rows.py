@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from levelhead.statistics.measured import Measured
-from levelhead.text import interval_text
+from levelhead.text import interval_texts
 
 Agreement = Literal["agrees", "differs", "cannot tell"]
 Range = tuple[float, float]
@@ -40,8 +40,7 @@ class Row:
         verdict = self.verdict or "–"
         if self.value is None:
             return self.published, "–", "–", verdict
-        text = interval_text(self.value, self.low, self.high, digits=self.digits)
-        value, _, ends = text.partition(" ")
+        value, ends = interval_texts(self.value, self.low, self.high, digits=self.digits)
         return self.published, value, ends or "–", verdict
 
     def to_json(self) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ import numpy as np
 
 from levelhead.figures.canvas import number, percent, shorten
 from levelhead.judging.words import sharp
-from levelhead.text import columns, duration
+from levelhead.text import columns, duration, interval_texts
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -81,27 +80,18 @@ def shown(
     ('+0.6 points', '[−4.5, +5.6]')
     """
     value, low, high = (number((cell or {}).get(key)) for key in ("value", "low", "high"))
-    if not math.isfinite(value):
-        return "–", ""
     from levelhead.metrics import METRICS
 
     share = metric in METRICS and METRICS[metric].unit == "%"
-    scale, unit = (100, " points" if change else " %") if share else (1, "")
-    sign = "+" if change else ""
-    value, low, high = value * scale, low * scale, high * scale
-    if not math.isfinite(low + high):
-        ends = [f"{end:{sign}.4g}" if math.isfinite(end) else "∞" for end in (low, high)]
-        known = math.isfinite(low) or math.isfinite(high)
-        return f"{value:{sign}.4g}{unit}", f"[{', '.join(ends)}]" if known else ""
-    if max(abs(value), abs(low), abs(high)) >= 1e6:
-        texts = [f"{x:{sign}.4g}".replace("-", "−") for x in (value, low, high)]
-        return texts[0] + unit, f"[{texts[1]}, {texts[2]}]"
-    # One unit of the last digit is a thirtieth to a third of the interval's width.
-    width = max(high - low, 1e-6)
-    least = 1 if unit else 3 if metric else 0
-    digits = min(max(math.ceil(-math.log10(width / 3)), least), 6)
-    texts = [f"{x:{sign}.{digits}f}".replace("-", "−") for x in (value, low, high)]
-    return texts[0] + unit, f"[{texts[1]}, {texts[2]}]"
+    return interval_texts(
+        value,
+        low,
+        high,
+        least=1 if share else 3 if metric else 0,
+        scale=100 if share else 1,
+        sign=change,
+        unit=(" points" if change else " %") if share else "",
+    )
 
 
 def title(metric: str) -> str:

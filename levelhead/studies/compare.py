@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from levelhead.data import Listing
+from levelhead.data.entries import Dataset
 from levelhead.data.memory import is_name
 from levelhead.errors import LevelheadError, nearest
 from levelhead.files import read_json, write, write_json
@@ -39,8 +40,9 @@ from levelhead.studies.settings import (
     judged,
 )
 from levelhead.studies.workers import LATE, Job, carry_on, side_by_side
+from levelhead.text import interval_text
 from levelhead.training.events import Event, Note, Progress
-from levelhead.training.prepare import Data, prepare, relabelled
+from levelhead.training.prepare import prepare, relabelled
 from levelhead.training.run import objective_of, untrained
 
 # Fields that say which images are which, or that --seeds varies: one value a study.
@@ -111,7 +113,7 @@ def compare(
     *,
     seeds: int = 3,
     out: str | Path | None = None,
-    data: Data | Listing | None = None,
+    data: Dataset | Listing | None = None,
     jobs: int = 1,
     deadline: float = math.inf,
     watch: Callable[[Event], None] = lambda event: None,
@@ -134,18 +136,18 @@ def compare(
     todo = cells(recipe, grid, seeds)
     request = _request(recipe, grid, seeds)
     folder = _unfinished(request) if out is None else Path(out)
-    known: dict[str, Data] = {}
+    known: dict[str, Dataset] = {}
     if folder is not None and (folder / "study.toml").exists():
         _check_request(folder, request)
         if not all(Run(folder / cell.folder).finished for cell in todo):
             known = _prepare(todo, data, watch)
     else:
         known = _prepare(todo, data, watch)
-        folder = new_folder(out, f"{known[todo[0].name].name}-study")
+        folder = new_folder(out, f"{known[todo[0].name].listing.name}-study")
         write(folder / "study.toml", request)
     groups: dict[str, list[Judged]] = {}
     failed: list[dict[str, Any]] = []
-    hashes = [data.splits.hashes for data in known.values()]
+    hashes = [data.hashes for data in known.values()]
     notes: set[str] = set()
 
     def once(event: Event) -> None:
@@ -208,19 +210,19 @@ def table(findings: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for s in findings["settings"]:
         stages = s["raw"], s["calibrated"]
-        row = [s["name"], _cell(s["raw"]["accuracy"], 1, 100)]
-        row += [_cell(stage["nll"], 3) for stage in stages]
-        row += [_cell(stage["ece"], 1, 100) for stage in stages]
-        rows.append([*row, _cell(s["temperature"], 2)])
+        row = [s["name"], _cell(s["raw"]["accuracy"], digits=1, scale=100)]
+        row += [_cell(stage["nll"], digits=3) for stage in stages]
+        row += [_cell(stage["ece"], digits=1, scale=100) for stage in stages]
+        rows.append([*row, _cell(s["temperature"], digits=2)])
     return header, rows
 
 
 def _prepare(
-    todo: list[Cell], data: Data | Listing | None, watch: Callable[[Event], None]
-) -> dict[str, Data]:
+    todo: list[Cell], data: Dataset | Listing | None, watch: Callable[[Event], None]
+) -> dict[str, Dataset]:
     """Data by setting, read once for all that see the same; refuses before anything is trained."""
-    known: dict[str, Data] = {}
-    read: dict[tuple[Any, ...], Data] = {}
+    known: dict[str, Dataset] = {}
+    read: dict[tuple[Any, ...], Dataset] = {}
     latest = data  # other settings may see the same
     for cell in todo:
         if cell.name in known:
@@ -235,7 +237,7 @@ def _prepare(
         objective_of(recipe, relabelled(recipe, own))  # refuses
         if recipe.model not in MODELS:  # a name that no library knows is refused by building it
             untrained(recipe, own)
-        if own.splits.hashes != known[todo[0].name].splits.hashes:
+        if own.hashes != known[todo[0].name].hashes:
             raise LevelheadError(
                 f"{cell.name}: would be judged on other images than {todo[0].name}; compare "
                 "only settings that split the data alike"
@@ -326,14 +328,5 @@ def _shown(value: Any) -> str:
     return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
-def _cell(entry: Mapping[str, Any], digits: int, scale: float = 1) -> str:
-    """`0.412 ± 0.013`, or `1.1 [0.0, 0.9]` where the value is not in the middle."""
-    if entry["value"] is None:
-        return "–"
-    value, shown = entry["value"] * scale, f"{entry['value'] * scale:.{digits}f}"
-    if entry["low"] is None or entry["high"] is None:
-        return shown
-    low, high = entry["low"] * scale, entry["high"] * scale
-    if low > 0 and abs(low + high - 2 * value) < 10**-digits:
-        return f"{shown} ± {(high - low) / 2:.{digits}f}"
-    return f"{shown} [{low:.{digits}f}, {high:.{digits}f}]"
+def _cell(entry: Mapping[str, Any], **how: Any) -> str:
+    return interval_text(entry["value"], entry["low"], entry["high"], **how)

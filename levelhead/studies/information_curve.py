@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from levelhead.data.batches import Augmentation, Store, TrainingBatches, store
+from levelhead.data.batches import Augmentation, Batch, TrainingBatches, as_batch
 from levelhead.errors import LevelheadError
 from levelhead.files import write
 from levelhead.machine import pick_device
@@ -118,10 +118,12 @@ def _tables(
     where: torch.device,
 ) -> dict[str, Tensor]:
     """Logit differences float64 [N, draws + 1] by snapshot (-1: there is none, the end)."""
-    train = run_data(run).splits.train
+    train = run_data(run).train
     rng = np.random.default_rng(seed)
     rows = [np.flatnonzero(train.labels == k) for k in pair]
-    part = store(train.take(np.concatenate([rng.permutation(r)[:per_class] for r in rows])), where)
+    part = as_batch(
+        train.take(np.concatenate([rng.permutation(r)[:per_class] for r in rows])), where
+    )
     moves = Augmentation(crop=recipe.crop or 0, flip=bool(recipe.flip))
     tables = {}
     steps: list[int | None] = [*run.snapshots]
@@ -136,11 +138,11 @@ def _tables(
 
 @torch.no_grad()
 def _differences(
-    network: Any, part: Store, moves: Augmentation, pair: Sequence[int], draw: int, seed: int
+    network: Any, part: Batch, moves: Augmentation, pair: Sequence[int], draw: int, seed: int
 ) -> Tensor:
     """Logit of one class minus that of the other for each example, augmented anew, float64 [N]."""
     # A seed of its own for each draw: within one seed mirrors alternate with the epoch.
-    batches = TrainingBatches(part, 500, moves, seed + 7919 * (draw + 1))
+    batches = TrainingBatches(part, 500, moves, seed + 7919 * (draw + 1), network.device)
     differences = torch.empty(len(part), dtype=torch.float64)
     for batch in batches(draw):
         logits = network(batch.images).double().cpu()

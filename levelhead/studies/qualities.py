@@ -92,7 +92,7 @@ def corrupted(run: Run, level: float, look: Look, clean: dict[Any, Examples]) ->
     def images(kind: str) -> Examples:
         format_ = (run.data["image_size"], run.recipe.resize)
         if format_ not in clean:
-            clean[format_] = run_data(run).splits.test.take(chosen)
+            clean[format_] = run_data(run).test.take(chosen)
         return dataclasses.replace(clean[format_], images=corrupt(clean[format_].images, kind))
 
     several: dict[tuple[str, str], list[Estimate]] = {}

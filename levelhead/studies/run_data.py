@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from levelhead.data.entries import Dataset
 from levelhead.errors import LevelheadError
 from levelhead.files import write_json
 from levelhead.machine import pick_device
 from levelhead.outputs import Outputs
 from levelhead.runs import Run
 from levelhead.training.inference import outputs_of
-from levelhead.training.prepare import Data, prepare, relabelled
+from levelhead.training.prepare import prepare, relabelled
 
 SCHEMA = 1
 
@@ -41,11 +42,11 @@ class Understood:
         write_json(Path(folder) / "findings.json", self.findings)
 
 
-def run_data(run: Run) -> Data:
+def run_data(run: Run) -> Dataset:
     """The data a run was trained on, as it was then. Raises LevelheadError where it has changed."""
     recipe, data = prepare(run.recipe)
     for split, hash_ in run.data["hashes"].items():
-        if data.splits.hashes[split] != hash_:
+        if data.hashes[split] != hash_:
             raise LevelheadError(
                 f"{run.folder}: the {split} images of {recipe.data} are no longer those of the "
                 "run; restore them"
@@ -70,18 +71,18 @@ def train_outputs(run: Run, at_most: int | None = None, *, device: str = "auto")
 def _made(run: Run, name: str, at_most: int | None, device: str) -> Outputs:
     if not run.path_of(name).exists():
         data, where = run_data(run), pick_device(device)
-        part = data.splits.train
+        part = data.train
         if at_most is not None:
             part = part.take(stratified(part.labels, at_most))
         outputs = outputs_of(
             run.network(where),
             part,
-            data.splits.class_names,
+            data.class_names,
             where,
             tta=run.recipe.tta,
             split="train",
             # As of `take`: part of a split has no hash.
-            split_hash=data.splits.hashes["train"] if at_most is None else None,
+            split_hash=data.hashes["train"] if at_most is None else None,
         )
         outputs.save(run.path_of(name))
     return run.outputs(name)

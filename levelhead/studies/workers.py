@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from levelhead.data.entries import Dataset
 from levelhead.errors import LevelheadError
 from levelhead.recipe import Recipe
 from levelhead.runs import Run
 from levelhead.text import duration
 from levelhead.training.events import Event, Note
-from levelhead.training.prepare import Data
 from levelhead.training.run import resume, train
 
 LATE = "not begun, the time is spent; the same command goes on"
@@ -38,7 +38,7 @@ class Job:
 
 
 def carry_on(
-    job: Job, data: Data | None = None, watch: Callable[[Event], None] = lambda event: None
+    job: Job, data: Dataset | None = None, watch: Callable[[Event], None] = lambda event: None
 ) -> Run:
     """Train a job, or go on where it was stopped. Raises LevelheadError as `train` does."""
     if (job.folder / "recipe.toml").exists():

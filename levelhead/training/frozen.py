@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from levelhead.data.augment import views
-from levelhead.data.batches import plain_batches, seeded, store
+from levelhead.data.batches import as_batch, plain_batches, seeded
 from levelhead.data.entries import Examples
 from levelhead.files import cache_folder, write_cache
 from levelhead.models import Network
@@ -63,7 +63,7 @@ def frozen_features(
             pass  # damaged: it is made again
     fast = fuse(network, examples.images.shape[1]).place(device)
     rows = []
-    for batch in plain_batches(store(examples, device), 64):
+    for batch in plain_batches(as_batch(examples, device), 64, device):
         with torch.no_grad():
             by_view = [fast.features(view) for view in views(batch.images, tta)]
             rows.append(torch.stack(by_view).mean(0).cpu())

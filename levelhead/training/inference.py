@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from levelhead.data.augment import views
-from levelhead.data.batches import Store, plain_batches, store
+from levelhead.data.batches import Batch, as_batch, plain_batches
 from levelhead.data.entries import Examples
 from levelhead.models import Network
 from levelhead.outputs import Outputs
@@ -21,14 +21,14 @@ JUDGING_BATCH = 500
 
 
 @torch.no_grad()
-def features_of(network: Network, split: Store, *, tta: str = "none") -> Tensor:
+def features_of(network: Network, split: Batch, *, tta: str = "none") -> Tensor:
     """Penultimate features [N,D] in evaluation mode, averaged over test-time views.
 
     The head is linear, so the head of averaged features is the average of the views' logits.
     """
     network.eval()
     rows = []
-    for batch in plain_batches(split, JUDGING_BATCH):
+    for batch in plain_batches(split, JUDGING_BATCH, network.device):
         by_view = [network.features(view) for view in views(batch.images, tta)]
         rows.append(torch.stack(by_view).mean(0) if len(by_view) > 1 else by_view[0])
     return torch.cat(rows)
@@ -52,7 +52,7 @@ def outputs_of(
     """
     if features is None:
         trained_in, network.dtype = network.dtype, torch.float32
-        features = features_of(network, store(examples, device), tta=tta)
+        features = features_of(network, as_batch(examples, device), tta=tta)
         network.dtype = trained_in
     head = network.head
     logits = head(features.to(head.weight.device)).cpu()

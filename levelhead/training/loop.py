@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from levelhead.data.batches import Batch, Store, plain_batches, seeded
+from levelhead.data.batches import Batch, plain_batches, seeded
 from levelhead.errors import LevelheadError
 from levelhead.models import Network
 from levelhead.recipe import Recipe
@@ -33,19 +33,21 @@ class Batches(Protocol):
     def __call__(self, epoch: int) -> Iterable[Batch]: ...
 
 
-def start(network: Network, train: Store, recipe: Recipe, objective: Objective) -> State:
+def start(
+    network: Network, train: Batch, recipe: Recipe, objective: Objective, device: torch.device
+) -> State:
     """A network about to be trained: on its device, in its precision, its first layer whitened."""
-    network.place(train.device)
+    network.place(device)
     network.dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
     if (first_look := network.hooks.start) is not None:
         order = torch.randperm(len(train), generator=seeded(recipe.seed, -2))[:5000]
-        images = train.images[order.to(train.images.device)].permute(0, 3, 1, 2).to(train.device)
+        images = train.images[order.to(train.images.device)].to(device)
         first_look(network.body, (images.float() - network.mean) / network.std)
-    return State(network, optim.optimisers(network, recipe), objective.place(train.device))
+    return State(network, optim.optimisers(network, recipe), objective.place(device))
 
 
 def fit(
-    state: State, batches: Batches, validation: Store, recipe: Recipe
+    state: State, batches: Batches, validation: Batch, recipe: Recipe
 ) -> Iterator[Step | Snapshot | Epoch]:
     """Train in place, from `state.epoch` on; yields a Step now and then, and every Epoch.
 
@@ -151,10 +153,10 @@ class _Tally:
 
 
 @torch.no_grad()
-def logits_of(network: Network, split: Store) -> tuple[Tensor, Tensor]:
+def logits_of(network: Network, split: Batch) -> tuple[Tensor, Tensor]:
     """Logits [N,K] and labels [N] in evaluation mode, in the network's present precision."""
     network.eval()
-    batches = plain_batches(split, JUDGING_BATCH)
+    batches = plain_batches(split, JUDGING_BATCH, network.device)
     pairs = [(network(batch.images), batch.labels) for batch in batches]
     return torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from levelhead import targets
 from levelhead.data import Listing, load, scan
 from levelhead.data.annotations import read_labels
 from levelhead.data.batches import seeded
-from levelhead.data.entries import Dataset, Examples
+from levelhead.data.entries import Array, Dataset, Examples
 from levelhead.data.memory import MEMORY, is_name
 from levelhead.data.splits import split
 from levelhead.errors import LevelheadError, nearest
@@ -26,30 +24,12 @@ from levelhead.recipe import Recipe
 from levelhead.training.defaults import Facts, choose_model, resolve
 
 
-@dataclass(frozen=True)
-class Data:
-    """Dataset ready to train on; mean and deviation (0-255, by channel) of the train split."""
-
-    name: str
-    source: str
-    channels: int
-    size: int  # median short side of the images as they lie on disk, px
-    splits: Dataset
-    mean: Tensor
-    std: Tensor
-    read_as: tuple[Any, ...]  # the recipe's fields that decided all this
-    order: tuple[str, ...]  # ids of the original training set, before any were held out
-    listing: Listing  # what it was decoded from
-    soft: Tensor | None = None  # float32 [N,K]: shares of annotators' votes on the train split
-    soft_validation: Tensor | None = None  # the same of validation
-
-
 def prepare(
     recipe: Recipe,
     *,
-    known: Data | Listing | None = None,
+    known: Dataset | Listing | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Recipe, Data]:
+) -> tuple[Recipe, Dataset]:
     """Read, split and measure the data of a recipe, and resolve the recipe for it.
 
     `known` data of another recipe is used again if this one would read it the same way. Data from
@@ -58,15 +38,15 @@ def prepare(
     """
     device = pick_device(recipe.device)
     listing = known if isinstance(known, Listing) else None
-    if isinstance(known, Data) and known.source.startswith(MEMORY):
+    if isinstance(known, Dataset) and known.listing.source.startswith(MEMORY):
         listing = known.listing
     if listing is not None:
         recipe = recipe.replace(data=listing.source)
-    if isinstance(known, Data):
-        facts = Facts(known.size, known.channels, len(known.splits.train))
+    if isinstance(known, Dataset):
+        facts = _facts(known)
         chosen = choose_model(recipe, facts)
         if _read_as(chosen) == known.read_as:
-            chosen = chosen.replace(data=known.source)
+            chosen = chosen.replace(data=known.listing.source)
             return resolve(chosen, facts, low_precision=gains_from_bfloat16(device)), known
     listing = scan(recipe.data) if listing is None else listing
     for name in recipe.classes:
@@ -91,29 +71,21 @@ def prepare(
     )
     splits = of_classes(splits, chosen.classes) if chosen.classes else splits
     mean, std = statistics(splits.train)
-    facts = Facts(listing.size, listing.channels, len(splits.train))
-    data = Data(
-        listing.name,
-        listing.source,
-        listing.channels,
-        listing.size,
-        splits,
-        mean,
-        std,
-        _read_as(chosen),
-        tuple(listing.splits["train"].ids),
-        listing,
-    )
+    measured = dataclasses.replace(splits, mean=mean, std=std, read_as=_read_as(chosen))
     chosen = chosen.replace(data=listing.source)
-    return resolve(chosen, facts, low_precision=gains_from_bfloat16(device)), data
+    low_precision = gains_from_bfloat16(device)
+    return resolve(chosen, _facts(measured), low_precision=low_precision), measured
+
+
+def _facts(data: Dataset) -> Facts:
+    return Facts(data.listing.size, data.listing.channels, len(data.train))
 
 
 def of_classes(splits: Dataset, classes: Sequence[str]) -> Dataset:
     """The same splits with the images of these classes alone, in the data's order of classes."""
     kept = [k for k, name in enumerate(splits.class_names) if name in classes]
     parts, count = {}, 0
-    for name in splits.hashes:
-        part = getattr(splits, name)
+    for name, part in splits.splits.items():
         count += len(part)
         part = part.take(np.flatnonzero(np.isin(part.labels, kept)))
         parts[name] = dataclasses.replace(part, labels=np.searchsorted(kept, part.labels))
@@ -124,7 +96,7 @@ def of_classes(splits: Dataset, classes: Sequence[str]) -> Dataset:
     return splits.replace(parts, class_names=names, hashes=hashes, notes=notes)
 
 
-def relabelled(recipe: Recipe, data: Data) -> Data:
+def relabelled(recipe: Recipe, data: Dataset) -> Dataset:
     """The data with the recipe's `noise` or `labels` in train and validation; test stays as it is.
 
     Raises LevelheadError for labels that do not fit the data, the model or the loss.
@@ -133,11 +105,11 @@ def relabelled(recipe: Recipe, data: Data) -> Data:
         return _annotated(recipe, data)
     if recipe.noise == "none":
         return data
-    splits, names = data.splits, data.splits.class_names
+    names = data.class_names
     pairs = targets.confused_pairs(names) if recipe.noise == "asymmetric" else None
-    changed: dict[str, Any] = {}
+    changed = {}
     for place, name in enumerate(("train", "validation")):
-        part = getattr(splits, name)
+        part = data.splits[name]
         seed = seeded(recipe.split_seed, -4, place).initial_seed()
         labels = torch.from_numpy(part.labels)
         false = targets.noisy(labels, len(names), recipe.noise, recipe.noise_rate, seed, pairs)
@@ -146,35 +118,35 @@ def relabelled(recipe: Recipe, data: Data) -> Data:
         f"Label noise, {recipe.noise}: {recipe.noise_rate * 100:g} % of the labels of train and "
         "validation are false; test is as it was."
     )
-    notes = (*splits.notes, note)
-    return dataclasses.replace(data, splits=splits.replace(changed, notes=notes))
+    return data.replace(changed, notes=(*data.notes, note))
 
 
-def _annotated(recipe: Recipe, data: Data) -> Data:
+def _annotated(recipe: Recipe, data: Dataset) -> Dataset:
     """The data with the labels of `recipe.labels`.
 
-    Of votes the label has most (the first of ties), and `soft` their shares, to be trained towards.
+    Of votes the label has most (the first of ties); their shares are what is trained towards.
     """
     assert recipe.labels is not None
-    flag, names = f"--labels {recipe.labels}", data.splits.class_names
-    place, annotations = read_labels(recipe.labels, data.order, names)
+    flag, names = f"--labels {recipe.labels}", data.class_names
+    order = data.listing.splits["train"].ids  # before any were held out
+    place, annotations = read_labels(recipe.labels, order, names)
     votes = annotations.dim() == 2
     labels = annotations.argmax(1) if votes else annotations
-    changed: dict[str, Any] = {}
-    rows, differ = {}, []
+    changed, differ = {}, []
     for name in ("train", "validation"):
-        part = getattr(data.splits, name)
+        part = data.splits[name]
         if missing := [id_ for id_ in part.ids if id_ not in place]:
             raise LevelheadError(
                 f"{flag}: none for {len(missing):,} of {len(part):,} images of {name}, first "
                 f"{missing[0]!r}; add them, or give a table with a column id"
             )
-        rows[name] = torch.tensor([place[id_] for id_ in part.ids])
-        changed[name] = dataclasses.replace(part, labels=labels[rows[name]].numpy())
+        rows = torch.tensor([place[id_] for id_ in part.ids])
+        shares = annotations[rows].numpy() if votes else None
+        changed[name] = dataclasses.replace(part, labels=labels[rows].numpy(), votes=shares)
         differ.append(part.labels != changed[name].labels)
-    absent = torch.bincount(labels[rows["train"]], minlength=len(names)) == 0
+    absent = np.bincount(changed["train"].labels, minlength=len(names)) == 0
     if absent.any():
-        lost = names[int(absent.nonzero()[0])]
+        lost = names[int(absent.argmax())]
         raise LevelheadError(f"{flag}: no training image is {lost!r}; check the file and column")
     share = np.concatenate(differ).mean()
     notes = [
@@ -190,18 +162,14 @@ def _annotated(recipe: Recipe, data: Data) -> Data:
             )
         if recipe.smoothing or recipe.smoothing_by_class:
             notes.append("They are soft already and smoothed again; unless meant, leave that out.")
-    splits = data.splits.replace(changed, notes=(*data.splits.notes, *notes))
-    if not votes:
-        return dataclasses.replace(data, splits=splits)
-    shares: dict[str, Any] = {
-        "soft": annotations[rows["train"]],
-        "soft_validation": annotations[rows["validation"]],
-    }
-    return dataclasses.replace(data, splits=splits, **shares)
+    return data.replace(changed, notes=(*data.notes, *notes))
 
 
-def statistics(examples: Examples) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel, exact, in units of 0-255; in pieces of bounded memory."""
+def statistics(examples: Examples) -> tuple[Array, Array]:
+    """Mean and deviation of each channel, exact, in units of 0-255: float32 [C] each.
+
+    In pieces of bounded memory.
+    """
     images = torch.from_numpy(examples.images)
     channels = images.shape[3]
     counts = torch.zeros(channels, 256, dtype=torch.float64)
@@ -213,7 +181,7 @@ def statistics(examples: Examples) -> tuple[Tensor, Tensor]:
     mean = counts @ values / total
     variance = counts @ values.square() / total - mean.square()
     # Images of one flat colour have no deviation to divide by.
-    return mean.float(), variance.sqrt().clamp_min(1.0).float()
+    return mean.float().numpy(), variance.sqrt().clamp_min(1.0).float().numpy()
 
 
 def _read_as(recipe: Recipe) -> tuple[Any, ...]:

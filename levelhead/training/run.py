@@ -16,7 +16,8 @@ from torch import Tensor
 from levelhead import machine
 from levelhead.calibrators import CALIBRATORS
 from levelhead.data import Listing
-from levelhead.data.batches import Augmentation, Store, TrainingBatches, store
+from levelhead.data.batches import Augmentation, Batch, TrainingBatches, as_batch
+from levelhead.data.entries import Dataset
 from levelhead.errors import CannotWrite, LevelheadError
 from levelhead.files import write, write_json, write_rows
 from levelhead.judging import run_findings
@@ -32,14 +33,14 @@ from levelhead.training.frozen import fit_head, frozen_features
 from levelhead.training.inference import outputs_of
 from levelhead.training.loop import fit, start
 from levelhead.training.objective import Objective
-from levelhead.training.prepare import Data, prepare, relabelled
+from levelhead.training.prepare import prepare, relabelled
 
 
 def train(
     recipe: Recipe,
     out: str | Path | None = None,
     *,
-    data: Data | Listing | None = None,
+    data: Dataset | Listing | None = None,
     watch: Callable[[Event], None] = lambda event: None,
 ) -> Run:
     """Train and judge: a recipe becomes a run folder (default: the next runs/NAME-N).
@@ -55,7 +56,7 @@ def train(
     read = relabelled(recipe, read)
     # What cannot be built must not leave a folder behind.
     network, objective = untrained(recipe, read), objective_of(recipe, read)
-    folder = new_folder(out, read.name)
+    folder = new_folder(out, read.listing.name)
     write(folder / "recipe.toml", recipe.to_toml())
     return _carry_out(Run(folder), network, objective, recipe, read, watch)
 
@@ -63,7 +64,7 @@ def train(
 def resume(
     folder: str | Path,
     *,
-    data: Data | Listing | None = None,
+    data: Dataset | Listing | None = None,
     watch: Callable[[Event], None] = lambda event: None,
 ) -> Run:
     """Go on with a run that was stopped; a finished run is returned as it is.
@@ -78,7 +79,7 @@ def resume(
     recipe, read = prepare(run.recipe, known=data, progress=_tell(watch, "reading images"))
     if (run.folder / "data.json").exists():
         for split, hash_ in run.data["hashes"].items():
-            if read.splits.hashes[split] != hash_:
+            if read.hashes[split] != hash_:
                 raise LevelheadError(
                     f"{run.folder}: the {split} images of {recipe.data} are no longer those it "
                     "was started on; restore them, or train anew into another --out"
@@ -88,23 +89,26 @@ def resume(
     return _carry_out(run, network, objective, recipe, read, watch)
 
 
-def untrained(recipe: Recipe, data: Data) -> Network:
+def untrained(recipe: Recipe, data: Dataset) -> Network:
     """The network of a resolved recipe with its first weights. Raises LevelheadError as `build`."""
-    size = data.splits.train.images.shape[1]
+    size = data.train.images.shape[1]
+    assert data.mean is not None
+    assert data.std is not None
     return build(
         recipe.model,
-        shape_of(recipe, data.channels, size, len(data.splits.class_names)),
-        mean=data.mean,
-        std=data.std,
+        shape_of(recipe, data.listing.channels, size, len(data.class_names)),
+        mean=torch.from_numpy(data.mean),
+        std=torch.from_numpy(data.std),
         pretrained=recipe.pretrained,
         seed=recipe.seed,
     )
 
 
-def objective_of(recipe: Recipe, data: Data) -> Objective:
+def objective_of(recipe: Recipe, data: Dataset) -> Objective:
     """What a resolved recipe asks for on its (relabelled) data. Raises as `Objective.of` does."""
-    labels = torch.from_numpy(data.splits.train.labels)
-    return Objective.of(recipe, labels, data.splits.class_names, data.soft)
+    train = data.train
+    votes = None if train.votes is None else torch.from_numpy(train.votes)
+    return Objective.of(recipe, torch.from_numpy(train.labels), data.class_names, votes)
 
 
 def _carry_out(run: Run, *rest: Any) -> Run:
@@ -123,33 +127,33 @@ def _finish(
     network: Network,
     objective: Objective,
     recipe: Recipe,
-    data: Data,
+    data: Dataset,
     watch: Callable[[Event], None],
 ) -> Run:
     """Train (from the checkpoint, if any), then write everything else of the run folder."""
     device = pick_device(recipe.device)
-    splits, folder = data.splits, run.folder
-    for note in (*splits.notes, choices(recipe, len(splits.train))):
+    folder = run.folder
+    for note in (*data.notes, choices(recipe, len(data.train))):
         watch(Note(note))
-    counts = {name: len(getattr(splits, name)) for name in splits.hashes}
+    counts = {name: len(part) for name, part in data.splits.items()}
     write_json(
         folder / "data.json",
         {
-            "name": data.name,
-            "source": data.source,
-            "fingerprint": splits.fingerprint,
-            "class_names": splits.class_names,
-            "channels": data.channels,
-            "image_size": splits.train.images.shape[1],
+            "name": data.listing.name,
+            "source": data.listing.source,
+            "fingerprint": data.fingerprint,
+            "class_names": data.class_names,
+            "channels": data.listing.channels,
+            "image_size": data.train.images.shape[1],
             "mean": network.mean.flatten().tolist(),
             "std": network.std.flatten().tolist(),
             "counts": counts,
-            "hashes": splits.hashes,
-            "notes": splits.notes,
-            "skipped": splits.skipped,
+            "hashes": data.hashes,
+            "notes": data.notes,
+            "skipped": data.skipped,
         },
     )
-    write_splits(folder / "splits.csv", splits)
+    write_splits(folder / "splits.csv", data)
     environment = {**machine.environment(device), "started": time.strftime("%Y-%m-%d %H:%M:%S %z")}
     write_json(folder / "environment.json", environment)
     known: dict[str, Tensor] = {}
@@ -161,18 +165,18 @@ def _finish(
     outputs = {
         name: outputs_of(
             network,
-            getattr(splits, name),
-            splits.class_names,
+            data.splits[name],
+            data.class_names,
             device,
             tta=recipe.tta,
             features=known.get(name),
             split=name,
-            split_hash=splits.hashes[name],
+            split_hash=data.hashes[name],
         )
         for name in ("validation", "test")
     }
-    if data.soft_validation is not None:
-        outputs["validation"] = outputs["validation"].with_people(data.soft_validation)
+    if (votes := data.validation.votes) is not None:
+        outputs["validation"] = outputs["validation"].with_people(torch.from_numpy(votes))
     for name, made in outputs.items():
         made.save(run.path_of(name))
     calibrator = CALIBRATORS["temperature"].fit_on(outputs["validation"])
@@ -201,22 +205,21 @@ def _train_whole(
     network: Network,
     objective: Objective,
     recipe: Recipe,
-    data: Data,
+    data: Dataset,
     device: torch.device,
     watch: Callable[[Event], None],
 ) -> tuple[float, float]:
     """`fit`, with a checkpoint and history.csv after every epoch; seconds and images a second."""
-    split = store(data.splits.train, device)
-    validation = store(data.splits.validation, device)
+    split, validation = as_batch(data.train, device), as_batch(data.validation, device)
     if recipe.teacher is not None:
-        objective.teacher = load_teacher(recipe, data.splits, device)
+        objective.teacher = load_teacher(recipe, data, device)
         if (careful := warning(recipe)) is not None:
             watch(Note(careful))
-    state = start(network, split, recipe, objective)
+    state = start(network, split, recipe, objective, device)
     history = load_checkpoint(run.folder, state)
     if history:
         watch(Note(f"Going on after epoch {state.epoch} of {recipe.epochs}."))
-    batches = batches_of(split, recipe, network.mean.flatten().round())
+    batches = batches_of(split, recipe, device, network.mean.flatten().round())
     for event in fit(state, batches, validation, recipe):
         if isinstance(event, Snapshot):
             write(run.snapshot(event.step), save(state_of(network)))
@@ -233,7 +236,9 @@ def _train_whole(
     return state.seconds, len(split) * state.epoch / max(state.step_seconds, 1e-9)
 
 
-def batches_of(split: Store, recipe: Recipe, fill: Tensor | None = None) -> TrainingBatches:
+def batches_of(
+    split: Batch, recipe: Recipe, device: torch.device, fill: Tensor | None = None
+) -> TrainingBatches:
     """The training batches that a resolved recipe asks for; `fill` [C] is what cutout paints."""
     assert recipe.batch_size is not None
     augmentation = Augmentation(
@@ -244,7 +249,7 @@ def batches_of(split: Store, recipe: Recipe, fill: Tensor | None = None) -> Trai
         window=recipe.window or 0,
         window_epochs=round(WINDOW_SHARE * (recipe.epochs or 0)),
     )
-    return TrainingBatches(split, recipe.batch_size, augmentation, recipe.seed)
+    return TrainingBatches(split, recipe.batch_size, augmentation, recipe.seed, device)
 
 
 def _train_head(
@@ -252,14 +257,14 @@ def _train_head(
     network: Network,
     objective: Objective,
     recipe: Recipe,
-    data: Data,
+    data: Dataset,
     device: torch.device,
     watch: Callable[[Event], None],
 ) -> tuple[float, float, dict[str, Tensor]]:
     """Features of the frozen body, once; then the head. Also returns the features by split."""
     began = time.perf_counter()
     network.place(device)
-    total = sum(len(getattr(data.splits, name)) for name in data.splits.hashes)
+    total = sum(map(len, data.splits.values()))
     known: dict[str, Tensor] = {}
     done = 0
     computed_by_split = [0, 0, 0]  # images whose features were computed, not taken from the cache
@@ -270,11 +275,11 @@ def _train_head(
             watch(Progress("features", before + part, total))
 
         key = f"{recipe.model} {recipe.image_size} {recipe.resize}"
-        part = getattr(data.splits, name)
+        part = data.splits[name]
         known[name] = frozen_features(network, part, key, device, recipe.tta, tell)
         done += len(part)
     features_in, computed = time.perf_counter() - began, sum(computed_by_split)
-    labels = torch.from_numpy(data.splits.train.labels)
+    labels = torch.from_numpy(data.train.labels)
     network.head.cpu()
     trials = fit_head(network.head, known["train"], labels, objective, recipe.penalty, recipe.seed)
     network.to(device)

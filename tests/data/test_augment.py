@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from levelhead.data.augment import crop_and_flip, cutout, reflect, views
-from levelhead.data.batches import Batch, Store, count, plain_batches, seeded, store
+from levelhead.data.batches import Batch, as_batch, count, plain_batches, seeded
 from levelhead.data.entries import Examples
 from levelhead.recipe import Recipe
 from levelhead.training.run import batches_of
@@ -22,10 +22,10 @@ CPU = torch.device("cpu")
 
 
 def training_batches(
-    data: Store, chosen: Recipe, epoch: int, fill: torch.Tensor | None = None
+    data: Batch, chosen: Recipe, epoch: int, fill: torch.Tensor | None = None
 ) -> Iterator[Batch]:
     """One epoch of what a recipe asks for."""
-    return batches_of(data, chosen, fill)(epoch)
+    return batches_of(data, chosen, CPU, fill)(epoch)
 
 
 def pictures(n: int, height: int, width: int, channels: int = 3, seed: int = 0) -> torch.Tensor:
@@ -34,12 +34,17 @@ def pictures(n: int, height: int, width: int, channels: int = 3, seed: int = 0) 
     return torch.randint(0, 256, (n, height, width, channels), generator=generator).byte()
 
 
-def split(n: int, size: int = 6, channels: int = 1) -> Store:
+def as_split(images: torch.Tensor, labels: torch.Tensor) -> Batch:
+    """Images [N,H,W,C] as the batch of a whole split."""
+    return Batch(images.permute(0, 3, 1, 2), labels, torch.arange(len(labels)))
+
+
+def split(n: int, size: int = 6, channels: int = 1) -> Batch:
     """A split whose image i can be told from every other."""
     images = pictures(n, size, size, channels)
     images[:, 0, 0, 0] = torch.arange(n) % 256
     images[:, 0, 1, 0] = torch.arange(n) // 256
-    return Store(images, torch.arange(n) % 7, CPU)
+    return as_split(images, torch.arange(n) % 7)
 
 
 def recipe(**changes) -> Recipe:
@@ -68,7 +73,9 @@ def test_crop_and_flip_is_pad_slice_flip(height, width, channels, pad, flips, se
     index = torch.randint(0, 5, (7,), generator=generator)
     shift = torch.randint(0, 2 * pad + 1, (7, 2), generator=generator)
     mirror = torch.rand(7, generator=generator) < 0.5
-    ours = crop_and_flip(images, index, shift if pad else None, mirror if flips else None, pad)
+    ours = crop_and_flip(
+        images.permute(0, 3, 1, 2), index, shift if pad else None, mirror if flips else None, pad
+    )
     for i, j in enumerate(index.tolist()):
         one = images[j].permute(2, 0, 1).float()[None]
         one = F.pad(one, (pad,) * 4, mode="reflect")
@@ -94,11 +101,11 @@ def test_crop_moves_only_as_far_as_said():
     """If this fails, shift = pad moves the image, or rows and columns are swapped."""
     images = pictures(1, 8, 8, 1)
     zero = torch.zeros(1, dtype=torch.int64)
-    still = crop_and_flip(images, zero, torch.tensor([[2, 2]]), None, 2)
+    still = crop_and_flip(images.permute(0, 3, 1, 2), zero, torch.tensor([[2, 2]]), None, 2)
     assert torch.equal(still[0, 0], images[0, :, :, 0])
-    down = crop_and_flip(images, zero, torch.tensor([[4, 2]]), None, 2)
+    down = crop_and_flip(images.permute(0, 3, 1, 2), zero, torch.tensor([[4, 2]]), None, 2)
     assert torch.equal(down[0, 0, :6], images[0, 2:, :, 0])
-    right = crop_and_flip(images, zero, torch.tensor([[2, 3]]), None, 2)
+    right = crop_and_flip(images.permute(0, 3, 1, 2), zero, torch.tensor([[2, 3]]), None, 2)
     assert torch.equal(right[0, 0, :, :7], images[0, :, 1:, 0])
 
 
@@ -170,7 +177,7 @@ def test_every_example_once_an_epoch_in_even_batches(n, batch, epoch, seed, move
     for b in made:
         assert torch.equal(b.labels, data.labels[b.index]), "labels must follow their images"
         if not moved:
-            assert torch.equal(b.images, data.images[b.index].permute(0, 3, 1, 2))
+            assert torch.equal(b.images, data.images[b.index])
 
 
 def test_order_depends_on_seed_and_epoch_only():
@@ -206,7 +213,7 @@ def test_flips_alternate():
     mirrored = np.zeros((4, 200), bool)
     for number in range(4):
         for b in training_batches(data, chosen, number):
-            plain = data.images[b.index].permute(0, 3, 1, 2)
+            plain = data.images[b.index]
             same = (b.images == plain).flatten(1).all(1)
             back = (b.images == plain.flip(3)).flatten(1).all(1)
             assert (same | back).all()
@@ -226,7 +233,7 @@ def test_crops_reach_every_corner_and_are_uniform():
     images[:, 4, 4] = 255
     chosen = recipe(crop=2, batch_size=500)
     where = np.zeros((9, 9), int)
-    for b in training_batches(Store(images, torch.zeros(n, dtype=torch.int64), CPU), chosen, 0):
+    for b in training_batches(as_split(images, torch.zeros(n, dtype=torch.int64)), chosen, 0):
         for row, column in b.images[:, 0].nonzero()[:, 1:].tolist():
             where[row, column] += 1
     assert where.sum() == n
@@ -241,7 +248,12 @@ def test_windows_are_cut_from_the_padded_picture(flips):
     shift = torch.tensor([[0, 0], [1, 2], [4, 5], [5, 8], [2, 3], [7, 9]])
     mirror = torch.tensor([False, True, False, True, True, False])
     made = crop_and_flip(
-        images, torch.arange(6), shift, mirror if flips else None, 2, window=(5, 4)
+        images.permute(0, 3, 1, 2),
+        torch.arange(6),
+        shift,
+        mirror if flips else None,
+        2,
+        window=(5, 4),
     )
     assert made.shape == (6, 3, 5, 4)
     for i, (top, left) in enumerate(shift.tolist()):
@@ -273,7 +285,7 @@ def test_windows_come_first_and_whole_pictures_last():
     alone = recipe(window=7, epochs=8)  # without a border the window still moves
     places = set()
     for b in training_batches(data, alone, 0):
-        for image, plain in zip(b.images, data.images[b.index].permute(0, 3, 1, 2), strict=True):
+        for image, plain in zip(b.images, data.images[b.index], strict=True):
             places |= {
                 (top, left)
                 for top in range(6)
@@ -285,7 +297,7 @@ def test_windows_come_first_and_whole_pictures_last():
 
 def test_cutout_reaches_the_batches():
     """If this fails, --cutout does nothing, or paints every image in one place."""
-    data = Store(torch.full((300, 8, 8, 3), 200, dtype=torch.uint8), torch.zeros(300).long(), CPU)
+    data = as_split(torch.full((300, 8, 8, 3), 200, dtype=torch.uint8), torch.zeros(300).long())
     fill = torch.tensor([5.0, 6.0, 7.0])
     painted = []
     for b in training_batches(data, recipe(cutout=3, batch_size=100), 0, fill):
@@ -303,9 +315,9 @@ def test_cutout_reaches_the_batches():
 
 
 def test_oblong_pictures():
-    """If this fails, height and width are mixed up somewhere between store and batch."""
+    """If this fails, height and width are mixed up somewhere between split and batch."""
     images = pictures(12, 5, 9, 3)
-    data = Store(images, torch.arange(12), CPU)
+    data = as_split(images, torch.arange(12))
     for b in training_batches(data, recipe(crop=2, flip=True, cutout=2), 0, torch.zeros(3)):
         assert b.images.shape[1:] == (3, 5, 9)
 
@@ -313,14 +325,14 @@ def test_oblong_pictures():
 def test_plain_batches_are_the_split_untouched():
     """If this fails, judging looks at other images, or in another order."""
     data = split(23, channels=3)
-    made = list(plain_batches(data, 10))
+    made = list(plain_batches(data, 10, CPU))
     assert [len(b.labels) for b in made] == [10, 10, 3]
     assert torch.equal(torch.cat([b.index for b in made]), torch.arange(23))
-    assert torch.equal(torch.cat([b.images for b in made]), data.images.permute(0, 3, 1, 2))
+    assert torch.equal(torch.cat([b.images for b in made]), data.images)
     assert torch.equal(torch.cat([b.labels for b in made]), data.labels)
 
 
-def test_store_takes_the_mapped_cache(tmp_path):
+def test_a_split_is_made_of_the_mapped_cache(tmp_path):
     """If this fails, images straight from the cache make torch warn, or are copied."""
     images = pictures(4, 3, 3, 1).numpy()
     np.save(tmp_path / "x.npy", images)
@@ -328,7 +340,7 @@ def test_store_takes_the_mapped_cache(tmp_path):
     examples = Examples(images, np.arange(4), tuple("abcd"), np.arange(4, dtype=np.uint64))
     torch.set_warn_always(True)  # torch says it once a process, else
     try:
-        data = store(examples, CPU)
+        data = as_batch(examples, CPU)
     finally:
         torch.set_warn_always(False)
     assert len(data) == 4

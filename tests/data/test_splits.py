@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from levelhead.data import Dataset, Examples, load, scan
+from levelhead.data import Dataset, Examples, Listing, load, scan
 from levelhead.data.splits import split
 from levelhead.errors import LevelheadError
 
@@ -35,7 +36,8 @@ def examples(
 
 def dataset(**splits: Examples) -> Dataset:
     k = int(max(part.labels.max() for part in splits.values())) + 1
-    return Dataset("toy", "toy", tuple(f"c{i}" for i in range(k)), splits, "f")
+    names = tuple(f"c{i}" for i in range(k))
+    return Dataset(Listing("toy", "toy", names, {}, 1, 1), names, splits, "f")
 
 
 def cut(data: Dataset, seed: int = 0, strict: bool = False) -> Dataset:
@@ -196,7 +198,7 @@ def test_groups_across_splits() -> None:
 def test_notes_and_skipped_go_on() -> None:
     """What loading had to say would be lost on the way to the run."""
     base = dataset(train=examples([0, 1] * 10))
-    data = Dataset("toy", "toy", base.class_names, base.splits, "f", ("a note.",), (("x", "y"),))
+    data = dataclasses.replace(base, notes=("a note.",), skipped=(("x", "y"),))
     made = cut(data)
     assert (made.notes, made.skipped, made.fingerprint) == (("a note.",), (("x", "y"),), "f")
 

@@ -286,7 +286,7 @@ def test_words() -> None:
         return sentence(Change("smoothing=0.1", "smoothing=0", kind, metric, difference))
 
     assert words("raw", "accuracy", 0.004, -0.002, 0.01) == (
-        "Before temperature, smoothing=0.1 changes accuracy by +0.4 points [-0.2, +1.0] against "
+        "Before temperature, smoothing=0.1 changes accuracy by +0.4 points [−0.2, +1.0] against "
         "smoothing=0: cannot tell."
     )
     clear = words("raw", "accuracy", 0.004, 0.0003, 0.01)

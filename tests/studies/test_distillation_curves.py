@@ -192,7 +192,7 @@ def test_words_say_where_the_harm_is_and_what_to_mind(world, tmp_path):
     assert first.startswith("At equal gamma, the smoothed teacher's students are worse")
     assert "at 1 of 2 points" in first
     assert "at 1 of 3 points" in second
-    assert any("worse at ε 0.2, T 4 (-8.25 points" in words for words in others)
+    assert any("worse at ε 0.2, T 4 (−8.25 points" in words for words in others)
     assert others[-1].startswith("Teachers against the one with hard targets: better at ε 0.2")
     one = World(tmp_path / "one")
     hard, soft = one.teacher(0.0, 0.9), one.teacher(0.1, 0.9)

@@ -33,8 +33,8 @@ def test_train_outputs_are_those_of_the_pictures_trained_on(runs):
     """The figure's first column would show other images, or augmented ones."""
     made = train_outputs(runs[0])
     data = run_data(runs[0])
-    assert made.ids == data.splits.train.ids
-    assert made.labels.tolist() == data.splits.train.labels.tolist()
+    assert made.ids == data.train.ids
+    assert made.labels.tolist() == data.train.labels.tolist()
     assert (made.split, made.split_hash) == ("train", runs[0].data["hashes"]["train"])
     assert torch.equal(train_outputs(runs[0]).scores, made.scores)  # read back, not made again
     assert made.rows.correct.mean() > 0.9

@@ -141,7 +141,7 @@ def test_numbers_are_those_of_the_runs(found, study):
     areas, hits, network = [], [], run.network()
     chosen = stratified(test.labels.numpy(), 2000)
     for kind in AMOUNTS:
-        pictures = torch.from_numpy(corrupt(data.splits.test.images[chosen], kind))
+        pictures = torch.from_numpy(corrupt(data.test.images[chosen], kind))
         with torch.no_grad():
             logits = network(pictures.permute(0, 3, 1, 2))
         hits.append((logits.argmax(1) == test.labels[chosen]).double().mean())

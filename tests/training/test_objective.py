@@ -87,7 +87,7 @@ def test_frequency_is_the_share_of_the_labels_trained_on(seen, tmp_path):
     """ε would go elsewhere than to the classes' shares, or to those of the labels before noise."""
     noisy = QUICK.replace(noise="asymmetric", noise_rate=0.4, smoothing=0.3)
     made = train(noisy.replace(prior="frequency"), tmp_path / "run")
-    labels = relabelled(*prepare(made.recipe)).splits.train.labels
+    labels = relabelled(*prepare(made.recipe)).train.labels
     share = [float((labels == k).mean()) for k in range(10)]
     check_steps(seen, lambda _, y, k: 0.7 * (k == y) + 0.3 * share[k])
 
@@ -177,17 +177,17 @@ def test_votes_reach_the_loss_by_picture(seen, digits, tmp_path):
     np.save(tmp_path / "votes.npy", votes)
     recipe = QUICK.replace(labels=str(tmp_path / "votes.npy"))
     made = train(recipe, tmp_path / "run", data=digits)
-    rows = [int(name.split("/")[1]) for name in digits.splits.train.ids]
+    rows = [int(name.split("/")[1]) for name in digits.train.ids]
 
     def literal(i, _, k):
         return votes[rows[i], k] / votes[rows[i]].sum()
 
     check_steps(seen, literal)
     data = relabelled(recipe, digits)
-    assert (data.splits.train.labels == votes[rows].argmax(1)).all()
-    assert (data.splits.test.labels == digits.splits.test.labels).all()
-    both = np.concatenate([digits.splits.train.ids, digits.splits.validation.ids])
-    own = np.concatenate([digits.splits.train.labels, digits.splits.validation.labels])
+    assert (data.train.labels == votes[rows].argmax(1)).all()
+    assert (data.test.labels == digits.test.labels).all()
+    both = np.concatenate([digits.train.ids, digits.validation.ids])
+    own = np.concatenate([digits.train.labels, digits.validation.labels])
     share = (votes[[int(name.split("/")[1]) for name in both]].argmax(1) != own).mean()
     assert any(f"{100 * share:.3g} % of those of train" in n for n in made.data["notes"])
 
@@ -217,7 +217,7 @@ def test_a_run_keeps_what_people_said_of_validation(digits, tmp_path):
 def test_labels_are_read_from_every_kind_of_table(digits, tmp_path):
     """A table would be matched by its order where it has ids, or its words taken for positions."""
     said = (np.arange(1797) * 7) % 10
-    ids, shuffled = digits.order, np.random.default_rng(2).permutation(1797)
+    ids, shuffled = digits.listing.splits["train"].ids, np.random.default_rng(2).permutation(1797)
     lines = [f"{ids[i]},{said[i]},x" for i in shuffled]
     (tmp_path / "a.csv").write_text("\n".join(["id,worst,other", *lines]))
     table = pa.table({"id": [ids[i] for i in shuffled], "worst": said[shuffled]})
@@ -236,10 +236,10 @@ def test_labels_are_read_from_every_kind_of_table(digits, tmp_path):
     ):
         recipe, data = prepare(QUICK.replace(labels=str(tmp_path / told)), known=digits)
         data = relabelled(recipe, data)
-        for part in (data.splits.train, data.splits.validation):
+        for part in (data.train, data.validation):
             wanted = said[[int(name.split("/")[1]) for name in part.ids]]
             assert part.labels.tolist() == wanted.tolist(), told
-        assert (data.soft is not None) == (data.soft_validation is not None) == soft
+        assert (data.train.votes is not None) == (data.validation.votes is not None) == soft
     (tmp_path / "n.csv").write_text("label\ncat\nowl\n")
     assert read_labels(str(tmp_path / "n.csv"), ("a", "b"), NAMES)[1].tolist() == [0, 2]
     (tmp_path / "n.csv").write_text("label\n1\n2\n")  # names win over positions, all or none
@@ -277,8 +277,8 @@ def test_labels_that_do_not_fit_the_run_are_refused(digits, tmp_path):
             train(recipe, tmp_path / "run", data=digits)
         assert not (tmp_path / "run").exists()
 
-    lost = digits.splits.validation.ids[0]
-    some = [f"{name},1" for name in digits.order if name != lost]
+    lost = digits.validation.ids[0]
+    some = [f"{name},1" for name in digits.listing.splits["train"].ids if name != lost]
     (tmp_path / "some.csv").write_text("\n".join(["id,label", *some]))
     refused("some.csv", f"none for 1 of .* images of validation, first '{lost}'")
     np.save(tmp_path / "one.npy", np.zeros(1797, int))
@@ -440,14 +440,14 @@ def test_a_subset_of_classes_keeps_the_splits(digits, tmp_path):
     few = QUICK.replace(classes=("7", "1", "4"))
     _, some = prepare(few, known=digits)
     assert some is not digits
-    assert some.splits.class_names == ("1", "4", "7")
+    assert some.class_names == ("1", "4", "7")
     for name in ("train", "validation", "test"):
-        whole, part = getattr(digits.splits, name), getattr(some.splits, name)
+        whole, part = digits.splits[name], some.splits[name]
         kept = [i for i, y in enumerate(whole.labels) if y in (1, 4, 7)]
         assert list(part.ids) == [whole.ids[i] for i in kept]
         assert [(1, 4, 7)[y] for y in part.labels] == whole.labels[kept].tolist()
         assert (part.images == whole.images[kept]).all()
-        assert part.hash() == some.splits.hashes[name] != digits.splits.hashes[name]
+        assert part.hash() == some.hashes[name] != digits.hashes[name]
     assert prepare(few.replace(smoothing=0.1), known=some)[1] is some
     assert prepare(few.replace(classes=("4", "7", "1")), known=some)[1] is some
     assert prepare(few.replace(classes=("4", "7")), known=some)[1] is not some

@@ -87,9 +87,9 @@ def test_noise_falsifies_train_and_validation_alone(kind, tmp_path):
         clean, false = getattr(data.splits, name).labels, getattr(noisy.splits, name).labels
         assert abs((clean != false).mean() - rate) <= 4 * np.sqrt(0.21 / len(clean)) * (rate > 0)
     again = relabelled(resolved, data)
-    assert (again.splits.train.labels == noisy.splits.train.labels).all()
+    assert (again.train.labels == noisy.train.labels).all()
     other = relabelled(resolved.replace(seed=5), data)
-    assert (other.splits.train.labels == noisy.splits.train.labels).all()  # a study shares it
+    assert (other.train.labels == noisy.train.labels).all()  # a study shares it
     run = train(recipe, tmp_path / "run")
     assert any("30 % of the labels" in note for note in run.data["notes"])
     assert run.findings["test"]["metrics"]["accuracy"]["value"] > 0.7

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 
 import levelhead
 from levelhead.cli import run as cli
-from levelhead.data.batches import Batch, count, store
+from levelhead.data.batches import Batch, as_batch, count
 from levelhead.data.entries import Examples
 from levelhead.errors import LevelheadError
 from levelhead.losses import LOSSES
@@ -143,10 +143,21 @@ def test_every_kind_of_training_learns_bars(model, changes, data, tmp_path):
     assert accuracy > 0.75, float(accuracy)  # chance is a third
 
 
+def measured(read):
+    """Mean and deviation of a data set's channels, as `build` takes them."""
+    return {"mean": torch.from_numpy(read.mean), "std": torch.from_numpy(read.std)}
+
+
+def standardised(images, read):
+    """Images [B,C,H,W] on the scale that a network sees."""
+    mean, std = (part.reshape(1, -1, 1, 1) for part in measured(read).values())
+    return (images.float() - mean) / std
+
+
 def trained(network, split, held, chosen, objective):
     """The events of a whole training."""
-    state = start(network, split, chosen, objective)
-    return list(fit(state, batches_of(split, chosen), held, chosen))
+    state = start(network, split, chosen, objective, CPU)
+    return list(fit(state, batches_of(split, chosen, CPU), held, chosen))
 
 
 def test_fit_is_the_loop_written_out(data, tmp_path):
@@ -169,9 +180,9 @@ def test_fit_is_the_loop_written_out(data, tmp_path):
             flip=True,
         )
     )
-    split, held = store(read.splits.train, CPU), store(read.splits.validation, CPU)
+    split, held = as_batch(read.train, CPU), as_batch(read.validation, CPU)
     shape = Shape(1, 8, 3)
-    network = build("linear", shape, mean=read.mean, std=read.std)
+    network = build("linear", shape, **measured(read))
     reference = torch.nn.Linear(64, 3)
     reference.load_state_dict(network.head.state_dict())
     trained(network, split, held, chosen, objective_of(chosen, read))
@@ -186,11 +197,11 @@ def test_fit_is_the_loop_written_out(data, tmp_path):
     counts = np.bincount(split.labels.numpy())
     balanced = torch.tensor(len(split) / (3 * counts)).float()
     for epoch in range(3):
-        for batch in batches_of(split, chosen)(epoch):
+        for batch in batches_of(split, chosen, CPU)(epoch):
             rate = 0.3 * (1 + math.cos(math.pi * (step + 0.5) / steps)) / 2
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            x = ((batch.images.float() - read.mean) / read.std).flatten(1)
+            x = standardised(batch.images, read).flatten(1)
             loss = F.cross_entropy(
                 reference(x), batch.labels, balanced, label_smoothing=0.2, reduction="none"
             ).mean()
@@ -208,13 +219,13 @@ def test_history_is_what_it_says(data):
     chosen, read = prepare(
         recipe(data, model="linear", optimizer="sgd", lr=1e-12, smoothing=0.3, epochs=1, crop=0)
     )
-    split, held = store(read.splits.train, CPU), store(read.splits.validation, CPU)
-    network = build("linear", Shape(1, 8, 3), mean=read.mean, std=read.std)
+    split, held = as_batch(read.train, CPU), as_batch(read.validation, CPU)
+    network = build("linear", Shape(1, 8, 3), **measured(read))
     events = trained(network, split, held, chosen, objective_of(chosen, read))
     (row,) = (event for event in events if type(event) is Epoch)
     with torch.no_grad():
-        logits = network(split.images.permute(0, 3, 1, 2))
-        seen = network(held.images.permute(0, 3, 1, 2))
+        logits = network(split.images)
+        seen = network(held.images)
     smoothed = F.cross_entropy(logits, split.labels, label_smoothing=0.3)
     assert row.train_loss == pytest.approx(float(smoothed), rel=1e-5)
     assert row.train_nll == pytest.approx(float(F.cross_entropy(logits, split.labels)), rel=1e-5)
@@ -245,8 +256,8 @@ def test_both_ways_to_smooth_train_the_same_network(data, tmp_path):
 def test_batches_may_come_from_anywhere(data):
     """If this fails, a sharded or a text data set needs a loop of its own, or a forged recipe."""
     chosen, read = prepare(recipe(data, model="linear", epochs=2, optimizer="sgd", lr=0.1))
-    split, held = store(read.splits.train, CPU), store(read.splits.validation, CPU)
-    whole = batches_of(split, chosen)
+    split, held = as_batch(read.train, CPU), as_batch(read.validation, CPU)
+    all_batches = batches_of(split, chosen, CPU)
 
     class Shard:
         """Every other batch."""
@@ -254,16 +265,16 @@ def test_batches_may_come_from_anywhere(data):
         examples = len(split) // 2
 
         def __len__(self):
-            return (len(whole) + 1) // 2
+            return (len(all_batches) + 1) // 2
 
         def __call__(self, epoch):
-            for place, batch in enumerate(whole(epoch)):
+            for place, batch in enumerate(all_batches(epoch)):
                 if place % 2 == 0:
                     yield Batch(batch.images, batch.labels, batch.index)
 
-    network = build("linear", Shape(1, 8, 3), mean=read.mean, std=read.std)
+    network = build("linear", Shape(1, 8, 3), **measured(read))
     before = network.head.weight.detach().clone()
-    state = start(network, split, chosen, objective_of(chosen, read))
+    state = start(network, split, chosen, objective_of(chosen, read), CPU)
     epochs = [e for e in fit(state, Shard(), held, chosen) if type(e) is Epoch]
     assert [e.step for e in epochs] == [len(Shard()), 2 * len(Shard())]
     assert not torch.equal(before, network.head.weight)
@@ -320,17 +331,17 @@ def test_the_watcher_may_draw_random_numbers(data, tmp_path, monkeypatch):
     """If this fails, a caller that uses torch's random numbers while it watches the steps changes
     the training (dropout), and a resumed run no longer ends in the same bits."""
     chosen, read = prepare(recipe(data, model="mlp", epochs=2))
-    split, held = store(read.splits.train, CPU), store(read.splits.validation, CPU)
+    split, held = as_batch(read.train, CPU), as_batch(read.validation, CPU)
     clock = iter(range(10**9))
     monkeypatch.setattr("levelhead.training.loop.time.perf_counter", lambda: float(next(clock)))
     ends = []
     for draws in (0, 3):
-        network = build("mlp", Shape(1, 8, 3), mean=read.mean, std=read.std)
+        network = build("mlp", Shape(1, 8, 3), **measured(read))
         torch.manual_seed(5)
         steps = 0
         objective = objective_of(chosen, read)
-        state = start(network, split, chosen, objective)
-        for event in fit(state, batches_of(split, chosen), held, chosen):
+        state = start(network, split, chosen, objective, CPU)
+        for event in fit(state, batches_of(split, chosen, CPU), held, chosen):
             steps += isinstance(event, Step)
             if draws:
                 torch.rand(draws)
@@ -342,8 +353,8 @@ def test_the_watcher_may_draw_random_numbers(data, tmp_path, monkeypatch):
 def test_fit_leaves_torchs_stream_alone(data):
     """If this fails, training within a larger program changes that program's random numbers."""
     chosen, read = prepare(recipe(data, model="mlp", epochs=1))
-    split, held = store(read.splits.train, CPU), store(read.splits.validation, CPU)
-    network = build("mlp", Shape(1, 8, 3), mean=read.mean, std=read.std)
+    split, held = as_batch(read.train, CPU), as_batch(read.validation, CPU)
+    network = build("mlp", Shape(1, 8, 3), **measured(read))
     torch.manual_seed(5)
     before = torch.get_rng_state()
     trained(network, split, held, chosen, objective_of(chosen, read))
@@ -358,20 +369,20 @@ def test_known_data_is_used_only_for_the_same_source(data, tmp_path):
     assert same is known
     assert again.data == first.data
     second, read = prepare(recipe(other), known=known)
-    assert read.source == str(other)
-    assert read.splits.fingerprint != known.splits.fingerprint
+    assert read.listing.source == str(other)
+    assert read.fingerprint != known.fingerprint
     assert second.data == str(other)
     _, resplit = prepare(recipe(data, split_seed=1), known=known)
-    assert resplit.splits.hashes != known.splits.hashes
+    assert resplit.hashes != known.hashes
 
 
 def test_statistics_are_those_of_the_training_split(tmp_path):
     """If this fails, mean and deviation are wrong, or validation and test leak into them."""
     path = write_npz(tmp_path / "x.npz", channels=3)
     _, read = prepare(recipe(path))
-    pixels_ = read.splits.train.images.reshape(-1, 3).astype(np.float64)
-    np.testing.assert_allclose(read.mean.numpy(), pixels_.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(read.std.numpy(), pixels_.std(0), rtol=1e-6)
+    pixels_ = read.train.images.reshape(-1, 3).astype(np.float64)
+    np.testing.assert_allclose(read.mean, pixels_.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(read.std, pixels_.std(0), rtol=1e-6)
     flat = np.full((3, 4, 4, 1), 9, np.uint8)
     mean, std = statistics(Examples(flat, np.zeros(3), tuple("abc"), np.zeros(3, np.uint64)))
     assert (mean.item(), std.item()) == (9.0, 1.0)
@@ -703,7 +714,7 @@ def test_outputs_hold_split_hash_and_a_linear_head(data, tmp_path):
     _, read = prepare(run.recipe)
     network = run.network()
     with torch.no_grad():
-        images = torch.tensor(np.array(read.splits.test.images)).permute(0, 3, 1, 2)
+        images = torch.tensor(np.array(read.test.images)).permute(0, 3, 1, 2)
         torch.testing.assert_close(
             network(images), run.outputs("test").scores, rtol=1e-4, atol=1e-5
         )
@@ -725,9 +736,9 @@ def test_heads_without_bias_or_features(model, tmp_path):
 def test_judging_is_float32_and_averages_views(data):
     """If this fails, bfloat16 leaks into the judgement, or --tta flip is no average of logits."""
     _, read = prepare(recipe(data))
-    test = read.splits.test
-    network = build("cnn", Shape(1, 8, 3), mean=read.mean, std=read.std)
-    names = read.splits.class_names
+    test = read.test
+    network = build("cnn", Shape(1, 8, 3), **measured(read))
+    names = read.class_names
     plain = outputs_of(network, test, names, CPU)
     network.dtype = torch.bfloat16
     low = outputs_of(network, test, names, CPU)
@@ -741,8 +752,8 @@ def test_judging_is_float32_and_averages_views(data):
     with torch.no_grad():
         wanted = (network(images) + network(images.flip(3))) / 2
     torch.testing.assert_close(both.scores, wanted, rtol=1e-5, atol=1e-5)
-    assert features_of(network, store(test, CPU)).shape == (30, network.head.in_features)
-    logits, labels = logits_of(network.train(), store(test, CPU))
+    assert features_of(network, as_batch(test, CPU)).shape == (30, network.head.in_features)
+    logits, labels = logits_of(network.train(), as_batch(test, CPU))
     assert torch.equal(logits, plain.scores)
     assert torch.equal(labels, torch.from_numpy(test.labels))
 
@@ -1117,7 +1128,7 @@ def test_a_frozen_body_end_to_end(photos, tmp_path, monkeypatch):
     again = outputs.features @ outputs.head_weight.T + outputs.head_bias
     torch.testing.assert_close(again, outputs.scores, rtol=1e-4, atol=1e-4)
     _, read = prepare(run.recipe)
-    images = torch.tensor(np.array(read.splits.test.images)).permute(0, 3, 1, 2)
+    images = torch.tensor(np.array(read.test.images)).permute(0, 3, 1, 2)
     with torch.no_grad():  # the run's network, not folded, gives the judged logits
         logits = run.network()(images)
     torch.testing.assert_close(logits, outputs.scores, rtol=1e-2, atol=1e-2)
