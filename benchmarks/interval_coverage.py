@@ -11,6 +11,7 @@ that hold the truth, which a million examples with known label probabilities giv
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from levelhead.calibrators import Temperature
-from levelhead.metrics import METRICS, aurc, classwise, ece, intervals_of, smece
+from levelhead.metrics import METRICS, aurc, classwise, ece, intervals_of, reason, smece
 from levelhead.outputs import Outputs
 
 NAMES = (
@@ -31,6 +32,7 @@ NAMES = (
 )
 USUAL = (
     "accuracy",
+    "balanced_accuracy",
     "nll",
     "brier",
     "ece",
@@ -40,9 +42,12 @@ USUAL = (
     "ece_debiased",
     "log T",
 )
-WORLDS = ("calibrated", "overconfident", "underconfident", "smoothed")
-SIZES = (200, 1000, 5000, 20_000)
+EASY = ("calibrated", "overconfident", "underconfident", "smoothed")
+HARD = ("rare", "rare overconfident", "imbalanced", "shifted", "mixed", "grouped")
+WORLDS = (*EASY, *HARD)
+SIZES = (50, 200, 1000, 5000, 20_000)
 MANY = 1_000_000
+GROUP = 10  # examples that belong together
 
 
 def draw(world: str, classes: int, n: int, seed: int) -> tuple[Outputs, Tensor]:
@@ -50,9 +55,11 @@ def draw(world: str, classes: int, n: int, seed: int) -> tuple[Outputs, Tensor]:
 
     About 85 % (of 2 classes 90 %) accurate: Gaussian logits, one class pushed up by a varying
     amount. The classifier shows them as they are, times 1.5, times 1/1.5, or smoothed: its
-    probabilities are 0.9 of the true ones and 0.1 of the uniform.
+    probabilities are 0.9 of the true ones and 0.1 of the uniform. The hard worlds: see `hard`.
     """
     source = np.random.default_rng([seed, classes, n])
+    if world in HARD:
+        return hard(world, classes, n, source)
     z = source.normal(size=(n, classes))
     z[np.arange(n), source.integers(0, classes, n)] += 1 + 3 * np.abs(source.normal(size=n))
     true = torch.softmax(torch.from_numpy(z), 1)
@@ -64,6 +71,44 @@ def draw(world: str, classes: int, n: int, seed: int) -> tuple[Outputs, Tensor]:
     return Outputs.from_logits(shown, labels), true
 
 
+def hard(world: str, classes: int, n: int, source: np.random.Generator) -> tuple[Outputs, Tensor]:
+    """The worlds where data are thin, after those that found an earlier judge wanting.
+
+    rare: calibrated and 99.9 % right; rare overconfident: its logits times 2. imbalanced: 90 % of
+    the examples are of one class, calibrated; shifted: the same shown as if classes were equal, so
+    that classes err in opposite directions. mixed: too sharp on some classes, too soft on others.
+    grouped: examples come in tens that share their class, most of their noise, and a factor by
+    which the model is too sure or not sure enough there.
+    """
+    share = np.full(classes, 1 / classes)
+    if world in ("imbalanced", "shifted"):
+        share = np.r_[0.9, np.full(classes - 1, 0.1 / (classes - 1))]
+    push, scale = (7.6, 1.6) if world.startswith("rare") else (3.0, 1.7)
+    group = np.arange(n) // GROUP if world == "grouped" else np.arange(n)
+    label = source.choice(classes, group[-1] + 1, p=share)[group]
+    noise = source.normal(size=(n, classes))
+    sharp = np.ones(n)
+    if world == "grouped":
+        common = source.normal(size=(group[-1] + 1, classes))[group]
+        noise = math.sqrt(0.6) * common + math.sqrt(0.4) * noise
+        sharp = np.exp(0.5 * source.normal(size=group[-1] + 1))[group]
+    z = scale * (push * np.eye(classes)[label] + noise)
+    if world in ("imbalanced", "shifted"):
+        z += np.log(share)
+    true = torch.softmax(torch.from_numpy(z * sharp[:, None]), 1)
+    labels = (source.random((n, 1)) > true.numpy().cumsum(1)[:, :-1]).sum(1)
+    shown = z
+    if world == "rare overconfident":
+        shown = 2 * z
+    elif world == "shifted":
+        shown = z - np.log(share)
+    elif world == "mixed":
+        shown = z * np.where(z.argmax(1) < classes / 2, 2.0, 0.5)[:, None]
+    groups = [str(g) for g in group] if world == "grouped" else None
+    return Outputs.from_logits(shown, labels, groups=groups), true
+
+
+@functools.cache
 def truth(world: str, classes: int) -> dict[str, float]:
     """The numbers of the population: labels are replaced by their probabilities."""
     outputs, true = draw(world, classes, MANY, 7)
@@ -75,17 +120,20 @@ def truth(world: str, classes: int) -> dict[str, float]:
 
     bins = soft(ece.prepare(outputs))
     gaps = bins.gaps()
+    largest = (gaps.abs() / bins.share()).nan_to_num(0)
     found = {
         "accuracy": float(right.mean()),
         "nll": -float((true * logs).sum(1).mean()),
         "brier": float((p.square() - 2 * p * true).sum(1).mean() + 1),
         "ece": float(gaps.abs().sum()),
+        "mce": float(largest[bins.share() > 1e-3].max()),
         "overconfidence": float(gaps.clamp(min=0).sum()),
         "underconfidence": -float(gaps.clamp(max=0).sum()),
         "ece_debiased": float(ece.squared(bins)),
     }
     hits = true.new_zeros(classes).index_add_(0, rows.prediction.long(), right)
     found["balanced_accuracy"] = float((hits / true.sum(0)).mean())
+    found |= {f"recall {k}": float(r) for k, r in enumerate(hits / true.sum(0))}
     rate = bins.sum(right) / bins.sum()
     found["brier_resolution"] = float((bins.share() * (rate - right.mean()).square()).nansum())
     for name, prepare in (("ece_mass", ece.prepare_mass), ("toplabel_ece", ece.prepare_toplabel)):
@@ -99,7 +147,7 @@ def truth(world: str, classes: int) -> dict[str, float]:
     found["aurc"] = float((wrong.cumsum(0) / torch.arange(1, MANY + 1)).mean())
     rest = 1 - float(wrong.mean())
     found["eaurc"] = found["aurc"] - (1 - rest + rest * math.log(rest))
-    low, high, step = -1.0, 1.0, slice(None, None, 5)
+    low, high, step = -1.5, 2.0, slice(None, None, 5)
     while high - low > 1e-5:  # the zero of the NLL's derivative by log T
         middle = (low + high) / 2
         z = outputs.scores[step] * math.exp(-middle)
@@ -125,14 +173,18 @@ def covered(cell: tuple[str, int, int, int, int, tuple[str, ...]]) -> dict[str, 
     for seed in range(sets):
         outputs, _ = draw(world, classes, n, 100 + seed)
         metrics = [METRICS[name] for name in names if name != "log T"]
+        metrics = [metric for metric in metrics if reason(metric, outputs) is None]
         pairs = [(metric, metric.prepare(outputs)) for metric in metrics]
-        made = intervals_of(pairs, resamples=resamples, seed=seed)
+        made = intervals_of(pairs, resamples=resamples, seed=seed, outputs=outputs)
         ends = {metric.name: (i.low, i.high) for metric, i in zip(metrics, made, strict=True)}
         if "log T" in names:
             fitted = Temperature.fit_outputs(outputs)
             ends["log T"] = (math.log(max(fitted.low, 1e-9)), math.log(fitted.high))
         for name, (low, high) in ends.items():
-            side = -1 if high < true[name] - 1e-9 else 1 if low > true[name] + 1e-9 else 0
+            value = true.get(name, math.nan)
+            if name == "balanced_accuracy":  # of the classes that occur
+                value = float(np.mean([true[f"recall {k}"] for k in outputs.labels.unique()]))
+            side = -1 if high < value - 1e-9 else 1 if low > value + 1e-9 else 0
             found[name].append(side)
     return found
 

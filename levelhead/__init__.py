@@ -2,7 +2,8 @@
 
 1. A `Recipe` says everything about a training; `train(recipe)` makes a `Run`, a folder.
 2. `Outputs` (logits or probabilities, with labels) is what everything after training consumes.
-3. `audit(outputs)` judges anyone's predictions; `calibrate` and `decide` act on validation.
+3. `audit(outputs)` judges anyone's predictions, `versus(a, b)` two models on the same examples;
+   `calibrate` and `decide` act on validation.
 4. `compare(recipe, grid)` trains settings over seeds and says which to use.
 5. `levelhead.targets`, `losses`, `models`, `calibrators`, `metrics`, `figures` are the rooms.
 6. Bad input raises `LevelheadError`: one line that names the value and the fix.
@@ -16,7 +17,7 @@ from levelhead.errors import LevelheadError
 from levelhead.recipe import Recipe
 
 if TYPE_CHECKING:
-    from levelhead.judging import audit, calibrate, decide, judge
+    from levelhead.judging import audit, calibrate, decide, judge, versus
     from levelhead.outputs import Outputs, read_predictions
     from levelhead.report import write_judgement, write_report
     from levelhead.runs import Run, open_run
@@ -41,6 +42,7 @@ __all__ = [
     "read_predictions",
     "resume",
     "train",
+    "versus",
     "write_judgement",
     "write_report",
 ]
@@ -52,6 +54,7 @@ _ROOMS = {
     "calibrate": "judging",
     "decide": "judging",
     "judge": "judging",
+    "versus": "judging",
     "Run": "runs",
     "open_run": "runs",
     "compare": "studies.compare",

@@ -76,10 +76,24 @@ class Run:
 
     @property
     def calibration(self) -> Calibrator:
-        """The calibrator fitted on validation."""
+        """Temperature scaling fitted on validation: what studies hold smoothing against."""
         from levelhead.calibrators import calibrator_of
 
         return calibrator_of(read_json(self.folder / "calibration.json"))
+
+    @property
+    def calibrator(self) -> Calibrator | None:
+        """What predictions are calibrated with; None where no calibrator is shown to help.
+
+        A run of an earlier version, whose findings name none, has its temperature.
+        """
+        from levelhead.calibrators import calibrator_of
+
+        chosen = self.findings.get("calibrator")
+        if chosen is None:
+            return self.calibration
+        stored = chosen["calibration"]
+        return None if stored is None else calibrator_of(stored)
 
     def snapshot(self, step: int) -> Path:
         """Where the weights after `step` steps are kept."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from levelhead import Recipe, audit, calibrate, compare, decide, judge, train
+from levelhead import Recipe, audit, calibrate, compare, decide, judge, train, versus
 from worlds import sampled
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -22,7 +22,7 @@ def listed(name: str) -> list[str]:
     return re.findall(r"`(\w+)`", line)
 
 
-@pytest.mark.parametrize("name", ["judge", "audit", "calibrate", "decide"])
+@pytest.mark.parametrize("name", ["judge", "audit", "calibrate", "decide", "versus"])
 def test_keys_of_judgements(name: str) -> None:
     """Who reads findings.json by the docs would miss a key, or look for one that is gone."""
     validation, test = sampled(200, 4, 2.0), sampled(200, 4, 2.0, seed=1)
@@ -30,6 +30,7 @@ def test_keys_of_judgements(name: str) -> None:
         "judge": lambda: judge(test, resamples=50),
         "audit": lambda: audit(test, methods=["temperature"], resamples=50).to_json(),
         "calibrate": lambda: calibrate(validation, test, ["temperature"], resamples=50).to_json(),
+        "versus": lambda: versus(test, test, resamples=50).to_json(),
         "decide": lambda: decide(validation, test, methods=["temperature"]).to_json(),
     }
     assert sorted(listed(name)) == sorted(results[name]())

@@ -101,3 +101,20 @@ def replicates(
         for block in weights(n, resamples, seed)
     ]
     return torch.cat(draws, 1)
+
+
+def half_over_seeds(rows: np.ndarray, level: float = 0.95) -> float:
+    """Half-width of the interval of a mean over seeds [S, N], by the plain formula.
+
+    √(t² s²/S + z² (examples − interaction)): two-way analysis of variance; at least √examples.
+    """
+    from scipy import stats
+
+    seeds, n = rows.shape
+    over_seeds = rows.mean(1).var(ddof=1) / seeds
+    examples = rows.mean(0).var(ddof=1) / n
+    own = rows - rows.mean(1, keepdims=True) - rows.mean(0) + rows.mean()
+    both = (own**2).sum() / ((seeds - 1) * (n - 1)) / (seeds * n)
+    t, z = stats.t.ppf((1 + level) / 2, seeds - 1), stats.norm.ppf((1 + level) / 2)
+    half = np.sqrt(t**2 * over_seeds + z**2 * max(examples - both, 0))
+    return float(max(half, np.sqrt(examples)))

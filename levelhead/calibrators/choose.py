@@ -6,21 +6,36 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from levelhead.calibrators import CALIBRATORS
+from levelhead.calibrators import CALIBRATORS, spoken
 from levelhead.calibrators.calibrator import check_classes
-from levelhead.calibrators.matrix import folds as deal
 from levelhead.errors import LevelheadError, nearest
 from levelhead.outputs import Outputs
 from levelhead.outputs.validate import first
 from levelhead.statistics.binning import bin_confidence
-from levelhead.statistics.examples import mean_interval
+from levelhead.statistics.examples import (
+    example_variance,
+    examples_needed,
+    mean_interval,
+    with_unseen_errors,
+)
+from levelhead.statistics.folds import random_folds
+from levelhead.text import interval_text
+
+FEW_ERRORS = 10
+"""Fewer wrong answers are said to be few."""
 
 Range = tuple[float, float, float]
 """A value with the ends of its interval."""
+
+MOST = 100
+"""Structured matrix scaling is tried by default up to so many classes: it has K² + K parameters."""
+
+Verdict = Literal["advised", "cannot tell", "no better"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +44,7 @@ class Ranked:
 
     name: str  # in CALIBRATORS, or "none"
     parameters: int | None  # None: the examples decide how many
-    least: int  # examples that the rule of `choose` asks for
+    least: int  # examples that the calibrator asks for
     reason: str = ""
     nll: Range | None = None  # nats
     over_temperature: Range | None = None  # paired difference of the NLL: below 0 is better
@@ -39,6 +54,29 @@ class Ranked:
     accuracy: float | None = None
     seconds: float = 0.0  # of all fits
     losses: Tensor | None = field(default=None, repr=False)  # NLL, float64 [N]
+    # The NLL where the answer is wrong, times the odds of that, both by the uncalibrated model [N].
+    if_wrong: Tensor | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The calibrator to use, and whether the examples show that it helps."""
+
+    method: str  # "none" unless advised
+    verdict: Verdict
+    best: str  # the method with the lowest held-out NLL
+    gain: Range | None  # its NLL minus that of none, corrected for the choice
+    compared: int  # methods among which its gain was the largest, for the correction
+    errors: int  # wrong answers among the n examples
+    n: int
+    needed: int | None = None  # examples that would show the gain seen, where it is not shown
+
+
+def default_methods(classes: int) -> tuple[str, ...]:
+    """What is tried where nothing is asked: by number of classes."""
+    if classes == 2:
+        return ("temperature", "platt", "quadratic", "beta", "venn_abers")
+    return ("temperature", "svs", "vector", *(("sms",) if classes <= MOST else ()))
 
 
 def rank(
@@ -51,126 +89,206 @@ def rank(
 ) -> list[Ranked]:
     """Calibrators cross-validated on outputs of any split, the best held-out NLL first.
 
-    Each is fitted on all folds but one (stratified, drawn with `seed`) and judged on that one.
-    `methods` are names in CALIBRATORS, by default all for so many classes, fitted only where there
-    are enough examples (`Calibrator.least`); "none" and "temperature" are always there. Intervals
-    are over examples, with the fits as they are. Raises LevelheadError for unknown names, kind
-    "confidence", and folds below 2 or above N.
+    Each is fitted on all folds but one (random, groups whole, drawn with `seed`) and judged on
+    that one. `methods` are names in CALIBRATORS, by default `default_methods` as far as there are
+    enough examples (`Calibrator.least`); "none" and "temperature" are always there. Intervals are
+    over examples (or groups), with the fits as they are, and reach up to what unseen errors would
+    add. Raises LevelheadError for unknown names, kind "confidence", and folds below 2 or above N.
     """
     check_classes(outputs, "rank")
     n, k = len(outputs), outputs.classes
-    fit = [name for name, entry in CALIBRATORS.items() if entry.only in (None, k)]
-    candidates = fit if methods is None else methods
+    candidates = default_methods(k) if methods is None else [*methods]
+    if len(candidates) == len(CALIBRATORS):  # all that are for so many classes
+        candidates = [name for name in candidates if CALIBRATORS[name].only in (None, k)]
     names = list(dict.fromkeys(("none", "temperature", *candidates)))
     if unknown := [name for name in names[1:] if name not in CALIBRATORS]:
         raise LevelheadError(f"calibrator {unknown[0]!r}: {nearest(unknown[0], list(CALIBRATORS))}")
     if not 2 <= folds <= n:
         raise LevelheadError(f"folds {folds}: must be from 2 to {n:,}, the number of examples")
-    bare = Outputs(outputs.kind, outputs.scores, outputs.labels, outputs.class_names)
-    fold, rows = deal(outputs.labels, folds, seed), {}
+    fold, rows = random_folds(n, folds, seed, outputs.units), {}
     for name in names:
         entry = CALIBRATORS.get(name)
         row = Ranked(name, entry.parameters(k) if entry else 0, entry.least(k) if entry else 0)
         few = methods is None and n < row.least
         reason = f"needs {row.least:,} examples; there are {n:,}"
-        rows[name] = replace(row, reason=reason) if few else _judged(row, bare, fold)
-    bases = rows["none"].losses, rows["temperature"].losses
-    rows_with_intervals = [_intervals(row, *bases, level) for row in rows.values()]
+        rows[name] = replace(row, reason=reason) if few else _judged(row, outputs, fold)
+    bases = rows["none"], rows["temperature"]
+    rows_with_intervals = [_intervals(row, *bases, outputs, level) for row in rows.values()]
     return sorted(rows_with_intervals, key=_nll)
 
 
 def _judged(row: Ranked, outputs: Outputs, fold: Tensor) -> Ranked:
     """The row with held-out NLLs and figures, or with the reason why there are none."""
     begin, entry = time.perf_counter(), CALIBRATORS.get(row.name)
-    losses = torch.empty(4, len(fold), dtype=torch.float64)
+    columns = torch.empty(5, len(fold), dtype=torch.float64)
+    bare = outputs.bare()
     try:
-        for f in range(int(fold.max()) + 1):
+        for f in fold.unique():
             part, rest = (fold == f).nonzero()[:, 0], (fold != f).nonzero()[:, 0]
-            after = outputs.take(part)
+            before = after = bare.take(part)
             if entry is not None:
-                after = entry.fit_outputs(outputs.take(rest)).apply(after)
-            judged = after.rows
-            losses[:, part] = torch.stack(
-                [judged.nll, judged.brier, judged.confidence, judged.correct]
+                after = entry.fit_outputs(bare.take(rest)).apply(before)
+            rows = after.rows
+            columns[:, part] = torch.stack(
+                [rows.nll, rows.brier, rows.confidence, rows.correct, _if_wrong(before, after)]
             )
     except LevelheadError as error:
         return replace(row, reason=str(error))
-    if (i := first(~losses[0].isfinite())) is not None:
+    if (i := first(~columns[0].isfinite())) is not None:
         return replace(row, reason=f"row {i}: infinite NLL, the label's probability is exactly 0")
     return replace(
         row,
-        losses=losses[0],
-        ece=bin_confidence(losses[2], losses[3]).error(),
-        brier=float(losses[1].mean()),
-        accuracy=float(losses[3].mean()),
+        losses=columns[0],
+        ece=bin_confidence(columns[2], columns[3]).error(),
+        brier=float(columns[1].mean()),
+        accuracy=float(columns[3].mean()),
         seconds=time.perf_counter() - begin,
+        if_wrong=columns[4],
     )
 
 
-def _intervals(
-    row: Ranked, none: Tensor | None, temperature: Tensor | None, level: float
-) -> Ranked:
-    def over(base: Tensor | None) -> Range | None:
-        if row.losses is None or base is None or base is row.losses:
-            return None
-        return _range(row.losses - base, level)
+def _if_wrong(before: Outputs, after: Outputs) -> Tensor:
+    """Σ over the classes that are not the answer of p (−log p'), [N]: p before, p' after."""
+    if after is before:
+        rows = before.rows
+        own: Tensor = rows.entropy - torch.special.entr(rows.confidence)
+        return own.clamp(min=0)
+    p = before.probabilities().scatter(1, before.predictions()[:, None], 0.0)
+    costs: Tensor = -p * after.log_probabilities()
+    total: Tensor = costs.where(p > 0, torch.zeros_like(p)).sum(1)
+    return total
 
-    nll = None if row.losses is None else _range(row.losses, level)
+
+def _intervals(
+    row: Ranked, none: Ranked, temperature: Ranked, outputs: Outputs, level: float
+) -> Ranked:
+    def over(base: Ranked) -> Range | None:
+        return None if base is row else change(row, base, outputs, level)
+
+    nll = None
+    if row.losses is not None and row.if_wrong is not None:
+        nll = _reaching(row.losses, row.if_wrong, outputs, level)
     return replace(row, nll=nll, over_none=over(none), over_temperature=over(temperature))
 
 
-def _range(values: Tensor, level: float) -> Range:
-    interval = mean_interval(values, level)
-    return float(values.mean()), interval.low, interval.high
+def change(row: Ranked, base: Ranked, outputs: Outputs, level: float) -> Range | None:
+    """NLL of one minus that of another, paired, with its interval; None where either has none.
+
+    Where few answers are wrong, every sharper calibrator looks better on all of them. So the upper
+    end reaches up to what the errors that chance kept away would cost it more than the other.
+    """
+    if row.losses is None or base.losses is None or row.if_wrong is None or base.if_wrong is None:
+        return None
+    return _reaching(row.losses - base.losses, row.if_wrong - base.if_wrong, outputs, level)
+
+
+def costs_of_errors(before: Outputs, after: Outputs) -> float:
+    """How much more a wrong answer costs after than before, by the odds of the model before."""
+    odds = float(before.rows.log_rest.exp().sum())
+    more = float((_if_wrong(before, after) - _if_wrong(before, before)).sum())
+    return more / odds if odds > 0 else 0.0
+
+
+def _reaching(losses: Tensor, if_wrong: Tensor, outputs: Outputs, level: float) -> Range:
+    value, rows = float(losses.mean()), outputs.rows
+    interval = mean_interval(losses, level, units=outputs.units)
+    odds = float(rows.log_rest.exp().sum())
+    cost = float(if_wrong.sum()) / odds if odds > 0 else 0.0
+    reach = with_unseen_errors(interval, value, rows.correct, cost, level, outputs.units)
+    return value, reach.low, reach.high
 
 
 def _nll(row: Ranked) -> float:
     return row.nll[0] if row.nll else math.inf
 
 
-def choose(ranked: Sequence[Ranked], n: int, level: float = 0.95) -> tuple[str, str]:
-    """The name of the calibrator for n examples that `rank` ranked, and why, for people.
+def choose(ranked: Sequence[Ranked], outputs: Outputs, level: float = 0.95) -> Choice:
+    """Which calibrator of those that `rank` ranked on these outputs.
 
-    1. A calibrator is considered from `least` examples on: 10 for each parameter; for isotonic
-       regression and histogram binning 1,000, and 100 a class.
-    2. Temperature is taken where its held-out NLL is below that without, also where this gain
-       cannot be told from 0 (then said): it is one number and changes no prediction. Else none.
-    3. Another is taken instead only where the interval of its paired gain excludes 0; of several,
-       the one with the least `least` that cannot be told from the best of them.
+    1. The candidate: temperature scaling, or the method with the lowest held-out NLL if that beats
+       temperature by more than one standard error of their paired difference. The structured
+       calibrators are pulled towards temperature scaling, so a wrong choice costs little
+       (docs/findings.md, the table of regrets).
+    2. It is advised where a gain over no calibrator is shown: where the interval of the paired
+       change lies below 0, reaching up to what unseen errors would add (`change`). Temperature is
+       asked at `level`; another at the level corrected for how many others there are (Bonferroni),
+       or it stands on temperature's gain, to which it adds. So for a calibrated model one is
+       advised in at most 5 % of sets, both sides of 95 % together.
+    3. Else all is left as it is: "cannot tell" where it looked better, "no better" where not.
 
     Raises LevelheadError where nothing could be ranked.
     """
+    n = len(outputs)
     rows = [row for row in sorted(ranked, key=_nll) if row.losses is not None and n >= row.least]
     if not rows:
         raise LevelheadError(f"no calibrator could be fitted: {ranked[0].reason}")
+    errors = int(n - outputs.rows.correct.sum())
+    by_name = {row.name: row for row in rows}
+    none, temperature = by_name.pop("none", None), by_name.get("temperature")
+    tried = len(by_name)
+    if none is None:  # a probability of exactly 0, which only some calibrators repair
+        return Choice(rows[0].name, "advised", rows[0].name, None, tried, errors, n)
+    if not by_name:
+        return Choice("none", "no better", "none", None, tried, errors, n)
+    best = next(iter(by_name.values()))
+    if temperature is not None and best is not temperature:
+        assert best.losses is not None
+        assert temperature.losses is not None
+        more = temperature.losses - best.losses
+        if float(more.mean()) <= math.sqrt(example_variance(more, outputs.units)):
+            best = temperature
+    others = tried - (temperature is not None)
+    corrected = level if best is temperature else 1 - (1 - level) / max(others, 1)
+    compared = 1 if best is temperature else others
+    gain = change(best, none, outputs, corrected)
+    assert gain is not None
+    stands = None if temperature is None else change(temperature, none, outputs, level)
+    if gain[2] < 0 or (stands is not None and stands[2] < 0):
+        return Choice(best.name, "advised", best.name, gain, compared, errors, n)
+    if gain[0] >= 0:
+        return Choice("none", "no better", best.name, gain, tried, errors, n)
+    assert best.losses is not None
+    assert none.losses is not None
+    losses = best.losses - none.losses
+    spread = math.sqrt(example_variance(losses, outputs.units) * n)
+    needed = examples_needed(gain[0], spread, level)
+    return Choice("none", "cannot tell", best.name, gain, compared, errors, n, needed)
 
-    def better(row: Ranked, other: Ranked) -> bool:
-        assert row.losses is not None
-        assert other.losses is not None
-        return _range(row.losses - other.losses, level)[2] < 0
 
-    base = next((row for row in rows if row.name in ("none", "temperature")), rows[0])
-    proven = [r for r in rows[: rows.index(base)] if better(r, base)]
-    equal = [row for row in proven if not better(proven[0], row)]
-    picked = min(equal, key=lambda row: (row.least, _nll(row)), default=base)
-    assert picked.nll is not None
-    mean, low, high = picked.nll
-    reason = (
-        f"By cross-validation on {n:,} examples: {picked.name.replace('_', ' ')}, NLL {mean:.4g} "
-        f"(interval {low:.4g} to {high:.4g})"
+def choice_words(choice: Choice, ranked: Sequence[Ranked], level: float = 0.95) -> str:
+    """Which calibrator and why, for people."""
+    name = spoken(choice.best)
+    lead = f"By cross-validation on {choice.n:,} examples, {choice.errors:,} of them wrong"
+    few = [spoken(row.name) for row in ranked if row.least > choice.n and not row.losses]
+    end = f" Too few examples for {', '.join(few)}." if few else ""
+    if choice.gain is None and choice.method != "none":
+        return f"{lead}: {name}, which mends probabilities of exactly 0.{end}"
+    if choice.verdict == "no better":
+        return f"{lead}: no calibrator does better than none; leave the model as it is.{end}"
+    assert choice.gain is not None
+    among = f", corrected for the best of {choice.compared}" if choice.compared > 1 else ""
+    numbers = interval_text(*choice.gain, digits=4, sign=True)
+    nll = f"NLL {numbers} against none ({level * 100:g} % interval{among})"
+    if choice.method != "none":
+        return f"{lead}: {name}, {nll}.{end}"
+    why = ""
+    if choice.errors < FEW_ERRORS:
+        many = (
+            f"about {math.ceil(FEW_ERRORS * choice.n / choice.errors):,} examples would hold "
+            f"{FEW_ERRORS}"
+            if choice.errors
+            else "none was seen"
+        )
+        why = (
+            f" {choice.errors:,} wrong answer{'s' * (choice.errors != 1)} cannot show what sharper "
+            f"or softer probabilities cost ({many})."
+        )
+    elif choice.needed:
+        why = f" About {choice.needed:,} examples would show a gain of this size."
+    return (
+        f"{lead}: cannot tell whether a calibrator helps (best: {name}, {nll}); leave the model as "
+        f"it is.{why}{end}"
     )
-    none = next((row for row in rows if row.name == "none"), None)
-    if none is not None and picked is not none:
-        reason += f" against {_nll(none):.4g} without"
-        if picked.name == "temperature" and not better(picked, none):
-            reason += ", a gain that cannot be told from 0, but it changes no prediction"
-    reason += "."
-    if proven:
-        reason += f" It is better than {base.name} ({_nll(base):.4g}) beyond doubt."
-    elif len(rows) > 2:
-        reason += " Nothing more complex is better beyond doubt."
-    few = [row.name.replace("_", " ") for row in ranked if row.least > n]
-    return picked.name, reason + (f" Too few examples for {', '.join(few)}." if few else "")
 
 
 def refuse_overlap(validation: Outputs, test: Outputs) -> None:

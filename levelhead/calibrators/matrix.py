@@ -9,6 +9,7 @@ from torch import Tensor
 
 from levelhead.calibrators.affine import PRIOR, Affine
 from levelhead.calibrators.newton import affine, newton
+from levelhead.statistics.folds import folds
 
 
 class Dirichlet(Affine):
@@ -72,16 +73,3 @@ class Matrix(Dirichlet):
         diagonal = d[:-k].view(k, k).diag()
         even = ((diagonal - diagonal.mean()) / k).diag()
         return super()._pull(d, k) + torch.cat([even.flatten(), d.new_zeros(k)])
-
-
-def folds(labels: Tensor, number: int, seed: int = 0) -> Tensor:
-    """A fold for each example, int64 [N] from 0: even, stratified, whatever the classes' order.
-
-    Dealt out class by class, in the order in which examples and so classes are drawn.
-    """
-    n = len(labels)
-    place = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    first = torch.full((int(labels.max()) + 1,), n).scatter_reduce(0, labels, place, "amin")
-    fold = torch.empty_like(place)
-    fold[(first[labels] * n + place).argsort()] = torch.arange(n) % number
-    return fold

@@ -25,14 +25,21 @@ def audit(words: list[str]) -> int:
         prog="levelhead audit",
         description="Judge predictions: npz or safetensors (logits or probabilities, labels; "
         "optional features, ids, groups, classes), CSV or parquet with a column a class and "
-        "`label`, or a run. Writes a report and advises; nothing is applied.",
+        "`label`, or a run. Writes a report and advises; nothing is applied. Of two, the second "
+        "is compared with the first, example by example.",
     )
     parser.add_argument("predictions", metavar="PREDICTIONS", help=_PREDICTIONS)
+    parser.add_argument(
+        "other", nargs="?", metavar="OTHER", help="another model's, of the same examples"
+    )
     _add_kind(parser)
     parser.add_argument(
         "--people", metavar="FILE", help="what annotators said: counts [N, K], npy/csv"
     )
-    parser.add_argument("--group-column", default="group", metavar="NAME", help="column of groups")
+    _add_group_column(parser)
+    parser.add_argument(
+        "--label-noise", type=float, metavar="R", help="share of the labels that may be false"
+    )
     parser.add_argument("--bins", type=int, default=15, metavar="N", help="bins (default: 15)")
     _add_risk(parser)
     _add_outside(parser)
@@ -46,16 +53,32 @@ def audit(words: list[str]) -> int:
     from levelhead.outputs import read_people
     from levelhead.report import metric_table
 
-    outputs = _read(options, options.predictions, group_column=options.group_column)
+    outputs = _read(options, options.predictions)
+    if options.other is not None:
+        return _versus(options, outputs, words)
     if options.people is not None:
         outputs = outputs.with_people(read_people(options.people, outputs))
     outside = _outside(options)
     with _folder(options, options.predictions, "audit") as folder:
         choices = {"risk": options.risk, "methods": _methods(options), "bins": options.bins}
-        result = audit(outputs, outside=outside, **choices)
+        result = audit(outputs, outside=outside, noise=options.label_noise, **choices)
         page = _page(result, options, options.predictions, "audit", words)
         table = metric_table({"as given": result.findings})
         lines = [*result.words, "", table, f"Report: {folder}/report.html"]
+        return deliver(result, lines, as_json=options.json, folder=folder, write_pages=page)
+
+
+def _versus(options: Any, outputs: Outputs, words: list[str]) -> int:
+    """`levelhead audit A B`."""
+    from levelhead.judging import versus
+    from levelhead.report.judgement_page import versus_table
+
+    other = _read(options, options.other)
+    names = _name(options.predictions), _name(options.other)
+    with _folder(options, options.predictions, "versus") as folder:
+        result = versus(outputs, other, names=names)
+        page = _page(result, options, options.other, "audit", words)
+        lines = [*result.words, "", versus_table(result.findings), f"Report: {folder}/report.html"]
         return deliver(result, lines, as_json=options.json, folder=folder, write_pages=page)
 
 
@@ -160,7 +183,12 @@ def _add_both(parser: Parser) -> None:
         "validation", metavar="VALIDATION", help="predictions to fit on, or a run (both its splits)"
     )
     parser.add_argument("--apply", metavar="TEST", help="predictions to apply it to and judge")
+    _add_group_column(parser)
     _add_kind(parser)
+
+
+def _add_group_column(parser: Parser) -> None:
+    parser.add_argument("--group-column", default="group", metavar="NAME", help="column of groups")
 
 
 def _add_risk(parser: Parser) -> None:
@@ -180,12 +208,18 @@ def _add_outside(parser: Parser) -> None:
 
 def _add_methods(parser: Parser) -> None:
     parser.add_argument(
-        "--methods", nargs="+", metavar="NAME", help="calibrators to rank, or all (default: all)"
-    )
+        "--methods", nargs="+", metavar="NAME",
+        help="calibrators to rank, or all (default: those that docs/reference.md says)",
+    )  # fmt: skip
 
 
 def _methods(options: Any) -> list[str] | None:
-    return None if options.methods == ["all"] else options.methods
+    if options.methods != ["all"]:
+        methods: list[str] | None = options.methods
+        return methods
+    from levelhead.calibrators import CALIBRATORS
+
+    return list(CALIBRATORS)
 
 
 def _add_figures(parser: Parser) -> None:
@@ -199,6 +233,7 @@ def _read(options: Any, path: str, **more: Any) -> Outputs:
 
     if Path(path).is_dir():
         return finished_run(path).outputs("test")
+    more = {"group_column": options.group_column} | more
     return read_predictions(path, options.kind, **more)
 
 

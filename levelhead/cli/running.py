@@ -113,6 +113,14 @@ def compare(words: list[str]) -> int:
     )
     add_recipe(parser, many=True)
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds (default: 3)")
+    parser.add_argument(
+        "--equal-within",
+        dest="equal_within",
+        type=float,
+        default=0.01,
+        metavar="M",
+        help="differences of this share of accuracy and so many nats are as good as none (0.01)",
+    )
     add_jobs(parser)
     add_budget(parser)
     add_out(parser, "study folder (default: the next runs/NAME-study-N)")
@@ -132,6 +140,7 @@ def compare(words: list[str]) -> int:
         seeds=options.seeds,
         out=options.out,
         jobs=options.jobs,
+        margin=options.equal_within,
         deadline=deadline(options.budget),
         watch=watch,
     )

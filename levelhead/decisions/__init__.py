@@ -2,15 +2,15 @@
 
 from levelhead.decisions import conformal, costs, ood
 from levelhead.decisions.ood import separate, separation
-from levelhead.decisions.scores import SCORES, PNorm, Score, find_score, fit_pnorm
+from levelhead.decisions.scores import SCORES, PNorm, Score, find_score, fit_pnorm, pnorm
 from levelhead.decisions.selective import (
     RiskCoverage,
-    clopper_pearson,
     halves,
     risk_band,
     risk_coverage,
 )
 from levelhead.decisions.threshold import Threshold, apply_threshold, threshold_for_risk
+from levelhead.statistics.examples import clopper_pearson
 
 __all__ = [
     "SCORES",
@@ -26,6 +26,7 @@ __all__ = [
     "fit_pnorm",
     "halves",
     "ood",
+    "pnorm",
     "risk_band",
     "risk_coverage",
     "separate",

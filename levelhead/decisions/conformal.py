@@ -37,13 +37,14 @@ class Conformal:
     penalty: float
     k_reg: int
     classes: int
+    groups: int | None = None  # of the n examples, where they come in groups
 
     def guarantee(self) -> str:
         """What is promised, over the draw of the examples fitted on and of the one to come."""
         text = (
             f"A set holds the true class of a new example{' of each class' * self.by_class} with "
             f"probability at least {(1 - self.alpha) * 100:.4g} %, if it is drawn as the "
-            f"{self.n:,} fitted on were."
+            f"{self.n:,} fitted on were{'' if self.groups is None else ', from a new group'}."
         )
         if endless := sum(map(math.isinf, self.quantile)):
             which = f"{endless} classes" if self.by_class else "all classes"
@@ -57,10 +58,11 @@ class Conformal:
         """
         from scipy.special import betaincinv
 
-        out = math.floor((self.n + 1) * self.alpha + 1e-9)
-        if self.by_class or math.isinf(self.quantile[0]):
+        n = self.n if self.groups is None else self.groups
+        out = math.floor((n + 1) * self.alpha + 1e-9)
+        if self.by_class or math.isinf(self.quantile[0]) or not out:
             return 1 - self.alpha, 1.0
-        low, high = betaincinv(self.n + 1 - out, out, np.array([1 - level, 1 + level]) / 2).tolist()
+        low, high = betaincinv(n + 1 - out, out, np.array([1 - level, 1 + level]) / 2).tolist()
         return low, high
 
     def to_json(self) -> dict[str, Any]:
@@ -72,7 +74,7 @@ class Conformal:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Conformal:
         """Read what `to_json` gave."""
-        fields = {name: content[name] for name in cls.__dataclass_fields__}
+        fields: dict[str, Any] = {name: content.get(name) for name in cls.__dataclass_fields__}
         fields["quantile"] = tuple(math.inf if q is None else q for q in fields["quantile"])
         return cls(**fields)
 
@@ -103,8 +105,12 @@ def fit(
     about = (len(outputs), by_class, seed, penalty, k_reg, outputs.classes)
     scores = _scores(Conformal(method, alpha, (), *about), outputs, 0)
     own = torch.cat([part.gather(1, labels[:, None])[:, 0] for part, labels in scores])
-    groups = [own[outputs.labels == k] for k in range(outputs.classes)] if by_class else [own]
-    return Conformal(method, alpha, tuple(_quantile(g.numpy(), alpha) for g in groups), *about)
+    every = torch.ones_like(outputs.labels, dtype=torch.bool)
+    parts = [outputs.labels == k for k in range(outputs.classes)] if by_class else [every]
+    units = outputs.units
+    quantiles = [_quantile(own[p], alpha, None if units is None else units[p]) for p in parts]
+    groups = None if units is None else int(units.max()) + 1
+    return Conformal(method, alpha, tuple(quantiles), *about, groups=groups)
 
 
 def sets(conformal: Conformal, outputs: Outputs) -> Tensor:
@@ -122,19 +128,17 @@ def evaluate(conformal: Conformal, outputs: Outputs, level: float = 0.95) -> dic
     """
     parts = [(s.gather(1, y[:, None])[:, 0], s.sum(1)) for s, y in _sets(conformal, outputs)]
     covered, size = (torch.cat(column) for column in zip(*parts, strict=True))
-    n, k, labels = len(outputs), outputs.classes, outputs.labels
+    n, k, labels, units = len(outputs), outputs.classes, outputs.labels, outputs.units
 
     def table(index: Tensor, names: list[str]) -> list[dict[str, Any]]:
-        of, hits, total = (
-            torch.bincount(index, w, len(names)).long().tolist()
-            for w in (torch.ones(n), covered.double(), size.double())
-        )
-        return [
-            {"name": name, "n": of[i], "coverage": share(hits[i], of[i], level)}
-            | {"size": total[i] / of[i]}
-            for i, name in enumerate(names)
-            if of[i]
-        ]
+        rows = []
+        for i in index.unique().tolist():
+            here = index == i
+            own = None if units is None else units[here].unique(return_inverse=True)[1]
+            row = {"name": names[i], "n": int(here.sum())}
+            row["coverage"] = share(covered[here], level, own)
+            rows.append(row | {"size": float(size[here].double().mean())})
+        return rows
 
     by_class = table(labels, list(outputs.class_names))
     stratum = torch.bucketize(size, torch.tensor([high for _, high in SIZES]))
@@ -143,8 +147,8 @@ def evaluate(conformal: Conformal, outputs: Outputs, level: float = 0.95) -> dic
     return {
         "n": n,
         "wanted": 1 - conformal.alpha,
-        "coverage": share(int(covered.sum()), n, level),
-        "size": mean(size, level),
+        "coverage": share(covered, level, units),
+        "size": mean(size, level, units),
         "empty": float((size == 0).double().mean()),
         "single": float((size == 1).double().mean()),
         "all": float((size == k).double().mean()),
@@ -156,8 +160,21 @@ def evaluate(conformal: Conformal, outputs: Outputs, level: float = 0.95) -> dic
     }
 
 
-def _quantile(scores: Any, alpha: float) -> float:
-    """The ⌈(n+1)(1−alpha)⌉-th smallest, infinite where there are not so many."""
+def _quantile(own: Tensor, alpha: float, units: Tensor | None) -> float:
+    """The ⌈(n+1)(1−alpha)⌉-th smallest, infinite where there are not so many.
+
+    With units the smallest score below which lie (1−alpha) of the mass, where each of G units has
+    1/(G + 1), shared by its examples (Lee, Barber & Willett 2023, hierarchical data).
+    """
+    if units is not None and len(own):
+        place = units.unique(return_inverse=True)[1]
+        size = torch.bincount(place)
+        mass = 1 / (size[place].double() * (len(size) + 1))
+        order = own.argsort()
+        reached = mass[order].cumsum(0)
+        at = int(torch.searchsorted(reached, 1 - alpha - 1e-9))
+        return math.inf if at == len(own) else float(own[order[at]])
+    scores = own.numpy()
     n = len(scores)
     rank = n + 1 - math.floor((n + 1) * alpha + 1e-9)
     return math.inf if rank > n else float(np.partition(scores, rank - 1)[rank - 1])

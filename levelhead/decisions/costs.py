@@ -122,13 +122,14 @@ def evaluate(
     table = _table(outputs, costs, abstain_price)
     paid = table[outputs.labels, decision.choice]  # −1 is the last column: abstention
     plainly = table[outputs.labels, likeliest]
-    surprise = mean(paid - decision.expected, level)
+    units = outputs.units
+    surprise = mean(paid - decision.expected, level, units)
     return {
         "n": len(outputs),
-        "cost": mean(paid, level),
-        "argmax_cost": mean(plainly, level),
-        "saved": mean(plainly - paid, level),
-        "expected": mean(decision.expected, level),
+        "cost": mean(paid, level, units),
+        "argmax_cost": mean(plainly, level, units),
+        "saved": mean(plainly - paid, level, units),
+        "expected": mean(decision.expected, level, units),
         "surprise": surprise,
         "believable": surprise["low"] <= 0 <= surprise["high"],
         "changed": float((decision.choice != likeliest).double().mean()),

@@ -16,6 +16,7 @@ from levelhead.decisions.selective import checked
 from levelhead.errors import LevelheadError
 from levelhead.outputs import Outputs
 from levelhead.statistics.examples import normal_quantile
+from levelhead.statistics.placements import auroc_interval, placements
 
 
 def separate(
@@ -59,45 +60,13 @@ def separation(inside: Any, outside: Any, *, level: float = 0.95) -> dict[str, A
     m, n = len(x), len(y)
     above, under = placements(x, y)
     area = float(above.mean())
-    low, high = _interval(area, above, under, normal_quantile(level))
+    low, high = auroc_interval(area, above, under, normal_quantile(level))
     limit = x[m - math.ceil(0.95 * m - 1e-9)]
-    passed = n - int(np.searchsorted(y, limit))
+    passed = torch.from_numpy(y >= limit)
     return {
         "auroc": {"value": area, "low": low, "high": high},
-        "fpr_at_95_tpr": share(passed, n, level),
+        "fpr_at_95_tpr": share(passed, level),
         "threshold": plain(limit),
         "n_inside": m,
         "n_outside": n,
     }
-
-
-def placements(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each inside [M] the share of outside below it, of each outside [N] that of inside above.
-
-    Equals count half. Both have the AUROC as their mean; their variances are DeLong's (1988).
-    """
-
-    def below(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        y = np.sort(y)
-        both = np.searchsorted(y, x, "left") + np.searchsorted(y, x, "right")
-        return np.asarray(both / (2 * len(y)))
-
-    return below(inside, outside), 1 - below(outside, inside)
-
-
-def _interval(area: float, above: Any, under: Any, z: float) -> tuple[float, float]:
-    m, n = len(above), len(under)
-    if min(m, n) > 1 and 0 < area < 1:
-        variance = above.var(ddof=1) / m + under.var(ddof=1) / n
-        half = z * math.sqrt(variance) / (area * (1 - area))
-        if half:
-            centre = math.log(area / (1 - area))
-            low, high = 1 / (1 + np.exp(-np.clip([centre - half, centre + half], -700, 700)))
-            return float(low), float(high)
-    # All areas t that Hanley and McNeil's variance at t does not rule out.
-    fine = np.geomspace(1e-12, 0.5, 20_000)
-    t = np.concatenate(([0.0], fine, 1 - fine[::-1], [1.0]))
-    pairs = (m + n) / 2 - 1
-    spread = t * (1 - t) / (m * n) * (1 + pairs * ((1 - t) / (2 - t) + t / (1 + t)))
-    near = t[(t - area) ** 2 <= z * z * spread]
-    return min(area, float(near.min())), max(area, float(near.max()))

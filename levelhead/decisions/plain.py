@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from levelhead.statistics.examples import mean_interval, wilson
+from levelhead.statistics.examples import mean_interval, share_interval
 
 
 def plain(value: Any) -> Any:
@@ -23,15 +23,15 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def share(k: int, n: int, level: float) -> dict[str, float]:
-    """A share k of n with Wilson's interval: value, low, high."""
-    low, high = wilson(k, n, level)
-    return {"value": k / n, "low": low, "high": high}
+def share(hits: Tensor, level: float, units: Tensor | None = None) -> dict[str, float]:
+    """The share of ones in hits [N] with Wilson's interval: value, low, high."""
+    low, high = share_interval(hits.double(), level, units)
+    return {"value": float(hits.double().mean()), "low": low, "high": high}
 
 
-def mean(values: Tensor, level: float) -> dict[str, float]:
+def mean(values: Tensor, level: float, units: Tensor | None = None) -> dict[str, float]:
     """The mean of values [N] with its interval: value, low, high."""
-    interval = mean_interval(values, level)
+    interval = mean_interval(values, level, units=units)
     return {"value": float(values.double().mean()), "low": interval.low, "high": interval.high}
 
 

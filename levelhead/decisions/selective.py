@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from levelhead.decisions.plain import plain
 from levelhead.errors import LevelheadError
 from levelhead.outputs import Outputs
+from levelhead.statistics.examples import clopper_pearson
+from levelhead.statistics.folds import halves as positions
 
 Floats = NDArray[np.float64]
 
@@ -104,32 +106,15 @@ def risk_band(
     return np.minimum(low, exact[0]), np.maximum(high, exact[1])
 
 
-def clopper_pearson(k: Any, n: Any, level: float = 0.95) -> tuple[Floats, Floats]:
-    """Exact two-sided interval of a share k of n, arrays of one shape (Clopper, Pearson 1934)."""
-    tail = (1 - level) / 2
-    return 1 - upper_bound(np.subtract(n, k), n, tail), upper_bound(k, n, tail)
-
-
-def upper_bound(k: Any, n: Any, delta: float) -> Floats:
-    """Clopper–Pearson's one-sided bound: the share p with P(Binomial(n, p) <= k) = delta."""
-    from scipy.special import betainccinv
-
-    k, n = np.asarray(k, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    bounds = betainccinv(k + 1, np.maximum(n - k, 1e-300), delta)
-    return np.where(k >= n, 1.0, bounds)
-
-
 def halves(outputs: Outputs, seed: int = 0) -> tuple[Outputs, Outputs]:
-    """Two halves (A, B) with the same share of each label, in the order of the rows.
+    """Two halves (A, B) with the same share of each label, in the order of the rows; groups whole.
 
     One data set, one use: A fits calibrators and a score's exponent, B sets thresholds and
     conformal quantiles. Raises LevelheadError for fewer than two examples.
     """
     if len(outputs) < 2:
         raise LevelheadError("1 example: halves need at least 2")
-    mixed = torch.randperm(len(outputs), generator=torch.Generator().manual_seed(seed))
-    mixed = mixed[outputs.labels[mixed].argsort(stable=True)]
-    first, second = (outputs.take(mixed[start::2].sort().values) for start in (0, 1))
+    first, second = (outputs.take(part) for part in positions(outputs.labels, seed, outputs.units))
     return first, second
 
 

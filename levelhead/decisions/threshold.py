@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from levelhead.decisions.plain import missing, plain, share
 from levelhead.decisions.scores import find_score
-from levelhead.decisions.selective import checked, clopper_pearson, upper_bound
+from levelhead.decisions.selective import checked
 from levelhead.errors import LevelheadError
 from levelhead.outputs import Outputs
+from levelhead.statistics.examples import clopper_pearson, effective_size, upper_bound
 
 Method = Literal["sgr", "ltt"]
 
@@ -77,6 +79,7 @@ def threshold_for_risk(
     confidence: float = 0.95,
     method: Method = "ltt",
     score: str = "msp",
+    units: Any = None,
 ) -> Threshold:
     """The lowest threshold whose true selective risk is <= `risk` with probability `confidence`.
 
@@ -98,6 +101,11 @@ def threshold_for_risk(
       of ⌈log₂ n⌉ tests at δ/⌈log₂ n⌉ each. Its path depends on the errors; the union bound holds
       where R crosses `risk` once (until a false acceptance the path is then that of the truth).
 
+    `units` int64 [N] says which examples belong together: then errors and examples are divided by
+    the design effect 1 + (m̄ − 1) ρ of each cut, m̄ the mean size of the kept part of an example's
+    unit, ρ the correlation of errors in a unit (`effective_size`). That is approximate: simulated
+    guarantees broke in at most 2 % (10 and 50 in a unit, n = 300 to 3,000), without in 3 to 24 %.
+
     Default "ltt": it spends δ on at most 5 chains rather than on log₂ n tests, so keeps more, and
     does not lean on the risk rising with coverage. Raises LevelheadError for other errors than
     0 and 1, risk or confidence outside (0, 1).
@@ -113,14 +121,19 @@ def threshold_for_risk(
     n, delta = len(sure), round(1 - confidence, 12)
     order = np.argsort(-sure)
     sure, errors_to = sure[order], np.append(0, np.cumsum(wrong[order]))
+    design = _design(wrong[order], None if units is None else np.asarray(units)[order])
+
+    def bound(cut: Any, share: float) -> Any:
+        return upper_bound(errors_to[cut] / design[cut], cut / design[cut], share)
+
     search = _fixed_sequence if method == "ltt" else _binary_search
-    level, kept, tested = search(sure, errors_to, risk, delta)
+    level, kept, tested = search(sure, bound, risk, delta)
     threshold = Threshold(
         # s > u, written as s >= the next float64.
         value=float(np.nextafter(sure[kept], math.inf)) if kept < n else -math.inf,
         risk_wanted=risk,
         coverage=kept / n,
-        bound=float(upper_bound(errors_to[kept], kept, level)),
+        bound=float(bound(kept, level)),
         n_kept=kept,
         errors_kept=int(errors_to[kept]),
         method=method,
@@ -135,9 +148,28 @@ def threshold_for_risk(
     )
     if kept:
         return threshold
-    reason, needed = _why(errors_to, np.array(tested), risk, level)
+    reason, needed = _why(errors_to, np.array(tested), risk, level, bound)
     nothing: dict[str, Any] = {"value": None, "bound": None, "guarantee": None}
     return dataclasses.replace(threshold, **nothing, reason=reason, needed=needed)
+
+
+def _design(wrong: Any, units: Any) -> Any:
+    """The design effect of the j most certain, for j from 0 to N: 1 without units."""
+    n = len(wrong)
+    if units is None:
+        return np.ones(n + 1)
+    group = torch.from_numpy(units)
+    sizes = np.bincount(units)
+    mean = float((sizes.astype(float) ** 2).sum()) / n
+    overall = n / effective_size(torch.from_numpy(wrong), group)
+    correlation = min((overall - 1) / (mean - 1), 1.0) if mean > 1 else 0.0
+    # Of a kept part of m of a unit, its members 1 … m add 1, 3, … 2m − 1 to Σ m².
+    by_unit = np.argsort(units, kind="stable")
+    starts = np.append(0, np.cumsum(sizes))[units[by_unit]]
+    place = np.empty(n)
+    place[by_unit] = np.arange(n) - starts
+    kept = np.cumsum(2 * place + 1) / np.arange(1, n + 1)
+    return np.append(1.0, 1 + (kept - 1) * correlation)
 
 
 def _whole_ties(sure: Any, ranks: Any) -> Any:
@@ -146,7 +178,7 @@ def _whole_ties(sure: Any, ranks: Any) -> Any:
 
 
 def _fixed_sequence(
-    sure: Any, errors_to: Any, risk: float, delta: float
+    sure: Any, bound: Callable[[Any, float], Any], risk: float, delta: float
 ) -> tuple[float, int, list[int]]:
     """Level of each test, the largest count that may be kept (0: none), and the cuts tested."""
     n = len(sure)
@@ -159,7 +191,7 @@ def _fixed_sequence(
     starts = np.unique(_whole_ties(sure, np.geomspace(first, n, m + 1)[:-1].round()))
     every = np.linspace(first, n, min(STEPS, n - first + 1)).round()
     cuts = np.union1d(starts, _whole_ties(sure, every))
-    safe = upper_bound(errors_to[cuts], cuts, level) <= risk
+    safe = bound(cuts, level) <= risk
     fails = np.append(np.flatnonzero(~safe), len(cuts))
     begin = np.searchsorted(cuts, starts)
     ends = fails[np.searchsorted(fails, begin)]  # the first failure at or after each start
@@ -168,7 +200,7 @@ def _fixed_sequence(
 
 
 def _binary_search(
-    sure: Any, errors_to: Any, risk: float, delta: float
+    sure: Any, bound: Callable[[Any, float], Any], risk: float, delta: float
 ) -> tuple[float, int, list[int]]:
     """The same by selection with guaranteed risk."""
     low, high, kept = 0, len(sure), 0
@@ -177,7 +209,7 @@ def _binary_search(
         middle = (low + high + 1) // 2
         cut = int(_whole_ties(sure, middle))
         tested.append(cut)
-        if upper_bound(errors_to[cut], cut, delta / steps) <= risk:
+        if bound(cut, delta / steps) <= risk:
             low = kept = max(kept, cut)
         else:
             high = max(low, middle - 1)
@@ -189,7 +221,9 @@ def _fewest(risk: float, level: float) -> int:
     return math.ceil(math.log(level) / math.log1p(-risk))
 
 
-def _why(errors_to: Any, cuts: Any, risk: float, level: float) -> tuple[str, int | None]:
+def _why(
+    errors_to: Any, cuts: Any, risk: float, level: float, bound: Callable[[Any, float], Any]
+) -> tuple[str, int | None]:
     """Why no cut qualifies, and how many examples would do, None where no number would."""
     n, fewest, limit = len(errors_to) - 1, _fewest(risk, level), f"{risk * 100:.4g} %"
     if n < fewest:
@@ -197,7 +231,7 @@ def _why(errors_to: Any, cuts: Any, risk: float, level: float) -> tuple[str, int
             f"{n:,} are too few examples: even without an error, {fewest:,} are needed to show a "
             f"risk of at most {limit}; add {fewest - n:,}"
         ), fewest
-    bounds = upper_bound(errors_to[cuts], cuts, level)
+    bounds = bound(cuts, level)
     kept, wrong = int(cuts[bounds.argmin()]), int(errors_to[cuts[bounds.argmin()]])
     many = np.geomspace(1, 1e9, 1000)
     enough = many[upper_bound(wrong / kept * many, many, level) <= risk]
@@ -220,13 +254,19 @@ def apply_threshold(threshold: Threshold, outputs: Outputs, level: float = 0.95)
     """
     sure = find_score(threshold.score).of(outputs)
     keep = sure >= (math.nan if threshold.value is None else threshold.value)  # NaN: none
-    n, kept = len(outputs), int(keep.sum())
-    wrong = int((keep & (outputs.rows.rank > 0)).sum())
-    coverage: dict[str, Any] = share(kept, n, level)
+    n, kept, units = len(outputs), int(keep.sum()), outputs.units
+    errors = (outputs.rows.rank > 0)[keep].double()
+    wrong = int(errors.sum())
+    coverage: dict[str, Any] = share(keep, level, units)
     risk = missing("nothing is kept")
     if threshold.value is None:
         coverage = risk = missing("there is no threshold")
     elif kept:
-        low, high = (float(end) for end in clopper_pearson(wrong, kept, level))
+        design = 1.0
+        if units is not None:
+            own = units[keep].unique(return_inverse=True)[1]
+            design = kept / effective_size(errors, own)
+        ends = clopper_pearson(wrong / design, kept / design, level)
+        low, high = (float(end) for end in ends)
         risk = {"value": wrong / kept, "low": low, "high": high}
     return {"n": n, "n_kept": kept, "errors_kept": wrong, "coverage": coverage, "risk": risk}

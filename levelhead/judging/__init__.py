@@ -1,7 +1,8 @@
 """Findings: what Outputs say about a classifier, as numbers with intervals and as sentences.
 
 `judge` measures, `audit` adds advice on one set of predictions, `calibrate` fits on one set and
-judges on another, `decide` sets thresholds and tells what they are worth.
+judges on another, `decide` sets thresholds and tells what they are worth, `versus` compares two
+models on the same examples.
 """
 
 from levelhead.judging.audit import Audited, audit, cross_fitted
@@ -9,6 +10,7 @@ from levelhead.judging.calibrate import Calibrated, calibrate
 from levelhead.judging.decide import Decided, decide
 from levelhead.judging.findings import run_findings
 from levelhead.judging.judge import SCHEMA, classification_report, confidence_gap, judge
+from levelhead.judging.versus import Versus, versus
 from levelhead.judging.words import words
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "Audited",
     "Calibrated",
     "Decided",
+    "Versus",
     "audit",
     "calibrate",
     "classification_report",
@@ -24,5 +27,6 @@ __all__ = [
     "decide",
     "judge",
     "run_findings",
+    "versus",
     "words",
 ]

@@ -12,14 +12,16 @@ from typing import Any
 import torch
 
 from levelhead.calibrators import CALIBRATORS
-from levelhead.calibrators.matrix import folds as deal
+from levelhead.calibrators.choose import Ranked
 from levelhead.decisions import SCORES, ood, risk_coverage, threshold_for_risk
+from levelhead.decisions.plain import mean, plain
 from levelhead.decisions.threshold import RISKS
 from levelhead.errors import LevelheadError
 from levelhead.files import write_json
 from levelhead.judging.calibrate import check_methods, ranked_and_chosen, ranking
 from levelhead.judging.judge import classification_report, judge, measured
-from levelhead.judging.words import about, doubt, nll_change, threshold_words, verdict
+from levelhead.judging.label_noise import label_noise
+from levelhead.judging.words import about, doubt, nll_change, noise_words, threshold_words, verdict
 from levelhead.metrics import HEADLINE, ece
 from levelhead.outputs import Outputs
 from levelhead.statistics.binning import BINS
@@ -28,6 +30,8 @@ from levelhead.statistics.calibration_error import (
     consistency,
     examples_needed_for_calibration,
 )
+from levelhead.statistics.calibration_tests import kuiper, spiegelhalter
+from levelhead.statistics.folds import random_folds
 from levelhead.statistics.measured import Measured
 
 RANKED = 20_000
@@ -83,6 +87,7 @@ def audit(
     risk: float = 0.01,
     methods: Sequence[str] | None = None,
     outside: Outputs | None = None,
+    noise: float | None = None,
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -95,7 +100,8 @@ def audit(
     examples it was not fitted on (`methods`: default all), and the metrics before and after the
     one to choose; `selective`, the scores of certainty and the thresholds that keep each risk,
     `risk` among them, with a guarantee; `outside`, where given, how far other examples are told
-    apart; `report` by class; `words`. `temperature` is the fit on all examples: `metrics` are
+    apart; `label_noise`, where a share `noise` of the labels may be false, what that leaves open;
+    `report` by class; `words`. `temperature` is the fit on all examples: `metrics` are
     those of the outputs as given. Raises LevelheadError for methods, risks and bins that cannot be.
     """
     check_methods(methods)
@@ -113,6 +119,8 @@ def audit(
     findings["selective"] = thresholds
     if outside is not None:
         findings["outside"] = {"n": len(outside)} | ood.separate(outputs, outside, level=level)
+    if noise is not None:
+        findings["label_noise"] = label_noise(outputs, noise, level)
     findings["report"] = classification_report(outputs)
     choices.pop("bins")
     findings["words"] = _sentences(outputs, after, findings, risk, **choices)
@@ -124,25 +132,34 @@ def _sentences(
 ) -> list[str]:
     """What an audit found, as sentences: doubt and verdict first, then advice and thresholds."""
     advice = findings["advice"]
-    sentences = [doubt(outputs), verdict(outputs, findings["calibrated"], **choices)]
+    sentences = [
+        doubt(outputs),
+        verdict(outputs, findings["calibrated"], sides=findings["metrics"], **choices),
+    ]
     if after is not None:
         sentences.append(nll_change(outputs, after, advice["method"], advice=True, **choices))
-    sentences += [*advice["words"], threshold_words(findings["selective"], risk)]
+    raw = "model's own " if after is not None else ""
+    sentences += [*advice["words"], threshold_words(findings["selective"], risk, raw)]
     sentences += about(outputs, choices["level"])
+    if "label_noise" in findings:
+        sentences.append(noise_words(findings["label_noise"]))
     return [sentence for sentence in sentences if sentence]
 
 
 def _could_be_calibrated(
     outputs: Outputs, level: float, resamples: int, seed: int, bins: int
 ) -> dict[str, Any]:
-    """The consistency test of the ECE, and how many examples it would need to tell."""
-    cells, error = ece.cells(ece.prepare(outputs, bins)), absolute_error
+    """The consistency test of the ECE and what it would need to tell; two tests without bins."""
+    cells, error = ece.cells(ece.prepare(outputs, bins), outputs.units), absolute_error
+    rows = outputs.rows
     return {
         "test": "consistency resampling of the ECE (Bröcker & Smith 2007)",
         "resamples": resamples,
         "ece": float(error(cells.residual, cells.count)),
         "p_value": consistency(cells, error, resamples, seed),
         "needed": examples_needed_for_calibration(cells, error, level, seed=seed),
+        "spiegelhalter": plain(spiegelhalter(rows.confidence, rows.correct, outputs.units)),
+        "kuiper": plain(kuiper(rows.confidence, rows.correct, outputs.units)),
     }
 
 
@@ -152,7 +169,7 @@ def _advice(
     """The ranking of calibrators, the choice, and outputs calibrated fold by fold with it."""
     advice: dict[str, Any] = {
         "text": "advice, not applied", "method": None, "n": len(outputs), "ranking": [],
-        "before": None, "after": None, "temperature": None, "words": [],
+        "before": None, "after": None, "temperature": None, "mends": None, "words": [],
     }  # fmt: skip
     try:
         few = outputs
@@ -163,11 +180,13 @@ def _advice(
         where = "these examples: advice, not applied"
         fitted = CALIBRATORS["temperature"].fit_outputs(outputs, fitted_on=where)
         advice["temperature"] = fitted.summary()
-        ranked, method, sentence = ranked_and_chosen(
+        ranked, choice, sentence = ranked_and_chosen(
             few, methods, choices["seed"], choices["level"]
         )
+        method = choice.method
         advice["ranking"] = ranking(ranked)
         advice["method"] = method
+        advice["mends"] = _mends(ranked, choice.best, few, choices["level"])
         advice["words"] = [sentence]
         if method == "none":
             return advice, None
@@ -185,10 +204,34 @@ def _advice(
         return advice, None
 
 
+def _mends(
+    ranked: Sequence[Ranked], method: str, outputs: Outputs, level: float
+) -> dict[str, Any] | None:
+    """How much NLL the best calibrator takes away, fitted on other folds; by class too.
+
+    Nats, above 0 where it helps. By class of the label: a calibrator that helps on average may harm
+    a class.
+    """
+    rows = {row.name: row for row in ranked}
+    none, best = rows.get("none"), rows.get(method)
+    if none is None or best is None or none.losses is None or best.losses is None or best is none:
+        return None
+    gain = none.losses - best.losses
+    by_class: list[dict[str, Any]] = []
+    for k, name in enumerate(outputs.class_names):
+        here = outputs.labels == k
+        if not here.any():
+            continue
+        own = None if outputs.units is None else outputs.units[here].unique(return_inverse=True)[1]
+        row: dict[str, Any] = {"name": name, "n": int(here.sum())}
+        by_class.append(row | (mean(gain[here], level, own) if row["n"] > 1 else {}))
+    return {"method": method, **mean(gain, level, outputs.units), "by_class": by_class}
+
+
 def cross_fitted(outputs: Outputs, method: str, folds: int = 5, seed: int = 0) -> Outputs:
     """Each fold of the examples calibrated by `method` fitted on the other folds."""
-    fold = deal(outputs.labels, folds, seed)
-    bare = Outputs(outputs.kind, outputs.scores, outputs.labels, outputs.class_names)
+    fold = random_folds(len(outputs), folds, seed, outputs.units)
+    bare = outputs.bare()
     scores = torch.empty_like(outputs.scores, dtype=torch.float64)
     kind = outputs.kind
     for f in range(folds):
@@ -213,5 +256,6 @@ def selective(outputs: Outputs, risks: Sequence[float]) -> dict[str, Any]:
             curve = risk_coverage(score.of(outputs), errors)
             scores[name] = {"aurc": curve.aurc, "eaurc": curve.eaurc}
     certainty = SCORES["msp"].of(outputs)
-    kept = [threshold_for_risk(certainty, errors, risk).as_json() for risk in risks]
+    units = outputs.units
+    kept = [threshold_for_risk(certainty, errors, risk, units=units).as_json() for risk in risks]
     return {"score": "msp", "scores": scores, "thresholds": kept}

@@ -9,7 +9,14 @@ from typing import Any
 
 from levelhead.calibrators import CALIBRATORS, Calibrator
 from levelhead.calibrators.calibrator import check_classes, fitting_split
-from levelhead.calibrators.choose import Ranked, choose, rank, refuse_overlap
+from levelhead.calibrators.choose import (
+    Choice,
+    Ranked,
+    choice_words,
+    choose,
+    rank,
+    refuse_overlap,
+)
 from levelhead.errors import LevelheadError, nearest
 from levelhead.files import write_json
 from levelhead.judging.judge import SCHEMA, judge, measured
@@ -71,7 +78,8 @@ def calibrate(
 
     Findings: `{"schema", "method", "reason", "n_validation", "ranking", "before", "after",
     "calibration", "words"}`, before and after as `judge` gives them. The ranking is by NLL of
-    held-out folds of validation, the choice by the rule of `calibrators.choose`. Raises
+    held-out folds of validation, the choice by the rule of `calibrators.choose` (none, where no
+    gain is shown). Raises
     LevelheadError where test shares examples with validation, has other classes, or where
     `validation` is a split that trained or judges the model.
     """
@@ -79,7 +87,8 @@ def calibrate(
     refuse(validation, test)
     check_classes(validation, "calibrate")
     where = validation.split or "validation"
-    ranked, method, reason = ranked_and_chosen(validation, methods, seed, level)
+    ranked, choice, reason = ranked_and_chosen(validation, methods, seed, level)
+    method = choice.method
     choices: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed}
     calibrator, after = None, test
     sentences = []
@@ -130,8 +139,8 @@ def refuse(validation: Outputs, test: Outputs) -> None:
 
 def ranked_and_chosen(
     outputs: Outputs, methods: Sequence[str] | None, seed: int, level: float
-) -> tuple[list[Ranked], str, str]:
-    """`rank` and `choose`: the rows, the method, and why. Raises LevelheadError as they do.
+) -> tuple[list[Ranked], Choice, str]:
+    """`rank` and `choose`: the rows, the choice, and why. Raises LevelheadError as they do.
 
     By default only temperature is tried where a class has no example: whatever treats classes
     apart would learn that it never occurs.
@@ -144,11 +153,14 @@ def ranked_and_chosen(
             f"others; give at least {FEW}"
         )
     absent = k - len(outputs.labels.unique()) if methods is None else 0
-    ranked = rank(outputs, ("temperature",) if absent else methods, seed=seed, level=level)
-    method, reason = choose(ranked, n, level)
     if absent:
-        reason += f" Only temperature was tried: {absent:,} of {k:,} classes have no example."
-    return ranked, method, reason
+        methods = ("temperature",)
+    ranked = rank(outputs, methods, seed=seed, level=level)
+    choice = choose(ranked, outputs, level)
+    words = choice_words(choice, ranked, level)
+    if absent:
+        words += f" Only temperature was tried: {absent:,} of {k:,} classes have no example."
+    return ranked, choice, words
 
 
 def ranking(rows: Sequence[Ranked]) -> list[dict[str, Any]]:

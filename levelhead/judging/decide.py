@@ -17,6 +17,7 @@ from levelhead.decisions import (
     fit_pnorm,
     halves,
     ood,
+    pnorm,
     risk_coverage,
     threshold_for_risk,
 )
@@ -75,8 +76,10 @@ def decide(
     Validation is halved: A fits the calibrator and the exponent of the p-norm score, B sets the
     thresholds (by `rule`, learn then test or SGR: the risk holds with probability `level`) and the
     conformal quantiles (`alpha`), so that both guarantees hold. Findings: `{"schema", "n",
-    "calibrator", "scores", "threshold", "thresholds", "conformal", "costs", "outside", "words"}`; a
-    block that cannot be is None. Raises LevelheadError as `calibrate` does.
+    "calibrator", "scores", "threshold", "raw_threshold", "thresholds", "conformal", "sets",
+    "costs", "outside", "words"}`; a block that cannot be is None. Thresholds are of the calibrated
+    confidence; where a calibrator is used `raw_threshold` is that of the model's own. `sets` is the
+    conformal method whose sets are smallest on half A. Raises LevelheadError as `calibrate` does.
     """
     check_methods(methods)
     refuse(validation, test)
@@ -85,12 +88,14 @@ def decide(
         "schema": SCHEMA,
         "n": {"fit": len(first), "set": len(second), "test": len(test)},
         "calibrator": None, "scores": {}, "conformal": None, "costs": None, "outside": None,
+        "sets": None,
     }  # fmt: skip
-    raw = {"set": second, "test": test}
+    raw = {"fit": first, "set": second, "test": test}
     ready = raw
     if validation.kind != "confidence":
         try:
-            _, method, why = ranked_and_chosen(first, methods, seed, level)
+            _, choice, why = ranked_and_chosen(first, methods, seed, level)
+            method = choice.method
         except LevelheadError as error:  # too few, or a zero that none fixes: decide without
             method, why = "none", f"No calibrator: {error}."
         findings["calibrator"] = {"method": method, "reason": why}
@@ -98,32 +103,40 @@ def decide(
             fitted = CALIBRATORS[method].fit_outputs(first, fitted_on="half of validation")
             findings["calibrator"]["calibration"] = fitted.to_json()
             ready = {name: fitted.apply(part) for name, part in raw.items()}
-    best = "msp"
+    best, confidence = "msp", "calibrated" if ready is not raw else "raw"
     scores = {n: SCORES[n] for n in ("msp", "margin", "entropy") if not SCORES[n].missing(second)}
     if validation.kind == "logits":
         fitted_norm = fit_pnorm(first)
         findings["pnorm"] = fitted_norm.as_json()
-        scores[fitted_norm.score.name] = fitted_norm.score
-        best = fitted_norm.score.name
+        if fitted_norm.p is not None:
+            best = fitted_norm.score.name
+        scores[pnorm(fitted_norm.best).name] = pnorm(fitted_norm.best)
     for name, score in scores.items():
         # The p-norm is that of the logits as they came: a calibrator may bend them.
         parts = raw if name.startswith("pnorm") else ready
         findings["scores"][name] = _score(
             name, score, parts["set"], parts["test"], risk, rule, level
         )
-    findings["score"] = best
+    findings["score"], findings["confidence"] = best, confidence
     findings["threshold"] = findings["scores"][best]
+    # Until the calibrator travels with the model, a user may have the raw confidence alone.
+    findings["raw_threshold"] = None
+    if best == "msp" and ready is not raw:
+        msp = SCORES["msp"]
+        own = _score("msp", msp, raw["set"], raw["test"], risk, rule, level)
+        findings["raw_threshold"] = own
     parts = raw if best.startswith("pnorm") else ready
     certainty, errors = scores[best].of(parts["set"]), 1 - parts["set"].rows.correct
     findings["thresholds"] = []
     for wanted in sorted({*RISKS, risk}):
         chosen = threshold_for_risk(
-            certainty, errors, wanted, confidence=level, method=rule, score=best
-        )
+            certainty, errors, wanted, confidence=level, method=rule, score=best,
+            units=second.units,
+        )  # fmt: skip
         row = {"set": chosen.as_json(), "test": apply_threshold(chosen, parts["test"], level)}
         findings["thresholds"].append(row)
     if validation.kind != "confidence":
-        findings["conformal"] = {}
+        findings["conformal"], sizes = {}, {}
         for way in METHODS:
             fitted_sets = conformal.fit(ready["set"], alpha, way, seed)
             worth = conformal.evaluate(fitted_sets, ready["test"], level)
@@ -132,6 +145,8 @@ def decide(
                 "expected": fitted_sets.coverage_range(level),
             }
             findings["conformal"][way] = {"fitted": fitted_sets.to_json(), "test": worth} | promise
+            sizes[way] = float(conformal.sets(fitted_sets, ready["fit"]).sum(1).double().mean())
+        findings["sets"] = min(sizes, key=sizes.__getitem__)
     if costs is not None:
         if validation.kind == "confidence":
             raise LevelheadError("costs: need the probabilities of all classes, not one confidence")
@@ -158,7 +173,7 @@ def _score(
     curve = risk_coverage(score.of(test), 1 - test.rows.correct)
     certainty, errors = score.of(setting), 1 - setting.rows.correct
     threshold = threshold_for_risk(
-        certainty, errors, risk, confidence=level, method=rule, score=name
+        certainty, errors, risk, confidence=level, method=rule, score=name, units=setting.units
     )
     return {
         "title": score.title,

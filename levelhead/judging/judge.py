@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,16 +11,26 @@ import numpy as np
 import torch
 
 from levelhead.calibrators import Calibrator, Temperature
+from levelhead.calibrators.choose import FEW_ERRORS
 from levelhead.errors import LevelheadError
 from levelhead.metrics import METRICS, intervals_of, reason
 from levelhead.metrics.counts import confusion
 from levelhead.outputs import Outputs
 from levelhead.statistics.binning import BINS
-from levelhead.statistics.examples import ANALYTIC, Interval, mean_interval, normal_quantile, wilson
+from levelhead.statistics.examples import (
+    ANALYTIC,
+    Interval,
+    effective_size,
+    mean_interval,
+    normal_quantile,
+    share_interval,
+)
 from levelhead.statistics.measured import Measured
 
 SCHEMA = 1
 MOST_BINS = 1000
+MOST_GROUPS = 50
+"""So many groups are judged one by one."""
 
 
 def judge(
@@ -35,7 +46,8 @@ def judge(
     """Every metric (or those named) with its interval, as docs/design.md lays them out.
 
     With `calibrator` (fitted elsewhere) the outputs are calibrated first, and `temperature` says
-    how. Outputs with groups are also judged group by group, under `groups`. `bins` is that of the
+    how. Of outputs with groups, groups are what intervals resample; up to 50 of them are also
+    judged one by one, under `groups`. `bins` is that of the
     binned metrics. Fractions, natural logarithms; what is not finite is None beside a `reason`.
     Raises LevelheadError for bins that cannot be.
     """
@@ -54,11 +66,14 @@ def judge(
         "metrics": found,
         "temperature": calibrator.summary() if isinstance(calibrator, Temperature) else None,
     }
-    if outputs.groups is not None:
+    if outputs.units is not None:
+        judged["interval"]["groups"] = int(outputs.units.max()) + 1
+    if outputs.groups is not None and len(set(outputs.groups)) <= MOST_GROUPS:
         names = np.array(outputs.groups)
         judged["groups"] = {}
         for group in np.unique(names).tolist():
             part = outputs.take(np.flatnonzero(names == group))
+            part = dataclasses.replace(part, groups=None)  # within a group examples are drawn
             cells = _metrics(part, tuple(found), **choices)[0]
             judged["groups"][group] = {"n": len(part), "metrics": cells}
     return judged
@@ -90,7 +105,8 @@ def _fill(
     found: dict[str, Any], ready: dict[str, Any], outputs: Outputs, choices: dict[str, Any]
 ) -> dict[str, str]:
     """Put values and intervals of what is prepared into `found`; returns how each was made."""
-    ends = intervals_of([(METRICS[n], prepared) for n, prepared in ready.items()], **choices)
+    pairs = [(METRICS[name], prepared) for name, prepared in ready.items()]
+    ends = intervals_of(pairs, **choices, outputs=outputs)
     for (name, prepared), end in zip(ready.items(), ends, strict=True):
         value = number(METRICS[name].value(prepared)[name])
         alone = len(outputs) == 1 and end.low == end.high  # one example, resampled, is no interval
@@ -145,18 +161,22 @@ def confidence_gap(
 
     The bootstrap's interval, widened to the one that a calibrated model of these confidences
     would have: where (nearly) every answer is right, resampling cannot see how many errors to
-    expect. Where all are right, or none, also to Wilson's of the accuracy, for a model that
-    allows no error at all.
+    expect. With fewer than 10 errors also to Wilson's of the accuracy, for a model that allows no
+    error at all.
     """
     rows = outputs.rows
     differences = rows.confidence - rows.correct
     gap = float(differences.mean())
-    interval = mean_interval(differences, level, resamples, seed)
+    units = outputs.units
+    interval = mean_interval(differences, level, resamples, seed, units)
     errors = rows.confidence * (1 - rows.confidence)
-    half = normal_quantile(level) * math.sqrt(float(errors.mean()) / len(outputs))
+    size = effective_size(differences, units)
+    half = normal_quantile(level) * math.sqrt(float(errors.mean()) / size)
     ends = [interval.low, interval.high, gap - half, gap + half]
-    if (right := int(rows.correct.sum())) in (0, len(outputs)):
-        ends += [float(rows.confidence.mean()) - end for end in wilson(right, len(outputs), level)]
+    right = int(rows.correct.sum())
+    if min(right, len(outputs) - right) < FEW_ERRORS:
+        shares = share_interval(rows.correct, level, units)
+        ends += [float(rows.confidence.mean()) - end for end in shares]
     return gap, Interval(max(min(ends), -1.0), min(max(ends), 1.0), interval.method)
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from levelhead.calibrators import Calibrator
+from levelhead.calibrators import Calibrator, spoken
+from levelhead.calibrators.choose import FEW_ERRORS, costs_of_errors
+from levelhead.decisions.scores import find_score
 from levelhead.judging.judge import confidence_gap
 from levelhead.metrics.counts import confusion
 from levelhead.outputs import Outputs
-from levelhead.statistics.examples import mean_interval, wilson
+from levelhead.statistics.examples import mean_interval, share_interval, with_unseen_errors
+from levelhead.text import interval_text, interval_texts
+
+FEW_GROUPS = 10
 
 
 def words(
@@ -18,17 +24,20 @@ def words(
     *,
     after: Outputs | None = None,
     calibrator: Calibrator | None = None,
+    reason: str = "",
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
 ) -> list[str]:
-    """What a run found; `after` are the same outputs, calibrated."""
+    """What a run found; `after` are the same outputs, calibrated for that `reason`."""
     choices: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
     sentences = [doubt(outputs), *about(outputs, level), gap_words("As it is", outputs, **choices)]
+    sentences.append(reason)
     if calibrator is not None and after is not None:
+        method = spoken(calibrator.method)
         sentences.append(calibrator.sentence())
-        sentences.append(gap_words("After temperature", after, **choices))
-        sentences.append(nll_change(outputs, after, "temperature", **choices))
+        sentences.append(gap_words(f"After {method}", after, **choices))
+        sentences.append(nll_change(outputs, after, calibrator.method, **choices))
     return [sentence for sentence in sentences if sentence]
 
 
@@ -47,39 +56,92 @@ def about(outputs: Outputs, level: float = 0.95) -> list[str]:
     n, k = len(outputs), outputs.classes
     what = f"{outputs.split} examples" if outputs.split else "examples"
     right = int(outputs.rows.correct.sum())
-    low, high = wilson(right, n, level)
+    low, high = share_interval(outputs.rows.correct, level, outputs.units)
     return [
         f"Accuracy {_percent(right / n)} ({level * 100:g} % interval {_range(low, high)}): "
         f"{right:,} of {n:,} {what} of {k} classes right.",
+        _few_errors(n, n - right),
+        _grouped(outputs),
         _weakest(outputs, level),
     ]
+
+
+def _few_errors(n: int, errors: int) -> str:
+    """What rests on a handful of errors, and how many examples would hold enough of them."""
+    if errors >= FEW_ERRORS:
+        return ""
+    rests = "NLL, Brier score, AURC and everything on calibration rest"
+    if errors == 0:
+        return (
+            f"No answer is wrong: {rests} on none, and their intervals reach up to what may come."
+        )
+    wrong = f"Only {errors} answer{'s are' if errors > 1 else ' is'} wrong"
+    needed = math.ceil(FEW_ERRORS * n / errors)
+    return (
+        f"{wrong}: {rests} on {'these' if errors > 1 else 'it'}; about {needed:,} examples would "
+        f"hold {FEW_ERRORS}."
+    )
+
+
+def _grouped(outputs: Outputs) -> str:
+    """That examples come in groups, and what follows from it."""
+    if outputs.units is None:
+        return _looks_grouped(outputs)
+    count = int(outputs.units.max()) + 1
+    few = "; so few that intervals are wide" if count < FEW_GROUPS else ""
+    kept = "intervals, folds and halves keep them whole"
+    return f"The examples come in {count:,} groups: {kept}{few}."
+
+
+def _looks_grouped(outputs: Outputs) -> str:
+    """A note where ids look like those of a few things, said of several examples each."""
+    if outputs.groups is not None or outputs.ids is None:
+        return ""
+    stems = [re.sub(r"[^\W\d_]*\d+(\.\w+)?$", "", name) for name in outputs.ids]
+    kinds = {stem for stem in stems if re.search(r"\d", stem)}
+    numbered = sum(stem in kinds for stem in stems)
+    if numbered < len(stems) or not 2 <= len(kinds) <= len(stems) / 2:
+        return ""
+    return (
+        f"The ids look like those of {len(kinds):,} groups (first: {stems[0]!r}); if their "
+        "examples are not independent, say so (--group-column, or groups=): intervals are too "
+        "narrow else."
+    )
 
 
 def verdict(
     outputs: Outputs,
     calibrated: Mapping[str, Any],
     *,
+    sides: Mapping[str, Mapping[str, Any]] | None = None,
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
 ) -> str:
     """Over- or underconfident, by how much, and whether the data can tell.
 
-    `calibrated` holds the `ece`, the `p_value` of the test that the model is calibrated, `needed`.
+    `calibrated` holds the `ece`, the `p_value` of the test that the model is calibrated, `needed`;
+    `sides` the metrics overconfidence and underconfidence: where the mean hides that a model errs
+    in both ways, both are said.
     """
     gap, interval = confidence_gap(outputs, level=level, resamples=resamples, seed=seed)
     sure, right = _sure_and_right(outputs)
     n, p = len(outputs), calibrated["p_value"]
     of = f"{n:,} example{'s' if n > 1 else ''}"
     claim = f"it claims {_percent(sure)} on average and is right in {_percent(right)}"
-    ends = f"{level * 100:g} % interval {interval.low * 100:+.1f} to {interval.high * 100:+.1f}"
+    low, high = (
+        interval_texts(gap, interval.low, interval.high, digits=1, scale=100, sign=True)[1]
+        .strip("[]")
+        .split(", ")
+    )
+    ends = f"{level * 100:g} % interval {low} to {high}"
     chance = f"{p * 100:.0f} in 100" if p >= 0.01 else f"fewer than 1 in {math.ceil(1 / p) - 1:,}"
     test = f"a calibrated model would look at least this wrong in {chance} sets of {of}"
     alpha = 1 - level
     if not interval.low <= 0 <= interval.high:
         way = "Overconfident" if gap > 0 else "Underconfident"
         much = f"{abs(gap) * 100:.1f} points too {'sure' if gap > 0 else 'unsure'} ({ends})"
-        return f"{way}: {claim} of {of}, {much}; {test}."
+        return f"{way}: {claim} of {of}, {much}; {test}.{_other_side(gap, sides)}"
     if p < alpha and abs(gap) < calibrated["ece"] / 2:
         return (
             f"Right on average but not calibrated: {claim} of {of} ({ends} points), yet too sure "
@@ -95,8 +157,21 @@ def verdict(
     return f"Cannot tell it from a calibrated model: {claim} of {of} ({ends} points); {test}.{more}"
 
 
-def threshold_words(selective: Mapping[str, Any], risk: float) -> str:
-    """At which confidence to act so that no more than `risk` is wrong, and how often that is."""
+def _other_side(gap: float, sides: Mapping[str, Mapping[str, Any]] | None) -> str:
+    """What the mean hides: that some confidences err the other way, where that is shown."""
+    name, how = ("underconfidence", "unsure") if gap > 0 else ("overconfidence", "sure")
+    entry = (sides or {}).get(name)
+    if entry is None or not entry["low"]:
+        return ""
+    ends = interval_text(entry["value"], entry["low"], entry["high"], digits=1, scale=100)
+    return f" But at some confidences it is too {how}: {name} {ends} points."
+
+
+def threshold_words(selective: Mapping[str, Any], risk: float, whose: str = "") -> str:
+    """Where to act so that no more than `risk` is wrong, and how often that is.
+
+    In the unit of the threshold's score; `whose` says which confidence it is.
+    """
     threshold = next(t for t in selective["thresholds"] if t["risk_wanted"] == risk)
     lead = f"For answers of which {(1 - risk) * 100:g} % are right"
     if threshold["keeps"] == "nothing":
@@ -104,42 +179,38 @@ def threshold_words(selective: Mapping[str, Any], risk: float) -> str:
     odds = f"(holds with {(1 - threshold['delta']) * 100:g} % probability for examples like these)"
     if threshold["keeps"] == "everything":
         return f"{lead}, act on every answer {odds}."
+    where = find_score(threshold["score"]).at_least(threshold["value"])
+    where = where.replace("the confidence", f"the {whose}confidence")
     return (
-        f"{lead}, act where the confidence is at least {sharp(threshold['value'])}, which is "
+        f"{lead}, act where {where}, which is "
         f"{_percent(threshold['coverage'])} of them, and hand on the rest {odds}."
     )
 
 
 def decision_words(found: Mapping[str, Any], risk: float, alpha: float) -> list[str]:
     """What `decide` found, in sentences."""
-    best = found["threshold"]
-    sentences = [threshold_words({"thresholds": [best["set"]]}, risk)]
-    test = best["test"]
-    if test["risk"]["value"] is not None:
-        low, high = test["risk"]["low"], test["risk"]["high"]
-        sentences.append(
-            f"On {test['n']:,} test examples it keeps {_percent(test['coverage']['value'])}, of "
-            f"which {_percent(test['risk']['value'])} are wrong (interval {_range(low, high)}): "
-            f"{test['errors_kept']:,} of {test['n_kept']:,}."
-        )
+    chosen, raw = found["threshold"], found["raw_threshold"]
+    sentences = []
+    if found["calibrator"] is not None:
+        sentences.append(found["calibrator"]["reason"])
+    calibrated = raw is not None
+    whose = "calibrated " if calibrated else ""
+    for one, of in ((chosen, whose), (raw, "model's own ")):
+        if one is None:
+            continue
+        sentences.append(threshold_words({"thresholds": [one["set"]]}, risk, of))
+        test = one["test"]
+        if test["risk"]["value"] is not None:
+            kept, wrong = _percent(test["coverage"]["value"]), _percent(test["risk"]["value"])
+            ends = _range(test["risk"]["low"], test["risk"]["high"])
+            sentences.append(
+                f"On {test['n']:,} test examples it keeps {kept}, of which {wrong} are wrong "
+                f"(interval {ends}): {test['errors_kept']:,} of {test['n_kept']:,}."
+            )
     if (norm := found.get("pnorm")) is not None:
-        sentences.append(
-            "No p-norm of the logits ranked the answers better than the top probability."
-            if norm["p"] is None
-            else f"The {norm['p']}-norm of the logits ranks the answers better than the top "
-            f"probability (AURC {norm['aurc']:.5f} against {norm['aurc_msp']:.5f} where it was "
-            "chosen)."
-        )
+        sentences.append(_pnorm_words(norm))
     if found["conformal"] is not None:
-        name, sets = min(found["conformal"].items(), key=lambda i: i[1]["test"]["size"]["value"])
-        aurocs, worst = sets["test"], sets["test"]["worst_class"]
-        sentences.append(
-            f"Sets that hold the true class in {_percent(1 - alpha)} of cases have "
-            f"{aurocs['size']['value']:.2f} classes on average ({name.upper()}); on test they do "
-            f"in {_percent(aurocs['coverage']['value'])} (interval "
-            f"{_range(aurocs['coverage']['low'], aurocs['coverage']['high'])}), least in class "
-            f"{worst['name']}: {_percent(worst['coverage']['value'])} of {worst['n']:,}."
-        )
+        sentences.append(_set_words(found["conformal"], found["sets"], alpha))
     if (price := found["costs"]) is not None:
         saved = price["saved"]
         sure = "" if not saved["low"] <= 0 <= saved["high"] else "; the data cannot tell from 0"
@@ -164,18 +235,11 @@ def decision_words(found: Mapping[str, Any], risk: float, alpha: float) -> list[
     return sentences
 
 
-def sharp(certainty: float) -> str:
-    """The confidence 1 − e^(−certainty) with as many digits as tell it from 1.
-
-    >>> sharp(2.0), sharp(14.0)
-    ('0.8647', '0.9999991685')
-    """
-    digits = 3 + max(1, math.ceil(certainty / math.log(10)))
-    return f"{-math.expm1(-certainty):.{min(digits, 17)}f}"
-
-
 def _weakest(outputs: Outputs, level: float) -> str:
-    """The class with the lowest recall, what it is taken for, and whether that is sure."""
+    """The class with the lowest recall, what it is taken for, and how low its recall may be.
+
+    It was picked for being low: its interval is that of one of K classes (Bonferroni).
+    """
     counts = confusion(outputs)
     support = counts.sum(1)
     recall = counts.diagonal() / support
@@ -183,14 +247,19 @@ def _weakest(outputs: Outputs, level: float) -> str:
     hits, of = int(counts[k, k]), int(support[k])
     if hits == of:
         return "No class has an error."
-    low, high = wilson(hits, of, level)
+    here = outputs.labels == k
+    own = None if outputs.units is None else outputs.units[here].unique(return_inverse=True)[1]
+    present = int((support > 0).sum())
+    corrected = 1 - (1 - level) / present
+    low, high = share_interval(outputs.rows.correct[here], corrected, own)
     wrong = counts[k].clone()
     wrong[k] = 0
     other = int(wrong.argmax())
     names = outputs.class_names
     sentence = (
         f"Weakest class: {names[k]}, {hits:,} of {of:,} found ({_percent(hits / of)}, interval "
-        f"{_range(low, high)}), most often taken for {names[other]} ({int(wrong[other]):,})."
+        f"{_range(low, high)}, corrected for {present} classes), most often taken for "
+        f"{names[other]} ({int(wrong[other]):,})."
     )
     absent = int((support == 0).sum())
     if absent:
@@ -204,8 +273,9 @@ def gap_words(lead: str, outputs: Outputs, **choices: Any) -> str:
     sure, right = _sure_and_right(outputs)
     numbers = (
         f"mean confidence {_percent(sure)} against accuracy {_percent(right)}, "
-        f"{gap * 100:+.1f} points "
-        f"(interval {interval.low * 100:+.1f} to {interval.high * 100:+.1f})"
+        + interval_text(
+            gap, interval.low, interval.high, digits=1, scale=100, sign=True, unit=" points"
+        )
     )
     if interval.low <= 0 <= interval.high:
         return f"{lead}: cannot tell whether over- or underconfident: {numbers}."
@@ -223,23 +293,64 @@ def nll_change(
     change = after.rows.nll - before.rows.nll
     if not bool(change.isfinite().all()):
         return ""
-    interval = mean_interval(change, **choices)
     first, last = float(before.rows.nll.mean()), float(after.rows.nll.mean())
-    numbers = (
-        f"NLL {_nats(first)} to {_nats(last)}, a change of {_nats(last - first, '+')} "
-        f"(interval {_nats(interval.low, '+')} to {_nats(interval.high, '+')})"
+    interval = with_unseen_errors(
+        mean_interval(change, **choices, units=before.units),
+        last - first,
+        before.rows.correct,
+        costs_of_errors(before, after),
+        choices["level"],
+        before.units,
     )
-    method = method.replace("_", " ")
+    numbers = f"NLL {_nats(first)} to {_nats(last)}, a change of " + interval_text(
+        last - first, interval.low, interval.high, digits=4, sign=True
+    )
+    method = spoken(method)
     few = 2.0 ** (1 - len(change)) > 1 - choices["level"]
     if few or interval.low <= 0 <= interval.high:
         return f"Cannot tell whether {method} calibration helps: {numbers}."
     would = ("would help", "would harm") if advice else ("helps", "harms")
-    return f"{method.capitalize()} calibration {would[last >= first]}: {numbers}."
+    method = method[0].upper() + method[1:]
+    return f"{method} calibration {would[last >= first]}: {numbers}."
 
 
 def _sure_and_right(outputs: Outputs) -> tuple[float, float]:
     """Mean confidence, and accuracy."""
     return float(outputs.rows.confidence.mean()), float(outputs.rows.correct.mean())
+
+
+def noise_words(noise: Mapping[str, Any]) -> str:
+    """What false labels leave open."""
+    accuracy = noise["accuracy"]
+    return (
+        f"If {_percent(noise['rate'])} of the labels are false, accuracy lies within "
+        f"{_range(accuracy['low'], accuracy['high'])} whichever they are, and calibration errors "
+        f"move by {noise['rate'] * 100:.1f} points at most; if they are false by chance alone, it "
+        f"is {_percent(noise['independent'])}."
+    )
+
+
+def _pnorm_words(norm: Mapping[str, Any]) -> str:
+    """Whether a p-norm ranks better, as tested on folds."""
+    ends = interval_text(norm["gain"], norm["low"], norm["high"], digits=5, sign=True)
+    numbers = f"AURC {ends} against the top probability, on folds that did not choose it"
+    if norm["p"] is None:
+        return f"No p-norm of the logits is shown to rank the answers better ({numbers})."
+    return f"The {norm['p']}-norm of the logits ranks the answers better ({numbers})."
+
+
+def _set_words(conformal: Mapping[str, Any], name: str, alpha: float) -> str:
+    """What the sets of the chosen method do on test."""
+    test = conformal[name]["test"]
+    worst = test["worst_class"]
+    empty = f", {_percent(test['empty'])} of them empty" if test["empty"] else ""
+    return (
+        f"Sets that hold the true class in {_percent(1 - alpha)} of cases have "
+        f"{test['size']['value']:.2f} classes on average ({name.upper()}, the smallest on "
+        f"validation{empty}); on test they do in {_percent(test['coverage']['value'])} (interval "
+        f"{_range(test['coverage']['low'], test['coverage']['high'])}), least in class "
+        f"{worst['name']}: {_percent(worst['coverage']['value'])} of {worst['n']:,}."
+    )
 
 
 def _nats(value: float, sign: str = "") -> str:

@@ -1,7 +1,7 @@
 """Metrics: one idea a file, and the table that feeds judgements, flags and docs."""
 
-from levelhead.metrics import accuracy, aurc, brier, classwise, ece, nll, sharpness, smece
-from levelhead.metrics.metric import Metric, interval_of, intervals_of, reason
+from levelhead.metrics import accuracy, aurc, auroc, brier, classwise, ece, nll, sharpness, smece
+from levelhead.metrics.metric import Metric, influence_of, interval_of, intervals_of, reason
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -12,6 +12,7 @@ METRICS: dict[str, Metric] = {
         *(ece.ece, ece.ece_mass, ece.mce, classwise.classwise_ece, ece.toplabel_ece),
         *(ece.binary_ece, ece.ece_debiased, smece.smece, ece.overconfidence, ece.underconfidence),
         *(sharpness.sharpness, sharpness.entropy, aurc.aurc, aurc.eaurc),
+        *(auroc.auroc_errors, auroc.fpr95_errors),
         *(nll.soft_nll, classwise.human_calibration),
     )
 }
@@ -19,4 +20,4 @@ METRICS: dict[str, Metric] = {
 HEADLINE = ("accuracy", "top5", "nll", "brier", "ece", "smece", "aurc")
 """The few that stand first; a table of settings has the first five."""
 
-__all__ = ["HEADLINE", "METRICS", "Metric", "interval_of", "intervals_of", "reason"]
+__all__ = ["HEADLINE", "METRICS", "Metric", "influence_of", "interval_of", "intervals_of", "reason"]

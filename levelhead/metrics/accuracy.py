@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from levelhead.metrics.metric import Metric, mean, number
 from levelhead.outputs import Outputs
 from levelhead.statistics.binning import sums
-from levelhead.statistics.examples import wilson
+from levelhead.statistics.examples import clopper_pearson, share_interval
 
 accuracy = Metric(
     name="accuracy",
@@ -76,15 +77,27 @@ def _influence(prepared: _ByClass) -> Tensor:
     return (prepared.correct - recall[prepared.labels]) * scale[prepared.labels]
 
 
-def _ends(prepared: _ByClass, level: float) -> tuple[float, float] | None:
-    """Where all or none are right, Wilson's at the examples that equal classes would need."""
-    share = float(prepared.correct.mean())
-    if 0 < share < 1:
-        return None
-    count = sums(prepared.labels, prepared.classes)
-    count = count[count > 0]
-    n = len(count) ** 2 / float((1 / count).sum())
-    return wilson(share * n, n, level)
+def _ends(prepared: _ByClass, level: float, units: Tensor | None) -> tuple[float, float] | None:
+    """The classes' own intervals, combined by MOVER (Zou & Donner 2008).
+
+    As far from the mean as √Σ (distance of a class's end)² / classes: where a class has few
+    examples, or none of them is wrong, resampling them shows too little. Exact intervals, for
+    counts of 1 and 2. With units, whose classes are not independent, the distances add up.
+    """
+    value, distances = float(prepared.recall().nanmean()), []
+    for k in prepared.labels.unique():
+        here = prepared.labels == k
+        hits = prepared.correct[here]
+        recall = float(hits.mean())
+        if units is None:
+            low, high = map(float, clopper_pearson(float(hits.sum()), len(hits), level))
+        else:
+            low, high = share_interval(hits, level, units[here].unique(return_inverse=True)[1])
+        distances.append((recall - low, high - recall))
+    below, above = torch.tensor(distances, dtype=torch.float64).T
+    norm = 1 if units is not None else 2
+    low, high = (float(part.norm(norm)) / len(distances) for part in (below, above))
+    return max(value - low, 0.0), min(value + high, 1.0)
 
 
 balanced_accuracy = Metric(

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from levelhead.metrics.metric import Metric, number, once
+from levelhead.metrics.metric import Metric, error_cost, number, once
 from levelhead.outputs import Outputs
 from levelhead.statistics.binning import sums
-from levelhead.statistics.examples import wilson
+from levelhead.statistics.examples import share_interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +35,15 @@ class Ranked:
 @once
 def prepare(outputs: Outputs) -> Ranked:
     """Rank by the top probability, in float64 as log(1 − confidence): few are exactly equal."""
-    rows = outputs.rows
-    order = np.argsort(rows.log_rest.numpy())
-    ranked = rows.log_rest.numpy()[order]
+    return ranked_by(-outputs.rows.log_rest, outputs.rows.correct)
+
+
+def ranked_by(certainty: Tensor, correct: Tensor) -> Ranked:
+    """Rank by any certainty [N], higher where surer; correct [N] is 1.0 or 0.0."""
+    order = np.argsort(-certainty.numpy())
+    ranked = certainty.numpy()[order]
     last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(order) - 1)
-    wrong = 1 - rows.correct.numpy()[order]
+    wrong = 1 - correct.numpy()[order]
     places = np.flatnonzero(wrong)
     held, group = np.unique(np.searchsorted(last, places), return_inverse=True)
     ends = np.stack([np.where(held > 0, last[held - 1], -1), last[held]])
@@ -87,6 +91,11 @@ def _harmonic(total: Tensor) -> Callable[[Tensor], Tensor]:
     return harmonic
 
 
+def area(prepared: Ranked) -> float:
+    """AURC."""
+    return float(_areas(prepared)[0])
+
+
 def _aurc(prepared: Ranked, weights: Tensor | None = None) -> dict[str, Any]:
     return {"aurc": number(_areas(prepared, weights)[0])}
 
@@ -96,7 +105,7 @@ def _eaurc(prepared: Ranked, weights: Tensor | None = None) -> dict[str, Any]:
     return {"eaurc": number((area - best).clamp(min=0))}
 
 
-def _influence(prepared: Ranked) -> Tensor:
+def influence(prepared: Ranked) -> Tensor:
     """R(t) − A + mean over the less certain of (wrong − risk)/coverage, R(t) the risk there.
 
     Shared by equals. From A = ∫ risk dF over thresholds: an example moves the risk of each
@@ -115,9 +124,9 @@ def _influence(prepared: Ranked) -> Tensor:
     later = place.reciprocal().flip(0).cumsum(0).flip(0)  # Σ 1/j over this place and those after
     lost = (risk / place).flip(0).cumsum(0).flip(0)
     slope = shared(risk) + prepared.wrong * shared(later) - shared(lost)
-    influence = torch.empty_like(slope)
-    influence[prepared.order] = slope - slope.mean()
-    return influence
+    values = torch.empty_like(slope)
+    values[prepared.order] = slope - slope.mean()
+    return values
 
 
 def _excess_influence(prepared: Ranked) -> Tensor:
@@ -126,13 +135,19 @@ def _excess_influence(prepared: Ranked) -> Tensor:
     wrong[prepared.order] = prepared.wrong
     rate = wrong.mean()
     slope = -torch.log1p(-rate) if rate < 1 else torch.zeros(())
-    return _influence(prepared) - slope * (wrong - rate)
+    return influence(prepared) - slope * (wrong - rate)
 
 
-def _ends(prepared: Ranked, level: float) -> tuple[float, float] | None:
+def _error_cost(outputs: Outputs) -> float:
+    """By the model's odds: an error at place j of N adds 1/j + … + 1/N to N times the area."""
+    place = torch.arange(1, len(outputs) + 1, dtype=torch.float64)
+    added = place.reciprocal().flip(0).cumsum(0).flip(0)
+    return error_cost(outputs, outputs.rows.log_rest[prepare(outputs).order].exp() * added)
+
+
+def _ends(prepared: Ranked, level: float, units: Tensor | None) -> tuple[float, float] | None:
     """Where no error was seen: up to Wilson's end of their share, the area of a random order."""
-    errors = float(prepared.wrong.sum())
-    return None if errors else wilson(errors, len(prepared), level)
+    return share_interval(prepared.wrong, level, units) if not prepared.wrong.any() else None
 
 
 aurc = Metric(
@@ -145,8 +160,9 @@ aurc = Metric(
     prepare=prepare,
     value=_aurc,
     interval="bootstrap",
-    influence=_influence,
+    influence=influence,
     ends=_ends,
+    error_cost=_error_cost,
 )
 
 eaurc = Metric(
@@ -159,4 +175,5 @@ eaurc = Metric(
     interval="bootstrap",
     influence=_excess_influence,
     ends=_ends,
+    error_cost=_error_cost,
 )

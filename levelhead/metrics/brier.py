@@ -6,11 +6,22 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from levelhead.metrics.ece import Binned, cells, metric, prepare, squared, squared_error
-from levelhead.metrics.metric import Metric, mean, number
+from levelhead.metrics.metric import Metric, error_cost, mean, number
+from levelhead.outputs import Outputs
 from levelhead.statistics.calibration_error import Cells, Error
+
+
+def _error_cost(outputs: Outputs) -> float:
+    """By the model's odds: Σ q² + 1 − 2 q_y where y is not the prediction."""
+    rows = outputs.rows
+    squares = rows.brier + 2 * torch.exp(-rows.nll) - 1  # Σ_k q_k²
+    others = (squares - rows.confidence.square()).clamp(min=0)
+    return error_cost(outputs, rows.log_rest.exp() * (squares + 1) - 2 * others)
+
 
 brier = Metric(
     name="brier",
@@ -22,6 +33,7 @@ brier = Metric(
     value=mean("brier"),
     interval="bootstrap",
     needs="probabilities",
+    error_cost=_error_cost,
 )
 
 # Of the top label: mean (confidence − correct)² = reliability − resolution + uncertainty + W, with
@@ -46,9 +58,9 @@ def _resolution(prepared: Binned, weights: Tensor | None = None) -> dict[str, An
     return {"brier_resolution": number((share * (accuracy - mean).square()).sum(-1))}
 
 
-def _resolution_cells(prepared: Binned) -> tuple[Cells, Error]:
+def _resolution_cells(prepared: Binned, units: Tensor | None) -> tuple[Cells, Error]:
     """Resolution is the squared error of a forecast that is always the accuracy."""
-    bins = cells(prepared)
+    bins = cells(prepared, units)
     rate = np.full(len(bins.count), bins.hits.sum() / bins.count.sum())
     return replace(bins, confidence=rate), _spread_error
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from levelhead.metrics.metric import Metric, number, once
-from levelhead.outputs import Outputs
+from levelhead.outputs import Outputs, probabilities
 from levelhead.statistics.binning import BINS, bin_edges, bin_index, sums
-from levelhead.statistics.calibration_error import Cells, Error, absolute_error
+from levelhead.statistics.calibration_error import Cells, Error, absolute_error, most_units
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ def prepare(outputs: Outputs, bins: int = BINS, soft: bool = False) -> Classwise
     return Classwise(outputs, bins, soft, tables(outputs, bins, soft))
 
 
-def cells(prepared: Classwise) -> tuple[Cells, Error]:
+def cells(prepared: Classwise, units: Tensor | None = None) -> tuple[Cells, Error]:
     """The bins that hold examples; they pool over classes, and their errors are independent.
 
     Of two classes the second alone: the first is its mirror image.
@@ -99,7 +99,31 @@ def cells(prepared: Classwise) -> tuple[Cells, Error]:
     variance = None
     if prepared.soft:
         variance = np.maximum(squares / count - (sure - hits / count) ** 2, 0)
-    return Cells(count, sure, hits, pool, variance), absolute_error
+    noise = None
+    if units is not None:
+        noise = _unit_noise(prepared, units)[:, -len(table[0]) * prepared.bins :]
+        noise = noise[:, there.flatten().numpy()]
+    return Cells(count, sure, hits, pool, variance, noise=noise), absolute_error
+
+
+def _unit_noise(prepared: Classwise, units: Tensor) -> np.ndarray:
+    """`unit_noise` of every class's bins, [G, K · bins], piece by piece."""
+    outputs, k, bins = prepared.outputs, prepared.outputs.classes, prepared.bins
+    mean = ((prepared.sums[1] - prepared.sums[2]) / prepared.sums[0].clamp(min=1)).flatten()
+    groups = most_units(int(units.max()) + 1, k * bins)
+    noise, start = torch.zeros(groups * k * bins, dtype=torch.float64), 0
+    for scores, labels in outputs.pieces():
+        here = slice(start, start + len(labels))
+        start = here.stop
+        p = probabilities(outputs.kind, scores)
+        outcome = torch.zeros_like(p).scatter_(1, labels[:, None], 1.0)
+        if prepared.soft:
+            assert outputs.label_distribution is not None
+            outcome = outputs.label_distribution[here]
+        cell = torch.arange(k) * bins + bin_index(p.clamp(max=1).flatten(), bins).view_as(p)
+        place = (units[here, None] % groups) * (k * bins) + cell
+        noise.index_add_(0, place.flatten(), (p - outcome - mean[cell]).flatten())
+    return noise.view(groups, -1).numpy()
 
 
 def _value(name: str, prepared: Classwise, weights: Tensor | None = None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from levelhead.metrics.metric import Metric, number, once
 from levelhead.outputs import Outputs
 from levelhead.statistics.binning import BINS, bin_index, sums
-from levelhead.statistics.calibration_error import Cells, Error, absolute_error
+from levelhead.statistics.calibration_error import Cells, Error, absolute_error, unit_noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,20 +89,30 @@ def prepare_binary(outputs: Outputs, bins: int = BINS) -> Binned:
     return binned(bin_index(sure, bins), bins, sure, outputs.labels.double())
 
 
-def cells(prepared: Binned) -> Cells:
+def cells(prepared: Binned, units: Tensor | None = None) -> Cells:
     """The bins that hold examples, for `calibration_interval` and its relatives."""
     there = prepared.sum() > 0
     count, sure, hits = (
         prepared.sum(v)[there].numpy() for v in (None, prepared.confidence, prepared.correct)
     )
     place = there.nonzero().squeeze(1).numpy() % prepared.pool
-    return Cells(count, sure / count, hits, np.unique(place, return_inverse=True)[1])
+    noise = None
+    if units is not None:
+        cell = (there.long().cumsum(0) - 1)[prepared.index]
+        noise = unit_noise(units.numpy(), cell.numpy(), prepared.gap.numpy(), len(count))
+    pooled = np.unique(place, return_inverse=True)[1]
+    return Cells(count, sure / count, hits, pooled, noise=noise)
 
 
 def squared_error(residual: np.ndarray, count: np.ndarray) -> np.ndarray:
     """Σ share · (confidence − accuracy)²."""
     squares = residual**2 / np.maximum(count, 1)
     return np.asarray(squares.sum(-1) / count.sum(-1))
+
+
+def largest_error(residual: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """The largest |confidence − accuracy|."""
+    return np.asarray((np.abs(residual) / np.maximum(count, 1)).max(-1))
 
 
 def _side_error(side: int) -> Error:
@@ -136,7 +146,7 @@ def metric(
         value=lambda prepared, weights=None: {name: number(of_gaps(prepared, weights))},
         interval="none" if error is None else "calibration",
         binned=True,
-        cells=None if error is None else lambda prepared: (cells(prepared), error),
+        cells=None if error is None else lambda prepared, units: (cells(prepared, units), error),
         **more,
     )
 
@@ -187,10 +197,10 @@ ece_mass = metric(
 mce = metric(
     "mce",
     "Maximum calibration error",
-    "the largest gap of a bin, 15 equal-width bins; of a bin of few examples mostly chance, so it "
-    "has no interval (Naeini et al. 2015)",
+    "the largest gap of a bin, 15 equal-width bins; of a bin of few examples mostly chance "
+    "(Naeini et al. 2015)",
     _largest,
-    None,
+    largest_error,
 )
 
 toplabel_ece = metric(

@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import torch
@@ -18,10 +18,13 @@ from levelhead.statistics.calibration_error import Cells, Error, calibration_int
 from levelhead.statistics.examples import (
     ANALYTIC,
     Interval,
+    Resampled,
     bootstrap_interval,
+    deviations,
     normal_interval,
+    share_interval,
     weights,
-    wilson,
+    with_unseen_errors,
 )
 from levelhead.statistics.measured import Quantity
 
@@ -55,11 +58,15 @@ class Metric:
     needs: Literal["confidence", "probabilities", "label_distribution"] = "confidence"
     # Of the prepared: empirical influence values [N]; a mean needs none.
     influence: Callable[[Any], Tensor] | None = None
-    # Of the prepared: what `calibration_interval` takes, and the side that the error counts.
-    cells: Callable[[Any], tuple[Cells, Error]] | None = None
+    # Of the prepared and the units: what `calibration_interval` takes; the side the error counts.
+    cells: Callable[[Any, Tensor | None], tuple[Cells, Error]] | None = None
     side: int = 0
-    # Of the prepared and a level: an interval where the bootstrap cannot give one, else None.
-    ends: Callable[[Any, float], tuple[float, float] | None] = lambda prepared, level: None
+    # Of the prepared, a level and the units: an interval where the bootstrap cannot give one.
+    ends: Callable[[Any, float, Tensor | None], tuple[float, float] | None] = (
+        lambda prepared, level, units: None
+    )
+    # Of Outputs: what one more error adds on average to the sum over examples (`error_cost`).
+    error_cost: Callable[[Outputs], float] | None = None
     undefined: Callable[[Outputs], str | None] = lambda outputs: None
 
     @property
@@ -138,32 +145,55 @@ def reason(metric: Metric, outputs: Outputs) -> str | None:
     return metric.undefined(outputs)
 
 
-def _replicates(pairs: Sequence[tuple[Metric, Any]], resamples: int, seed: int) -> Tensor:
+def error_cost(outputs: Outputs, wrong: Tensor) -> float:
+    """Mean of `wrong` [N], losses that are already times the odds of an error, over those odds."""
+    odds = float(outputs.rows.log_rest.exp().sum())
+    return float(wrong.sum()) / odds if odds > 0 else 0.0
+
+
+def _replicates(
+    pairs: Sequence[tuple[Metric, Any]], resamples: int, seed: int, units: Tensor | None
+) -> list[Resampled]:
     n, blocks = len(pairs[0][1]), []
+    influence = [influence_of(metric, prepared) for metric, prepared in pairs]
     means = [i for i, (_, prepared) in enumerate(pairs) if isinstance(prepared, Tensor)]
     columns = torch.stack([pairs[i][1] for i in means], 1) if means else None
-    for block in weights(n, resamples, seed):
+    for block in weights(n, resamples, seed, units):
         values = torch.empty(len(pairs), len(block), dtype=torch.float64)
         if columns is not None:
-            values[means] = (block @ columns / n).T  # one matrix product for all means
+            # One matrix product for all means.
+            values[means] = (block @ columns / block.sum(1, keepdim=True)).T
         for i in set(range(len(pairs))) - set(means):
             metric, prepared = pairs[i]
             values[i] = metric.value(prepared, block)[metric.name]
-        blocks.append(values)
-    return torch.cat(blocks, 1)
+        spreads = torch.stack([deviations(block, each, units) for each in influence])
+        blocks.append(torch.stack([values, spreads]))
+    return [Resampled(*both) for both in torch.cat(blocks, 2).unbind(1)]
 
 
 def interval_of(
-    metric: Metric, prepared: Any, level: float = 0.95, resamples: int = 1000, seed: int = 0
+    metric: Metric,
+    prepared: Any,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+    outputs: Outputs | None = None,
 ) -> Interval:
     """The interval that belongs to the metric (its field `interval`)."""
-    return intervals_of([(metric, prepared)], level, resamples, seed)[0]
+    return intervals_of([(metric, prepared)], level, resamples, seed, outputs)[0]
 
 
 def intervals_of(
-    pairs: Sequence[tuple[Metric, Any]], level: float = 0.95, resamples: int = 1000, seed: int = 0
+    pairs: Sequence[tuple[Metric, Any]],
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+    outputs: Outputs | None = None,
 ) -> list[Interval]:
-    """The intervals of several metrics, each with what it prepared of the same Outputs.
+    """The intervals of several metrics, each with what it prepared of the same `outputs`.
+
+    With `outputs` their groups are what is resampled, and losses reach up to what unseen errors
+    would add (`statistics.examples.with_unseen_errors`).
 
     Wilson's for shares; test inversion for calibration errors (`calibration_interval`); for the
     rest one bootstrap that they share, analytic above 100,000 examples. NaN where `interval` is
@@ -171,28 +201,46 @@ def intervals_of(
     """
     intervals: dict[int, Interval] = {}
     drawn = []
+    units = None if outputs is None else outputs.units
     for i, (metric, prepared) in enumerate(pairs):
         if metric.interval == "none":
             intervals[i] = Interval(math.nan, math.nan, "none")
         elif metric.interval == "wilson":
-            intervals[i] = Interval(*wilson(float(prepared.sum()), len(prepared), level), "wilson")
+            intervals[i] = Interval(*share_interval(prepared, level, units), "wilson")
         elif metric.interval == "calibration":
             assert metric.cells is not None, f"{metric.name} has no cells"
             ends = calibration_interval(
-                *metric.cells(prepared), level, resamples, seed, metric.side
+                *metric.cells(prepared, units), level, resamples, seed, metric.side
             )
             intervals[i] = Interval(*ends, "bias-corrected by simulation, cut at 0")
-        elif (own := metric.ends(prepared, level)) is not None:
+        elif (own := metric.ends(prepared, level, units)) is not None:
             intervals[i] = Interval(*own, "analytic")
         elif len(prepared) > ANALYTIC:
-            intervals[i] = normal_interval(*_influence(metric, prepared), level)
+            intervals[i] = normal_interval(*_influence(metric, prepared), level, units)
         else:
             drawn.append(i)
     if drawn:
-        values = _replicates([pairs[i] for i in drawn], resamples, seed)
+        values = _replicates([pairs[i] for i in drawn], resamples, seed, units)
         for i, row in zip(drawn, values, strict=True):
-            intervals[i] = bootstrap_interval(row, *_influence(*pairs[i]), level)
-    return [intervals[i] for i in range(len(pairs))]
+            interval = bootstrap_interval(row, *_influence(*pairs[i]), level, units)
+            intervals[i] = replace(interval, low=max(interval.low, 0.0))  # none can be below
+    return [
+        intervals[i]
+        if outputs is None
+        else _reaching(intervals[i], metric, prepared, outputs, level)
+        for i, (metric, prepared) in enumerate(pairs)
+    ]
+
+
+def _reaching(
+    interval: Interval, metric: Metric, prepared: Any, outputs: Outputs, level: float
+) -> Interval:
+    """The interval of a loss, up to what unseen errors would add."""
+    if metric.error_cost is None:
+        return interval
+    value = float(metric.value(prepared)[metric.name])
+    cost = metric.error_cost(outputs)
+    return with_unseen_errors(interval, value, outputs.rows.correct, cost, level, outputs.units)
 
 
 def _influence(metric: Metric, prepared: Any) -> tuple[float, Tensor]:

@@ -10,9 +10,14 @@ import torch
 from torch import Tensor
 
 from levelhead.calibrators.temperature import Temperature
-from levelhead.metrics.metric import Metric, mean, number, once
+from levelhead.metrics.metric import Metric, error_cost, mean, number, once
 from levelhead.outputs import Outputs, log_probabilities
-from levelhead.statistics.examples import example_variance, normal_quantile
+from levelhead.statistics.examples import (
+    count_units,
+    example_variance,
+    normal_quantile,
+    small_sample,
+)
 
 _ROWS, _SCORES = 2_000, 1_000_000  # for a temperature that Newton steps on all make exact
 
@@ -25,6 +30,13 @@ def _undefined(outputs: Outputs) -> str | None:
         f"infinite: the label's probability is exactly 0 in {len(zeros)} of {len(outputs)} rows, "
         f"first in row {int(zeros[0])}; give logits, or probabilities with more digits"
     )
+
+
+def _error_cost(outputs: Outputs) -> float:
+    """By the model's odds: −log q_y where y is not the prediction; entropy without its own part."""
+    rows = outputs.rows
+    own = torch.special.entr(rows.confidence)
+    return error_cost(outputs, (rows.entropy - own).clamp(min=0))
 
 
 nll = Metric(
@@ -40,6 +52,7 @@ nll = Metric(
     interval="bootstrap",
     needs="probabilities",
     undefined=_undefined,
+    error_cost=_error_cost,
 )
 
 
@@ -80,6 +93,8 @@ def tempered(outputs: Outputs) -> Tempered:
     derivatives = _derivatives(outputs, 1 / fitted.temperature)
     if fitted.limit:
         derivatives[1:] = 0  # the loss stays at the end of the bracket
+        if fitted.limit == "T -> infinity":
+            derivatives[0] = math.log(outputs.classes)
     elif abs(move := float(derivatives[1].mean() / derivatives[2].mean())) > 3e-3:
         derivatives = _derivatives(outputs, math.exp(-move) / fitted.temperature)
     return Tempered(outputs.rows.nll, derivatives[0], derivatives[1], derivatives[2], fitted.limit)
@@ -122,7 +137,9 @@ def _calibration(prepared: Tempered, weights: Tensor | None = None) -> dict[str,
     return {"nll_calibration": number(gain.clamp(min=0))}
 
 
-def _root_ends(prepared: Tempered, level: float) -> tuple[float, float] | None:
+def _root_ends(
+    prepared: Tempered, level: float, units: Tensor | None
+) -> tuple[float, float] | None:
     """The calibration part D is like a square of (T − 1), so its root has the normal interval.
 
     √D ± z · deviation/(2√D √n), cut at 0; its limit where D is 0 has the slope's deviation.
@@ -131,17 +148,17 @@ def _root_ends(prepared: Tempered, level: float) -> tuple[float, float] | None:
         return None
     part = float(_calibration(prepared)["nll_calibration"])
     if part > 1e-9:
-        half = math.sqrt(example_variance(prepared.nll - prepared.loss) / part) / 2
+        half = math.sqrt(example_variance(prepared.nll - prepared.loss, units) / part) / 2
     else:
         bend = max(float(prepared.bend.mean()), 1e-300)
-        half = math.sqrt(example_variance(prepared.slope) / 2 / bend)
-    half *= normal_quantile(level)
+        half = math.sqrt(example_variance(prepared.slope, units) / 2 / bend)
+    half *= normal_quantile(small_sample(level, count_units(len(prepared), units)))
     return max(0.0, math.sqrt(part) - half) ** 2, (math.sqrt(part) + half) ** 2
 
 
 nll_refinement = Metric(
     name="nll_refinement",
-    title="NLL, refinement",
+    title="NLL beyond one temperature",
     unit="nats",
     direction="down",
     source="NLL after the temperature that is best for these examples: what no temperature can "
@@ -156,7 +173,7 @@ nll_refinement = Metric(
 
 nll_calibration = Metric(
     name="nll_calibration",
-    title="NLL, calibration",
+    title="NLL that one temperature mends",
     unit="nats",
     direction="down",
     source="NLL − its refinement: what the best temperature fixes (Berta et al. 2025)",

@@ -17,10 +17,12 @@ from torch import Tensor
 from levelhead.metrics.metric import Metric, number, once
 from levelhead.outputs import Outputs
 from levelhead.statistics.binning import BINS, sums
-from levelhead.statistics.calibration_error import Cells, Error
+from levelhead.statistics.calibration_error import Cells, Error, unit_noise
 
 GRID = 4096
 """Cells: the bandwidth of a million calibrated examples is still some cells wide."""
+FINE = 65_536  # cells for a few examples, whose places between cells would show
+_FEW = 5000
 _COARSE = 128  # cells of the interval's simulation
 
 
@@ -29,6 +31,7 @@ class Smoothed:
     """Examples in cells of confidence."""
 
     index: Tensor  # int64 [N], the cell
+    grid: int  # how many cells
     confidence: Tensor  # float64 [N]
     correct: Tensor  # float64 [N]
 
@@ -111,19 +114,21 @@ def _smooth(spectrum: np.ndarray, log_sigma: np.ndarray) -> np.ndarray:
 def prepare(outputs: Outputs) -> Smoothed:
     """Sort the examples of `outputs` into cells of confidence."""
     rows = outputs.rows
-    return Smoothed(_cells(rows.confidence, GRID), rows.confidence, rows.correct)
+    grid = FINE if len(outputs) <= _FEW else GRID
+    return Smoothed(_cells(rows.confidence, grid), grid, rows.confidence, rows.correct)
 
 
 def value(prepared: Smoothed, weights: Tensor | None = None) -> dict[str, Any]:
     """smECE of the (weighted) examples."""
-    residual = sums(prepared.index, GRID, prepared.confidence - prepared.correct, weights)
+    gap = prepared.confidence - prepared.correct
+    residual = sums(prepared.index, prepared.grid, gap, weights)
     total = len(prepared) if weights is None else weights.sum(-1).numpy()
     return {"smece": number(torch.as_tensor(error(residual.numpy(), total)))}
 
 
-def _cells_of(prepared: Smoothed) -> tuple[Cells, Error]:
+def _cells_of(prepared: Smoothed, units: Tensor | None) -> tuple[Cells, Error]:
     """A coarser grid: the noise that simulation adds up is smoother than its cells."""
-    index = torch.div(prepared.index, GRID // _COARSE, rounding_mode="floor")
+    index = torch.div(prepared.index, prepared.grid // _COARSE, rounding_mode="floor")
     count = sums(index, _COARSE).numpy()
     middle = (np.arange(_COARSE) + 0.5) / _COARSE
     total = sums(index, _COARSE, prepared.confidence).numpy()
@@ -141,7 +146,11 @@ def _cells_of(prepared: Smoothed) -> tuple[Cells, Error]:
         if float(np.abs(pattern).sum()) / count.sum() >= plugin - noise:
             break
     bins = (place * BINS).astype(np.int64)
-    return Cells(count, sure, hits, bins, None, pattern), _coarse
+    noise = None
+    if units is not None:
+        gap = (prepared.confidence - prepared.correct).numpy()
+        noise = unit_noise(units.numpy(), index.numpy(), gap, _COARSE)
+    return Cells(count, sure, hits, bins, None, pattern, noise), _coarse
 
 
 def _coarse(residual: np.ndarray, count: np.ndarray) -> np.ndarray:
@@ -156,7 +165,7 @@ def _influence(prepared: Smoothed, cells: int = 256) -> Tensor:
     """Slope of the error in the residual of each cell of a coarser grid, by differences."""
     n = len(prepared)
     gap = prepared.confidence - prepared.correct
-    index, place = torch.unique(prepared.index // (GRID // cells), return_inverse=True)
+    index, place = torch.unique(prepared.index // (prepared.grid // cells), return_inverse=True)
     residual = sums(index[place], cells, gap).numpy()
     step = np.eye(cells)[index.numpy()] * 1e-3 * math.sqrt(n)
     up, down = (error(residual + side * step, n) for side in (1, -1))

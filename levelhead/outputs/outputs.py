@@ -230,6 +230,19 @@ class Outputs:
             start += len(labels)
         return Rows(*columns)
 
+    @cached_property
+    def units(self) -> Tensor | None:
+        """The unit of each example, int64 [N] from 0: its group; None where every one is its own.
+
+        Examples of a group are no independent draws. An empty name is no group.
+        """
+        if self.groups is None:
+            return None
+        place: dict[Any, int] = {}
+        names = (name or i for i, name in enumerate(self.groups))
+        units = [place.setdefault(name, len(place)) for name in names]
+        return None if len(place) == len(self) else torch.tensor(units)
+
     def pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Scores and labels, some rows at a time."""
         step = max(1, PIECE // self.scores.shape[1])
@@ -252,6 +265,13 @@ class Outputs:
                 if getattr(self, name) is not None
             },
         )
+
+    def bare(self) -> Outputs:
+        """Scores, labels, names and groups alone, for work that takes them apart often."""
+        return Outputs(
+            self.kind, self.scores, self.labels, self.class_names, predicted=self.predicted,
+            groups=self.groups,
+        )  # fmt: skip
 
     def with_people(self, counts: Any) -> Outputs:
         """The same, with what annotators said: counts or shares [N, K], in order of the rows."""
@@ -324,6 +344,9 @@ def _judged(kind: Kind, scores: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         log_total = torch.log1p(rest)
         entropy = log_total - (e.mul_(z)).sum(1) / total
         sure, log_rest, nll = 1 / total, rest.log() - log_total, log_total - d_own
+        if len(sharp := (rest == 0).nonzero()[:, 0]):  # too far behind the first for e^d
+            others = z[sharp].scatter(1, prediction[sharp, None], -math.inf)
+            log_rest[sharp] = others.logsumexp(1)
     else:
         z = z / z.sum(1, keepdim=True)
         sure, e_own = z[here, prediction], z[here, labels]

@@ -9,20 +9,23 @@ from typing import Any
 
 from levelhead.figures import FIGURES, Figure, write_panels
 from levelhead.files import write
-from levelhead.papers.rows import Row
+from levelhead.papers.rows import Row, holm
 
 ACROSS = 4  # panels of a figure beside each other
 HOW = (
     "Intervals are at 95 % and hold over seeds (Student's t; means of examples, as accuracy and "
     "NLL, also over these); of one seed they hold for that network alone. "
-    "A published number *agrees* where our interval reaches it; a claim *agrees* where our "
-    "interval lies wholly inside it, *differs* where wholly outside; else the data *cannot tell*."
+    "A published number (with its own deviation, or its rounding) or claim *agrees* where our "
+    "interval lies wholly inside it, *differs* where wholly outside; else the data *cannot tell*. "
+    'Ranges such as "within ±0.5" are ours, not the source\'s. One seed has no verdict.'
 )
+HOLM_MARK = " ‡"
 OLD_MARK = " †"
 OLD = (
-    "† Worked out before November 2026, when this page had rules of its own, from runs that are "
-    "gone: shares without Wilson's interval, differences of calibration errors and of AURC from "
-    "the spread of the seeds alone, without that of the examples."
+    "† Worked out before 26 November 2026 from runs that are gone, by an earlier rule over seeds "
+    "(Welch's degrees of freedom, a little too many for three seeds); some shares also without "
+    "Wilson's interval, some differences of calibration errors and of AURC from the spread of the "
+    "seeds alone."
 )
 
 
@@ -49,14 +52,27 @@ def page_text(folder: Path, title: str, findings: Mapping[str, Any]) -> str:
 
 def _lines(folder: Path, title: str, findings: Mapping[str, Any]) -> Iterator[str]:
     experiments = findings["experiments"]
-    every = [row["verdict"] for found in experiments.values() for row in found["rows"]]
-    counts = {v: every.count(v) for v in ("agrees", "differs", "cannot tell")}
+    every = [Row(**row) for found in experiments.values() for row in found["rows"]]
+    # What two experiments read off the same runs is counted once.
+    once = {(row.what, row.value, row.low, row.high): row.verdict for row in every}
+    verdicts = [*once.values()]
+    counts = {v: verdicts.count(v) for v in ("agrees", "differs", "cannot tell")}
+    stand = {id(every[i]) for i in holm(every)}
     full = " --full" if findings["full"] else ""
     yield from (f"# {title}", "")
     seeds = findings["seeds"]
     yield f"`levelhead reproduce {findings['paper']} --data DATA --out OUT{full} --seeds {seeds}`"
     yield from ("", f"Rows: {', '.join(f'{n} {v}' for v, n in counts.items())}.")
     yield from ("", HOW)
+    intervals = len({key for key in once if None not in key})
+    asked = sum(row.published.startswith(("above 0", "below 0")) for row in every)
+    missed = round(intervals * 0.05)
+    yield from (
+        "",
+        f"Of the {intervals} intervals on this page about {missed} miss by chance. "
+        f"‡ marks the {len(stand)} of {asked} claims about 0 whose answer also stands when all of "
+        "them are taken together (Holm 1979).",
+    )
     if any(row.get("rule") == "old" for found in experiments.values() for row in found["rows"]):
         yield from ("", OLD)
     for name, found in experiments.items():
@@ -67,11 +83,12 @@ def _lines(folder: Path, title: str, findings: Mapping[str, Any]) -> Iterator[st
         if wait := [f"{name} {a} of {b}" for name, (a, b) in found["not_trained"].items()]:
             yield from ("", f"Not trained yet: {', '.join(wait)} runs.")
         yield from ("", "| | published | ours | interval | seeds | |", "|---|---|---|---|---|---|")
-        for row in (Row(**row) for row in found["rows"]):
+        for row in (every.pop(0) for _ in found["rows"]):
             published, ours, ends, verdict = row.cells
             ends += OLD_MARK if row.rule == "old" else ""
             seeds = row.seeds or "–"
             verdict = "**differs**" if verdict == "differs" else verdict
+            verdict += HOLM_MARK if id(row) in stand else ""
             yield f"| {row.what} | {published} | {ours} | {ends} | {seeds} | {verdict} |"
         for sentence in found["words"]:
             yield from ("", sentence)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any, Literal
 
 from levelhead.statistics.measured import Measured
@@ -59,11 +61,12 @@ def row(
     verdict: Agreement | None = None,
     scale: float = 1.0,
 ) -> Row:
-    """A measured number, printed times `scale`."""
+    """A measured number, printed times `scale`. One seed speaks for a model: it has no verdict."""
     value, low, high = (
         None if x is None else scale * x for x in (measured.value, measured.low, measured.high)
     )
-    return Row(what, published, value, low, high, verdict, len(measured.per_seed), digits)
+    seeds = len(measured.per_seed)
+    return Row(what, published, value, low, high, verdict if seeds != 1 else None, seeds, digits)
 
 
 def number(
@@ -74,41 +77,64 @@ def number(
     digits: int,
     scale: float = 1.0,
 ) -> Row:
-    """A published number, given as the range it may have: agrees where our interval reaches it."""
-    verdict: Agreement | None = None
-    if published is not None:
-        low, high = (None if x is None else scale * x for x in (measured.low, measured.high))
-        if low is None or high is None:
-            verdict = "cannot tell"
-        else:
-            verdict = "differs" if high < published[0] or low > published[1] else "agrees"
+    """A published number, given as the range it may have: its own deviation, or its rounding.
+
+    A claim like any other (`agreement`): that an interval reaches the number is no agreement, for
+    the wider it is, the more it reaches.
+    """
+    verdict = None if published is None else agreement(measured, published, scale)
     return row(what, words, measured, digits, verdict, scale)
 
 
 def claim(
     what: str, measured: Measured, claimed: Range, words: str, digits: int, scale: float = 1.0
 ) -> Row:
-    """A published claim, as an open range, held against ours.
+    """A published claim, as an open range, held against ours (`agreement`).
 
-    agrees where our whole interval lies inside it, differs where all of it lies outside, else
-    cannot tell: an interval that only touches the border, as that of two equal networks does
-    ([0, 0]), is on neither side. ANY: nothing was claimed, so there is no verdict. No number: it
-    could not be measured.
+    ANY: nothing was claimed, so there is no verdict. No number: it could not be measured.
     """
     if measured.value is None:
         return missing(what, words)
-    verdict: Agreement | None = "cannot tell"
-    if claimed == ANY:
-        verdict = None
-    elif measured.low is not None and measured.high is not None:
-        low, high = scale * measured.low, scale * measured.high
-        if claimed[0] < low and high < claimed[1]:
-            verdict = "agrees"
-        elif high < claimed[0] or low > claimed[1]:
-            verdict = "differs"
+    verdict = None if claimed == ANY else agreement(measured, claimed, scale)
     return row(what, words, measured, digits, verdict, scale)
+
+
+def agreement(measured: Measured, claimed: Range, scale: float = 1.0) -> Agreement:
+    """agrees where our whole interval lies inside the range, differs where all of it lies outside.
+
+    Else cannot tell: an interval that only touches the border, as that of two equal networks does
+    ([0, 0]), is on neither side.
+    """
+    if measured.low is None or measured.high is None:
+        return "cannot tell"
+    low, high = scale * measured.low, scale * measured.high
+    if claimed[0] < low and high < claimed[1]:
+        return "agrees"
+    return "differs" if high < claimed[0] or low > claimed[1] else "cannot tell"
 
 
 def missing(what: str, published: str) -> Row:
     """What could not be measured."""
     return Row(what, published, None, None, None, "cannot tell", 0)
+
+
+def holm(rows: Sequence[Row], level: float = 0.95) -> set[int]:
+    """Positions of the rows whose difference from 0 is still shown when all are taken together.
+
+    Of those with a claim about 0 ("above 0", "below 0") and a verdict; p by the interval's width,
+    Holm's step-down (1979).
+    """
+    tests = []
+    for i, one in enumerate(rows):
+        asked = one.published.startswith(("above 0", "below 0")) and one.verdict is not None
+        if asked and one.value is not None and one.low is not None and one.high is not None:
+            half = (one.high - one.low) / 2 / NormalDist().inv_cdf((1 + level) / 2)
+            z = abs(one.value) / half if half > 0 else math.inf
+            tests.append((2 * (1 - NormalDist().cdf(z)), i))
+    shown: set[int] = set()
+    for place, (p, i) in enumerate(sorted(tests)):
+        if p > (1 - level) / (len(tests) - place):
+            break
+        if rows[i].verdict != "cannot tell":
+            shown.add(i)
+    return shown

@@ -12,7 +12,7 @@ from levelhead.files import read_json, write
 from levelhead.report.judgement_page import write_judgement
 from levelhead.report.page import metric_table, shown
 from levelhead.report.run_page import (
-    after_temperature,
+    calibrated,
     curve_panels,
     reliability_panels,
     run_images,
@@ -61,7 +61,7 @@ def write_figures(folder: str | Path, into: str | Path) -> list[Path]:
         run = finished_run(folder)
         test = run.outputs("test")
         panels = {
-            "reliability": reliability_panels(run.findings, test, after_temperature(run, test)),
+            "reliability": reliability_panels(run, test, calibrated(run, test)),
             "confusion": confusion.data(test),
             "curves": curve_panels(run),
         }

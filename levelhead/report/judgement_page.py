@@ -12,7 +12,7 @@ from typing import Any
 from levelhead.decisions import SCORES, risk_coverage
 from levelhead.figures import FIGURES, confusion, write_panels
 from levelhead.files import write
-from levelhead.judging import Audited, Calibrated, Decided
+from levelhead.judging import Audited, Calibrated, Decided, Versus
 from levelhead.metrics import HEADLINE, METRICS
 from levelhead.outputs import Outputs
 from levelhead.report.page import page, shown, svgs
@@ -24,7 +24,7 @@ CURVES = ("msp", "margin", "entropy", "pnorm")
 RELATIONS = {"before": "as given", "after": "after calibration"}
 
 
-Judgement = Audited | Calibrated | Decided
+Judgement = Audited | Calibrated | Decided | Versus
 
 
 def write_judgement(
@@ -35,7 +35,7 @@ def write_judgement(
     command: str = "",
     figures: bool = False,
 ) -> Path:
-    """Write report.html of an audit, a calibration or decisions; returns its path.
+    """Write report.html of an audit, a calibration, decisions or a comparison; returns its path.
 
     `command` is what made it, to be shown; with `figures` also figures/, as PNG and SVG.
     """
@@ -46,6 +46,9 @@ def write_judgement(
     elif isinstance(result, Calibrated):
         panels = calibration_panels(result.test, result.outputs, result.findings)
         page = calibration_report(result.findings, panels, title, command)
+    elif isinstance(result, Versus):
+        panels = {}
+        page = versus_report(result.findings, title, command)
     else:
         panels = decision_panels(result)
         page = decision_report(result.findings, panels, title, command)
@@ -158,6 +161,23 @@ def decision_panels(decided: Decided) -> Panels:
                 *arguments, title=f"{way.upper()}, by class"
             )
     return drawn
+
+
+def versus_report(found: Mapping[str, Any], name: str, command: str) -> str:
+    """The page of two models on the same examples."""
+    return page("versus", title=name, found=found, metrics=METRICS, command=command)
+
+
+def versus_table(found: Mapping[str, Any]) -> str:
+    """Two models and their difference as plain text, a row a metric."""
+    first, second = found["names"]
+    rows = []
+    for name, entry in found["metrics"].items():
+        sides = (" ".join(shown(entry[side], name)) for side in ("first", "second"))
+        change = " ".join(shown(entry["difference"], name, True))
+        rows.append([METRICS[name].title, *sides, change, entry["verdict"]])
+    header = ["95 % intervals", first, second, "second − first, paired", ""]
+    return columns(header, rows)
 
 
 def ranking_table(rows: Sequence[Mapping[str, Any]]) -> str:

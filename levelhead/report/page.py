@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from levelhead.calibrators import spoken
+from levelhead.decisions.scores import sharp
 from levelhead.figures.canvas import number, percent, shorten
-from levelhead.judging.words import sharp
 from levelhead.text import columns, duration, interval_texts
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def page(kind: str, **view: Any) -> str:
     )
     environment.filters |= {
         "shown": shown, "title": title, "duration": duration, "thumbnail": _thumbnail,
-        "value": _value, "percent": percent, "shorten": shorten, "sharp": sharp,
+        "value": _value, "percent": percent, "shorten": shorten, "sharp": sharp, "spoken": spoken,
         "share": lambda x: "–" if x is None else f"{100 * x:.1f}\u00a0%",
     }  # fmt: skip
     return environment.get_template(f"{kind}.html.jinja").render(kind=kind, **view)

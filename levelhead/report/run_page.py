@@ -23,7 +23,19 @@ if TYPE_CHECKING:
 
 WEAKEST = 20
 """So many classes stand in the open; the others behind a fold."""
-STAGES = {"validation": "validation", "test": "test", "test_calibrated": "test, after temperature"}
+
+
+def stages_of(run: Run) -> dict[str, Mapping[str, Any]]:
+    """What a page judges, by its heading: validation, test, and test as predictions give it."""
+    found = run.findings
+    stages = {name: found[name] for name in ("validation", "test")}
+    if "calibrator" not in found:  # a run of an earlier version
+        chosen = {"method": "temperature", "test": found["test_calibrated"]}
+    else:
+        chosen = found["calibrator"]
+    if chosen["test"] is not None:
+        stages[f"test, after {chosen['method'].replace('_', ' ')}"] = chosen["test"]
+    return stages
 
 
 def run_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = None) -> str:
@@ -36,17 +48,17 @@ def run_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = Non
 
     run = finished_run(folder)
     recipe, data, found, test = run.recipe, run.data, run.findings, run.outputs("test")
-    after = after_temperature(run, test)
-    stages = {name: found[name] for name in STAGES if found[name]}
+    after, stages = calibrated(run, test), stages_of(run)
     (matrix,) = confusion.data(test)
     lines = curve_panels(run)
     return page(
         "run",
         title=f"{data['name']} · {recipe.model}",
-        stages={STAGES[name]: judged for name, judged in stages.items()},
+        stages=stages,
+        last=[*stages.values()][-1],
         found=found,
         data=data,
-        reliability=svgs("reliability", reliability_panels(found, test, after)),
+        reliability=svgs("reliability", reliability_panels(run, test, after)),
         galleries=samples.data(after or test, images or {}),
         matrix=svgs("confusion", (matrix,))[0],
         weakest=WEAKEST,
@@ -63,19 +75,20 @@ def run_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = Non
     )
 
 
-def reliability_panels(
-    found: Mapping[str, Any], test: Outputs, after: Outputs | None
-) -> tuple[Any, ...]:
-    """Panels of the test split before and after the temperature."""
+def reliability_panels(run: Run, test: Outputs, after: Outputs | None) -> tuple[Any, ...]:
+    """Panels of the test split as it is, and as predictions give it."""
     from levelhead.figures import reliability
 
-    ece = [found[name]["metrics"]["ece"] for name in ("test", "test_calibrated") if found[name]]
-    return reliability.data(test, after, ece=ece)
+    stages = stages_of(run)
+    ece = [judged["metrics"]["ece"] for name, judged in stages.items() if name != "validation"]
+    titles = ("As it is", f"{[*stages][-1].removeprefix('test, ').capitalize()}")
+    return reliability.data(test, after, titles, ece=ece)
 
 
-def after_temperature(run: Run, test: Outputs) -> Outputs | None:
-    """The test outputs with the run's temperature, where it has one."""
-    return run.calibration.apply(test) if run.findings["test_calibrated"] else None
+def calibrated(run: Run, test: Outputs) -> Outputs | None:
+    """The test outputs as predictions give them, where a calibrator is used."""
+    calibrator = run.calibrator
+    return None if calibrator is None else calibrator.apply(test)
 
 
 def curve_panels(run: Run) -> tuple[Any, ...]:
@@ -103,7 +116,7 @@ def run_images(folder: str | Path) -> dict[str, np.ndarray]:
 
     run = finished_run(folder)
     test = run.outputs("test")
-    ids = set(samples.wanted(run.calibration.apply(test)))
+    ids = set(samples.wanted(calibrated(run, test) or test))
     images: dict[str, np.ndarray] = {}
     try:
         splits = scan(run.recipe.data).splits.values()
@@ -135,12 +148,11 @@ def run_words(run: Run) -> list[str]:
     lines += [f"Note: {note}" for note in data["notes"]]
     if data["skipped"]:
         lines.append(f"Broken images left out, listed in data.json: {len(data['skipped'])}.")
-    stages = {STAGES[name]: found[name] for name in STAGES if found[name]}
     return [
         *lines,
         *found["words"],
         "",
-        *metric_table(stages, HEADLINE).splitlines(),
+        *metric_table(stages_of(run), HEADLINE).splitlines(),
         "",
         f"Report: {run.folder / 'report.html'}",
         f"Next: levelhead predict {folder} IMAGE...",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
 
-from levelhead.statistics.examples import CHANCE
+from levelhead.statistics.examples import CHANCE, normal_quantile, small_sample, two_digits
 
 _DRAWS = 200_000  # cells × resamples of one simulation
+_UNITS = 4_000_000  # units × cells of one table
 _FEW = 300  # with fewer resamples tails are a normal's
 
 
@@ -30,11 +31,31 @@ class Cells:
     bin: np.ndarray  # int, from 0
     variance: np.ndarray | None = None
     pattern: np.ndarray | None = None
+    noise: np.ndarray | None = None  # [G, C] of `unit_noise`, where examples come in units
 
     @property
     def residual(self) -> np.ndarray:
         """count · confidence − hits, [C]."""
         return np.asarray(self.count * self.confidence - self.hits)
+
+
+def unit_noise(units: np.ndarray, cell: np.ndarray, residual: np.ndarray, cells: int) -> np.ndarray:
+    """What each unit adds to the residuals of cells beyond its share of them, [G, C].
+
+    For examples (or any parts of them) with their unit, cell and residual, [M]. Many units are
+    added up into fewer, as independent as they were.
+    """
+    groups = most_units(int(units.max()) + 1, cells)
+    count, total = (np.bincount(cell, w, cells) for w in (None, residual))
+    mean = np.divide(total, count, out=np.zeros(cells), where=count > 0)
+    place = (units % groups) * cells + cell
+    noise = np.bincount(place, residual - mean[cell], groups * cells)
+    return np.asarray(noise.reshape(groups, cells))
+
+
+def most_units(units: int, cells: int) -> int:
+    """How many of so many units a table of them and `cells` may have."""
+    return min(units, max(64, _UNITS // max(cells, 1)))
 
 
 Error = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -68,12 +89,31 @@ class _World:
         if noise is not None:
             noise = np.bincount(cells.bin, noise * cells.count) / np.maximum(count, 1)
         self.bin_noise = self._noise(count, hits, noise) / total
+        self.factor = np.zeros((0, len(cells.count)))
+        if cells.noise is not None:
+            self._use_units(cells.noise / total)
         self.bin_gap = np.bincount(cells.bin, self.gap)
+        self.perfect = hits >= count
         self.part = self.share / np.bincount(cells.bin, self.share)[cells.bin]
         self.excess = self.gap - self.part * self.bin_gap[cells.bin]
         self.rare = math.sqrt(2 * math.log(len(cells.count) + 1))  # noise's largest in C cells
         ratios = np.abs(self.bin_gap) / self.bin_noise, np.abs(self.excess) / self.noise - self.rare
         self.calm = max(0.0, *(float(r.max()) for r in ratios)) + 1e-9  # from here on, no gaps
+
+    def _use_units(self, noise: np.ndarray) -> None:
+        """Noise that examples of one unit share: no less than that of independent examples."""
+        groups = len(noise)
+        level = small_sample(0.95, groups) if groups > 1 else 0.95
+        wider = normal_quantile(level) / normal_quantile(0.95)
+        noise = noise * wider
+        own = np.sqrt((noise**2).sum(0))
+        # Units that err alike in few examples, or none, show too little noise.
+        raised = np.divide(self.noise, own, out=np.zeros_like(own), where=own > 0)
+        self.factor = noise * np.maximum(raised, 1.0)
+        self.noise = np.maximum(self.noise, own)
+        pooled = np.zeros((groups, len(self.bin_noise)))
+        np.add.at(pooled.T, self.cells.bin, self.factor.T)
+        self.bin_noise = np.maximum(self.bin_noise, np.sqrt((pooled**2).sum(0)))
 
     @staticmethod
     def _noise(count: np.ndarray, hits: np.ndarray, variance: np.ndarray | None) -> np.ndarray:
@@ -91,6 +131,8 @@ class _World:
             pooled = side * np.maximum(toward - lam * noise, kept)
         else:
             pooled = np.where(gap >= 0, 1.0, -1.0) * np.maximum(np.abs(gap) - lam * noise, 0)
+            if lam < 0:  # beyond what was seen, where no error was seen the gap can only be above
+                pooled = np.where(self.perfect, gap - lam * noise, pooled)
         own = np.abs(self.excess) - max(self.rare + lam, 0) * self.noise
         own = np.sign(self.excess) * np.maximum(own, 0)
         pooled = pooled - np.bincount(self.cells.bin, own)  # a bin's gap stays what it is
@@ -111,7 +153,13 @@ class _World:
         draw, stray = np.random.default_rng(self.seed + 1), self.stray(gap)
         shape = (self.resamples, len(stray))
         sure, variance = self.cells.confidence, self.cells.variance
-        if variance is None:
+        if len(self.factor):
+            shared = draw.standard_normal((self.resamples, len(self.factor))) @ self.factor
+            # Cells whose units show no noise at all have that of independent examples.
+            alone = np.where((self.factor**2).sum(0) > 0, 0.0, self.noise)
+            shared += alone * draw.standard_normal(shape)
+            residual = self.count * stray + shared * self.cells.count.sum()
+        elif variance is None:
             hits = draw.binomial(self.count, np.clip(sure - stray, 0, 1), size=shape)
             residual = self.count * sure - hits
         else:
@@ -156,7 +204,10 @@ def calibration_interval(
        standard errors nearer to 0).
     5. Outcomes are binomial at the counts seen; other counts change an error by as much as they
        change that without noise. At t = 0 this is the consistency test of Bröcker and Smith (2007).
-    6. Of the error probability, all goes against t = 0 from above at t = 0 (0 is covered in 95 %,
+    6. Where cells pool (classes in one bin), gaps of opposite sign cancel in the pool, and gaps
+       smaller than noise in every cell hardly raise x: the upper end is at least that of a second
+       path, on which each cell strays by the same number μ of its standard errors.
+    7. Of the error probability, all goes against t = 0 from above at t = 0 (0 is covered in 95 %,
        not 97.5 %), half to either side from two standard deviations on, linear in between.
 
     Above 200 cells the resamples are fewer (200,000 / cells, at least 64), and below 300 of them
@@ -170,9 +221,12 @@ def calibration_interval(
         return world.path(lam, side, 2.0 if tail > 0 else 0.0)
 
     def margin(lam: float, tail: int) -> float:
-        """How far x is from being too large (tail +1) or too small (−1) for t(λ); < 0: it is."""
-        errors = world.drawn(path(lam, tail))
-        t, deviation = world.size(path(lam, tail)), float(errors.std())
+        return survives(path(lam, tail), tail)
+
+    def survives(gap: np.ndarray, tail: int) -> float:
+        """How far x is from being too large (tail +1) or too small (−1) for t; < 0: it is."""
+        errors = world.drawn(gap)
+        t, deviation = world.size(gap), float(errors.std())
         upper = alpha * (1 - min(0.5, t / (4 * deviation + 1e-300)))
         p = 1 - upper if tail > 0 else alpha - upper
         return tail * (world.quantile(errors, p) - x) + 1e-12 * max(1.0, x)
@@ -185,6 +239,13 @@ def calibration_interval(
     at_seen = margin(0.0, -1)
     start, step, end = (0.0, -1.0, -1000.0) if at_seen >= 0 else (world.calm, 0.0, 0.0)
     high = world.size(path(_edge(lambda lam: margin(lam, -1), start, step, end), -1))
+    if error is absolute_error and len(cells.count) > len(world.bin_gap):
+
+        def spread(size: float) -> np.ndarray:
+            return size * world.noise * np.where(world.gap > 0, 1.0, -1.0)
+
+        edge = _edge(lambda size: survives(spread(size), -1), 0.0, 0.5, 1000.0)
+        high = max(high, world.size(spread(edge)))
     return low, max(low, high)
 
 
@@ -237,6 +298,7 @@ def examples_needed_for_calibration(
     (positive-part James and Stein 1961): the smallest n, to 2 digits, at which `consistency`
     would reject. None where noise explains all, or where a thousand million would not do.
     """
+    cells = replace(cells, noise=None)
     world = _World(cells, error, 1, seed)
     squares = float((world.bin_gap**2).sum())
     if squares == 0 or (kept := 1 - float((world.bin_noise**2).sum()) / squares) <= 0:
@@ -254,6 +316,4 @@ def examples_needed_for_calibration(
     while high - low > 0.01:
         middle = (low + high) / 2
         low, high = (low, middle) if rejects(round(math.exp(middle))) else (middle, high)
-    n = math.exp(high)
-    unit = int(10 ** max(0, math.floor(math.log10(n)) - 1))
-    return math.ceil(n / unit) * unit
+    return two_digits(math.exp(high))

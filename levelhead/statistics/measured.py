@@ -22,7 +22,7 @@ from torch import Tensor
 
 from levelhead.errors import LevelheadError
 from levelhead.statistics.examples import example_variance, normal_quantile
-from levelhead.statistics.seeds import SeedInterval, seeds_mean, seeds_share, widened
+from levelhead.statistics.seeds import SeedInterval, interaction, seeds_mean, seeds_share, widened
 
 Verdict = Literal["better", "worse", "cannot tell"]
 NO_SEED = "no seed was trained in both settings"
@@ -132,8 +132,8 @@ def mean(estimates: Mapping[Any, Estimate], quantity: Quantity, level: float = 0
     """The mean over seeds of one setting, judged on one test set.
 
     One seed: its own interval, which holds the examples' variance alone. Several: the examples'
-    interval of the mean, widened about its own centre by the seeds' variance s²/S (Student's t
-    with the degrees of freedom of Welch and Satterthwaite). The examples' interval is Wilson's for
+    interval of the mean, widened about its own centre by the seeds' variance s²/S (Student's t,
+    weighed by the parts: `seeds_mean`). The examples' interval is Wilson's for
     a share; of a biased quantity the mean of the seeds' own, bias-corrected intervals (seen at 0.95
     for ECE: coverage 95-100 %, three seeds, n = 500 and 3,000); else ± z of the variance over
     examples of the seeds' mean. Source: `statistics.seeds`.
@@ -150,9 +150,10 @@ def mean(estimates: Mapping[Any, Estimate], quantity: Quantity, level: float = 0
     elif quantity.share:
         interval = seeds_share(torch.stack([run.influence[0] for run in runs]), level)
     else:
-        variance = _example_variance([run.influence for run in runs])
-        half = normal_quantile(level) * math.sqrt(variance)
-        interval = widened(values, fmean(values) - half, fmean(values) + half, level)
+        influence = [run.influence for run in runs]
+        half = normal_quantile(level) * math.sqrt(_example_variance(influence))
+        ends = fmean(values) - half, fmean(values) + half
+        interval = widened(values, *ends, level, _interaction(influence))
     if quantity.scale == 100:
         interval = replace(interval, high=min(interval.high, 1.0))
     return Measured.of(interval, values)
@@ -227,7 +228,14 @@ def combination(
     if quantity.share:
         # Networks that agree on all n examples may differ on the next: count one at least.
         variance = max(variance, 1 / len(influence[0][0]) ** 2)
-    return seeds_mean(values, variance, level), tuple(values), seeds
+    interval = seeds_mean(values, variance, level, _interaction(influence))
+    return interval, tuple(values), seeds
+
+
+def _interaction(influence: Sequence[Sequence[Any]]) -> float:
+    """What seeds do to single examples, over independent samples of examples."""
+    samples = zip(*influence, strict=True)
+    return math.fsum(interaction(torch.stack(sample)) for sample in samples)
 
 
 def _example_variance(influence: Sequence[Sequence[Any]]) -> float:

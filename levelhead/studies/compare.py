@@ -14,7 +14,7 @@ import math
 import re
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from levelhead.files import read_json, write, write_json
 from levelhead.models import MODELS
 from levelhead.recipe import Recipe
 from levelhead.runs import Run, new_folder
-from levelhead.studies.recommendation import recommend, sentence, sentences
+from levelhead.studies.recommendation import MARGIN, recommend, sentence, sentences
 from levelhead.studies.settings import (
     LEVEL,
     METHOD,
@@ -41,6 +41,7 @@ from levelhead.studies.settings import (
 )
 from levelhead.studies.workers import LATE, Job, carry_on, side_by_side
 from levelhead.text import interval_text
+from levelhead.training.defaults import frozen
 from levelhead.training.events import Event, Note, Progress
 from levelhead.training.prepare import prepare, relabelled
 from levelhead.training.run import objective_of, untrained
@@ -115,6 +116,7 @@ def compare(
     out: str | Path | None = None,
     data: Dataset | Listing | None = None,
     jobs: int = 1,
+    margin: float = MARGIN,
     deadline: float = math.inf,
     watch: Callable[[Event], None] = lambda event: None,
 ) -> Study:
@@ -125,7 +127,9 @@ def compare(
     runs/. A training that fails is listed, and the others go on; so is one that would end after
     `deadline` (by time.monotonic), going by the longest so far. `jobs` trains so many at once, each
     in a process with its share of the cores; another share may round otherwise in the last digit,
-    so that the runs are like, not equal to, those of another `jobs`. `watch` is told every Event.
+    so that the runs are like, not equal to, those of another `jobs`. A head on a frozen body comes
+    out the same with every seed: it is trained once. Differences within `margin` (a share of
+    accuracy, and as many nats) are as good as none. `watch` is told every Event.
     Raises LevelheadError for bad input, for another request than the folder's, for settings
     that would be judged on different images, and if every training failed.
     """
@@ -139,10 +143,15 @@ def compare(
     known: dict[str, Dataset] = {}
     if folder is not None and (folder / "study.toml").exists():
         _check_request(folder, request)
+        runs = [(cell.name, Run(folder / cell.folder)) for cell in todo]
+        seedless = {name for name, run in runs if run.finished and frozen(run.recipe)}
+        todo = _seeded(todo, seedless)
         if not all(Run(folder / cell.folder).finished for cell in todo):
-            known = _prepare(todo, data, watch)
+            known, seedless = _prepare(todo, data, watch)
+            todo = _seeded(todo, seedless)
     else:
-        known = _prepare(todo, data, watch)
+        known, seedless = _prepare(todo, data, watch)
+        todo = _seeded(todo, seedless)
         folder = new_folder(out, f"{known[todo[0].name].listing.name}-study")
         write(folder / "study.toml", request)
     groups: dict[str, list[Judged]] = {}
@@ -189,7 +198,7 @@ def compare(
     if not groups:
         raise LevelheadError(f"{folder}: every training failed; the first: {failed[0]['why']}")
     settings = [Setting(tuple(group)) for group in groups.values()]
-    study = Study(folder, _findings(folder, settings, failed))
+    study = Study(folder, _findings(folder, settings, failed, margin))
     study.save(folder)
     return study
 
@@ -217,11 +226,21 @@ def table(findings: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def _seeded(todo: Sequence[Cell], seedless: Collection[str]) -> list[Cell]:
+    """The trainings to do: of a setting that no seed changes, the first."""
+    first = {cell.name: cell for cell in reversed(todo)}
+    return [cell for cell in todo if cell.name not in seedless or cell is first[cell.name]]
+
+
 def _prepare(
     todo: list[Cell], data: Dataset | Listing | None, watch: Callable[[Event], None]
-) -> dict[str, Dataset]:
-    """Data by setting, read once for all that see the same; refuses before anything is trained."""
+) -> tuple[dict[str, Dataset], set[str]]:
+    """Data by setting, read once for all that see the same, and the settings that no seed changes.
+
+    Refuses before anything is trained.
+    """
     known: dict[str, Dataset] = {}
+    seedless = set()
     read: dict[tuple[Any, ...], Dataset] = {}
     latest = data  # other settings may see the same
     for cell in todo:
@@ -235,6 +254,8 @@ def _prepare(
         )
         latest = read[alike] = known[cell.name] = own
         objective_of(recipe, relabelled(recipe, own))  # refuses
+        if frozen(recipe):
+            seedless.add(cell.name)
         if recipe.model not in MODELS:  # a name that no library knows is refused by building it
             untrained(recipe, own)
         if own.hashes != known[todo[0].name].hashes:
@@ -242,7 +263,7 @@ def _prepare(
                 f"{cell.name}: would be judged on other images than {todo[0].name}; compare "
                 "only settings that split the data alike"
             )
-    return known
+    return known, seedless
 
 
 def _job(folder: Path, cell: Cell) -> Job:
@@ -287,7 +308,7 @@ def _unfinished(asked: str) -> Path | None:
 
 
 def _findings(
-    folder: Path, settings: Sequence[Setting], failed: list[dict[str, Any]]
+    folder: Path, settings: Sequence[Setting], failed: list[dict[str, Any]], margin: float
 ) -> dict[str, Any]:
     """What findings.json of a study holds."""
     data = settings[0].cells[0].run.data
@@ -304,7 +325,8 @@ def _findings(
         "differences": [_difference(change) for change in pairs],
         "failed": failed,
         "recommended": choice.to_json(),
-        "recommendation": sentences(folder, choice, pairs, failed),
+        "margin": margin,
+        "recommendation": sentences(folder, choice, pairs, failed, margin),
         "seconds": sum(row["seconds"]["total"] for row in rows),
     }
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from levelhead.data import Examples, Listing, load, scan
 from levelhead.data.corruptions import AMOUNTS, corrupt
 from levelhead.decisions import find_score, fit_pnorm, separate
-from levelhead.decisions.ood import placements
 from levelhead.errors import LevelheadError
 from levelhead.judging import judge
 from levelhead.machine import pick_device
@@ -24,7 +23,9 @@ from levelhead.metrics import METRICS
 from levelhead.metrics.metric import influence_of
 from levelhead.outputs import Outputs
 from levelhead.runs import Run
+from levelhead.statistics.examples import by_unit
 from levelhead.statistics.measured import Estimate
+from levelhead.statistics.placements import placements
 from levelhead.studies.run_data import run_data, stratified
 from levelhead.training.inference import outputs_of
 
@@ -188,7 +189,7 @@ def estimate_of(entry: Mapping[str, Any], *rows: Tensor) -> Estimate:
 def _influence(name: str, outputs: Outputs) -> Tensor:
     """What each example adds to a metric, float64 [N], up to a constant."""
     metric = METRICS[name]
-    return influence_of(metric, metric.prepare(outputs))
+    return by_unit(influence_of(metric, metric.prepare(outputs)), outputs.units)
 
 
 def apart(

@@ -23,6 +23,9 @@ from levelhead.studies.settings import (
 from levelhead.text import duration, interval_text
 from levelhead.training.defaults import frozen
 
+MARGIN = 0.01
+"""Differences of so many nats, or of this share of accuracy, are as good as none."""
+
 
 @dataclass(frozen=True, eq=False)
 class Recommendation:
@@ -76,13 +79,14 @@ def sentences(
     choice: Recommendation,
     changes: Sequence[Change],
     failed: Sequence[Mapping[str, Any]],
+    margin: float = MARGIN,
 ) -> list[str]:
     """What to use, what it buys, whether smoothing beats temperature, what to mind, what next."""
-    examples = len(next(iter(choice.run.estimates.values())).influence[0])
+    examples = choice.run.findings["test"]["n"]
     lines = [_which(choice, f"{examples:,} test examples")]
     by_key = {(c.setting, c.baseline, c.kind, c.metric): c for c in changes}
     if choice.rival is not None:
-        lines.append(_worth(choice.rival, choice.baseline, by_key))
+        lines.append(_worth(choice.rival, choice.baseline, by_key, margin))
     lines += [_smoothing_against_temperature(choice, by_key)]
     caveats = _caveats(choice, failed)
     lines += [f"Mind: {'; '.join(caveats)}."] if caveats else []
@@ -111,18 +115,37 @@ def _which(choice: Recommendation, n: str) -> str:
 Key = tuple[str, str, str, str]
 
 
-def _worth(rival: Setting, baseline: Setting, by_key: Mapping[Key, Change]) -> str:
+def _worth(rival: Setting, baseline: Setting, by_key: Mapping[Key, Change], margin: float) -> str:
     keys = [(rival.name, baseline.name, "calibrated", metric) for metric in ("accuracy", "nll")]
     pair = [by_key[key] for key in keys]
     amounts = " and ".join(f"{amount(one)} ({one.difference.verdict})" for one in pair)
     took, instead = (duration(_seconds(one)) for one in (rival, baseline))
-    either = all(one.difference.verdict == "cannot tell" for one in pair)
-    time = "the same time" if took == instead else f"{took} instead of {instead}"
-    end = "; the data cannot tell the two apart: either will do." if either else "."
-    return (
-        f"Against {baseline.name}, after temperature, {rival.name} changes {amounts}; it trains in "
-        f"{time}{end}"
+    time = (
+        "" if took == instead else f" It took {took}, the other {instead} (not a paired measure)."
     )
+    return (
+        f"Against {baseline.name}, after temperature, {rival.name} changes {amounts}"
+        f"{_either(pair, margin)}{time}"
+    )
+
+
+def _either(pair: Sequence[Change], margin: float) -> str:
+    """Whether two settings are shown to be as good as equal, or the data cannot tell them apart."""
+    if not all(one.difference.verdict == "cannot tell" for one in pair):
+        return "."
+    if all(_within(one.difference, margin) for one in pair):
+        return (
+            f"; both are within the margin of {margin * 100:g} points and {margin:g} nats "
+            "(--equal-within), so either will do."
+        )
+    return (
+        "; the data cannot tell the two apart, nor that they are equal within "
+        f"{margin * 100:g} points and {margin:g} nats (--equal-within)."
+    )
+
+
+def _within(one: Difference, margin: float) -> bool:
+    return one.low is not None and one.high is not None and -margin < one.low <= one.high < margin
 
 
 def _smoothing_against_temperature(choice: Recommendation, by_key: Mapping[Key, Change]) -> str:
@@ -152,6 +175,8 @@ def _caveats(choice: Recommendation, failed: Sequence[Mapping[str, Any]]) -> lis
     smoothed = [setting for setting in choice.ranked if setting.smoothing > 0]
     if any(frozen(one.run.recipe) for setting in smoothed for one in setting.cells):
         caveats.append("the body is frozen, so smoothing touched the head alone")
+    if any(frozen(one.run.recipe) for setting in choice.ranked for one in setting.cells):
+        caveats.append("no seed changes a head on a frozen body, so it was trained once")
     if all(len(setting.cells) == 1 for setting in choice.ranked):
         caveats.append("one seed speaks for these models, not for the settings (--seeds 3)")
     if failed:

@@ -13,7 +13,7 @@ from levelhead import metrics
 from levelhead.metrics.metric import influence_of
 from levelhead.recipe import Recipe
 from levelhead.runs import Run
-from levelhead.statistics.examples import normal_quantile
+from levelhead.statistics.examples import by_unit, normal_quantile
 from levelhead.statistics.measured import Difference, Estimate, Measured, difference, mean
 from levelhead.statistics.seeds import seeds_mean
 
@@ -154,7 +154,7 @@ def judged(cell: Cell, run: Run) -> Judged:
         for name, metric in METRICS.items():
             entry = findings[place]["metrics"][name]
             if entry["value"] is not None:
-                influence = influence_of(metric, metric.prepare(test))
+                influence = by_unit(influence_of(metric, metric.prepare(test)), test.units)
                 low, high = (math.nan if entry[k] is None else entry[k] for k in ("low", "high"))
                 estimates[stage, name] = Estimate(entry["value"], low, high, (influence,))
         validation_nll[stage] = float(validation.rows.nll.mean())

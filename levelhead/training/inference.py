@@ -66,6 +66,7 @@ def outputs_of(
         torch.from_numpy(examples.labels),
         class_names,
         ids=examples.ids,
+        groups=examples.groups,
         head_weight=head.weight.detach().cpu(),
         head_bias=None if bias is None else bias.detach().cpu(),
         split=split,

@@ -14,15 +14,19 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from levelhead.calibrators import CALIBRATORS, Temperature, calibrator_of
-from levelhead.calibrators.choose import choose, rank, refuse_overlap
-from levelhead.calibrators.matrix import folds
+from levelhead.calibrators.choose import choice_words, choose, rank, refuse_overlap
 from levelhead.calibrators.newton import newton
 from levelhead.errors import LevelheadError
 from levelhead.outputs import Outputs
 from levelhead.outputs.read import read_predictions
+from levelhead.statistics.folds import folds, random_folds
 from worlds import skewed
 
-PARAMETRIC = [name for name in CALIBRATORS if name not in ("isotonic", "histogram")]
+AFFINE = ("bias_temperature", "vector", "matrix", "dirichlet", "platt", "beta")
+STEPS = ("isotonic", "histogram", "venn_abers")  # give probabilities, whatever comes in
+PARAMETRIC = [name for name in CALIBRATORS if name not in STEPS]
+MENDS = (*STEPS, "quadratic")  # where a label's probability is exactly 0
+FIELDS = {"quadratic": "coefficients", "venn_abers": "p", "isotonic": "y", "histogram": "y"}
 
 
 def classes(name: str, k: int = 3) -> int:
@@ -47,7 +51,7 @@ def nll(outputs: Outputs) -> float:
 
 
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])
-@pytest.mark.parametrize("name", PARAMETRIC[1:])
+@pytest.mark.parametrize("name", AFFINE)
 def test_the_documented_loss_is_at_its_minimum(name, kind):
     """Another loss than the docstrings' would be minimised, or not to the end."""
     k = classes(name, 4)
@@ -282,8 +286,9 @@ def test_what_cannot_be_is_refused(name):
         with pytest.raises(LevelheadError, match=r"calibration: (not a saved|unknown method)"):
             calibrator_of(bad)
     if name != "temperature":
-        field = "bias" if name in PARAMETRIC else "y"
-        for value in ([], ["x"] * k, [float("nan")] * k):
+        field = FIELDS.get(name, "bias")
+        wrong = ([],) if field in ("p", "coefficients") else ([], ["x"] * k)
+        for value in (*wrong, [float("nan")] * k):
             with pytest.raises(LevelheadError, match="not a saved"):
                 calibrator_of({**good, field: value})
 
@@ -306,18 +311,19 @@ def test_probabilities_of_exactly_zero(name):
     else:
         after = entry.fit_outputs(zero).apply(zero)
         assert bool(after.scores.isfinite().all())
-        assert (float(after.scores[row, other]) == 0) == (name in PARAMETRIC)
+        kept = name in PARAMETRIC and name not in ("svs", "sms", "quadratic")
+        assert (float(after.scores[row, other]) == 0) == kept
     labels = outputs.labels.clone()
     labels[row] = other
     lost = Outputs.from_probabilities(p, labels)
-    if name in PARAMETRIC:
+    if name not in MENDS:
         with pytest.raises(LevelheadError, match="row 17: the label's probability is exactly 0"):
             entry.fit_outputs(lost)
     else:
         assert np.isfinite(nll(entry.fit_outputs(lost).apply(lost)))
 
 
-@pytest.mark.parametrize("name", PARAMETRIC[1:])
+@pytest.mark.parametrize("name", AFFINE)
 def test_separable_data_stay_finite_and_are_named(name):
     """Parameters would run off to infinity, and the next wrong answer would cost hundreds."""
     k = classes(name)
@@ -366,7 +372,7 @@ def test_ranking():
     outputs = skewed(1200, 3, bias=1.5)
     rows = {row.name: row for row in rank(outputs)}
     assert not {"platt", "beta"} & rows.keys()
-    assert list(rows)[-1] in ("none", "histogram", "isotonic")
+    assert set(rows) == {"none", "temperature", "svs", "sms", "vector"}
     for name, row in rows.items():
         assert row.reason == ""
         mean, low, high = row.nll
@@ -377,13 +383,13 @@ def test_ranking():
             assert row.over_temperature[0] == pytest.approx(value)
             assert row.over_temperature[1] < value < row.over_temperature[2]
     np.testing.assert_allclose(rows["none"].losses, outputs.rows.nll)
-    fold = folds(outputs.labels, 5)
+    fold = random_folds(1200, 5)
     fitted = Temperature.fit_outputs(outputs.take((fold != 2).nonzero().squeeze(1)))
     after = fitted.apply(outputs.take((fold == 2).nonzero().squeeze(1)))
     np.testing.assert_allclose(rows["temperature"].losses[fold == 2], after.rows.nll)
-    few = {row.name: row for row in rank(skewed(60, 3))}
-    assert few["isotonic"].reason == "needs 1,000 examples; there are 60"
-    assert few["isotonic"].nll is None
+    few = {row.name: row for row in rank(skewed(45, 3))}
+    assert few["vector"].reason == "needs 50 examples; there are 45"
+    assert few["vector"].nll is None
     asked = {row.name: row for row in rank(skewed(60, 3), ["isotonic", "platt"])}
     assert asked["isotonic"].nll is not None
     assert "is for 2 classes" in asked["platt"].reason
@@ -397,35 +403,42 @@ def test_infinite_nll_in_the_ranking():
     p = skewed(60, 3).probabilities()
     p[3] = torch.tensor([0, 0.5, 0.5])
     labels = torch.arange(60) % 3
-    ranked = rank(Outputs.from_probabilities(p, labels), ["isotonic"])
+    outputs = Outputs.from_probabilities(p, labels)
+    ranked = rank(outputs, ["isotonic"])
     rows = {row.name: row for row in ranked}
     assert "row 3: infinite NLL" in rows["none"].reason
     assert "probability is exactly 0" in rows["temperature"].reason
     assert rows["isotonic"].nll is not None
     assert rows["isotonic"].over_none is None
     with pytest.raises(LevelheadError, match="no calibrator could be fitted"):
-        choose(ranked, 60)
-    assert choose(ranked, 1000)[0] == "isotonic"
+        choose(ranked, outputs)
+    many = outputs.take(list(range(60)) * 17)
+    assert choose(rank(many, ["isotonic"]), many).method == "isotonic"
 
 
 def test_the_choice_follows_its_rule():
     """A rule that is not the documented one, or a sentence that does not say it."""
     wrong = skewed(3000, 4, bias=1.5)  # biases that temperature cannot fix
-    name, said = choose(rank(wrong, ["vector", "bias_temperature"]), 3000)
-    assert name == "vector"
-    assert "better than temperature" in said
-    assert "beyond doubt" in said
-    name, said = choose(rank(wrong.take(range(60))), 60)
-    assert name in ("temperature", "bias_temperature")
-    assert "Too few examples for vector, matrix, dirichlet, isotonic, histogram." in said
+    ranked = rank(wrong, ["vector", "bias_temperature"])
+    choice = choose(ranked, wrong)
+    assert choice.method == choice.best in ("vector", "bias_temperature")
+    rows = {row.name: row for row in ranked}
+    more = rows["temperature"].losses - rows[choice.best].losses
+    assert float(more.mean()) > float(more.std()) / 3000**0.5, "beyond one standard error"
+    assert choice.compared == 2, "temperature is asked on its own"
+    said = choice_words(choice, ranked)
+    assert "corrected for the best of 2" in said
+    assert said.startswith("By cross-validation on 3,000 examples")
+    few = wrong.take(range(40))
+    ranked = rank(few)
+    assert "Too few examples for vector." in choice_words(choose(ranked, few), ranked)
     draw = np.random.default_rng(1)
     z = draw.normal(size=(400, 4)) * 2
     fine = Outputs.from_logits(z, (z + draw.gumbel(size=z.shape)).argmax(1))
-    name, said = choose(rank(fine, ["vector"]), 400)
-    assert name in ("none", "temperature")
-    assert "beyond doubt" in said
-    if name == "temperature":
-        assert "cannot be told from 0" in said
+    ranked = rank(fine, ["vector"])
+    choice = choose(ranked, fine)
+    assert choice.method == "none"
+    assert "leave the model as it is" in choice_words(choice, ranked)
 
 
 def test_shared_examples_are_refused():

@@ -53,7 +53,7 @@ def test_train_ends_in_words(trained: Path, capsys: pytest.CaptureFixture[str]) 
     """If it fails, training does not end in what was trained on, how good it is, and what next."""
     assert run(["resume", str(trained)]) == 0
     out = capsys.readouterr().out
-    for wanted in ("Trained linear on photos", "Accuracy", "temperature", "levelhead predict"):
+    for wanted in ("Trained linear on photos", "Accuracy", "calibrator", "levelhead predict"):
         assert wanted in out
     names = {path.name for path in trained.iterdir()}
     assert names >= {

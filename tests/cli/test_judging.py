@@ -276,10 +276,8 @@ def test_a_class_without_examples_is_not_ruled_out() -> None:
     before, after = (made.findings[when]["metrics"]["nll"]["value"] for when in ("before", "after"))
     assert after < before
     advice = audit(whole.take((whole.labels == 2).nonzero()[:, 0]), **QUICK).findings["advice"]
-    assert [row["method"] for row in advice["ranking"]] in (
-        ["none", "temperature"],
-        ["temperature", "none"],
-    )
+    names = {row["method"] for row in advice["ranking"]}
+    assert names == {"none", "temperature"}
 
 
 def test_odd_predictions_are_judged_all_the_same() -> None:
@@ -289,7 +287,7 @@ def test_odd_predictions_are_judged_all_the_same() -> None:
     certain = np.eye(4)[guess]
     always = audit(Outputs.from_probabilities(certain, guess), **QUICK).findings
     assert always["words"][0].startswith("Cannot tell")  # 200 of 200 do not prove 100 %
-    assert "+0.0 to +1.9 points" in always["words"][0]
+    assert "0.0 to +1.9 points" in always["words"][0]
     for odd in (
         Outputs.from_probabilities(certain, y),
         Outputs.from_logits(np.zeros((200, 4)), y),
@@ -334,7 +332,7 @@ def test_words_tell_the_numbers_of_the_findings(
     if after is not None:
         change = after["nll"]["value"] - metrics["nll"]["value"]
         assert f"NLL {metrics['nll']['value']:.4f} to {after['nll']['value']:.4f}" in said
-        assert f"a change of {change:+.4f}" in said
+        assert f"a change of {change:+.4f}".replace("-", "−") in said
     kept = next(t for t in found["selective"]["thresholds"] if t["risk_wanted"] == 0.01)
     assert (kept["value"] is None) == ("no threshold can be named" in said)
 

@@ -22,6 +22,7 @@ from levelhead.metrics import METRICS
 from levelhead.metrics.counts import confusion
 from levelhead.outputs import Outputs
 from levelhead.outputs.read import read_predictions
+from levelhead.statistics.examples import wilson
 from worlds import sampled
 
 
@@ -131,7 +132,8 @@ def test_no_error_among_few_is_no_proof_of_underconfidence():
     assert found.low < 0 < found.high
     said = words(outputs)
     assert "No class has an error." in said
-    assert "cannot tell" in said[2]
+    assert said[1].startswith("No answer is wrong: NLL")
+    assert any("As it is: cannot tell" in sentence for sentence in said)
 
 
 def test_words_name_the_weakest_class():
@@ -140,8 +142,12 @@ def test_words_name_the_weakest_class():
     y = [0] * 10 + [1] * 10 + [2] * 10
     said = words(Outputs.from_logits(z, y, ["cat", "dog", "owl"], split="test"), resamples=50)
     assert said[0].startswith("Accuracy 86.7 % (95 % interval 70.3 to 94.7 %): 26 of 30 test")
-    assert said[1].startswith("Weakest class: owl, 6 of 10 found (60.0 %, interval 31.3 to 83.2 %)")
-    assert said[1].endswith("most often taken for cat (4).")
+    assert said[1].startswith("Only 4 answers are wrong: ")
+    assert said[1].endswith("about 75 examples would hold 10.")
+    low, high = wilson(6, 10, 1 - 0.05 / 3)  # picked as the weakest of three
+    ends = f"interval {100 * low:.1f} to {100 * high:.1f} %, corrected for 3 classes"
+    assert said[2].startswith(f"Weakest class: owl, 6 of 10 found (60.0 %, {ends})")
+    assert said[2].endswith("most often taken for cat (4).")
 
 
 def test_probabilities_passed_off_as_logits_are_noticed():
@@ -154,8 +160,8 @@ def test_probabilities_passed_off_as_logits_are_noticed():
 
 def test_audit_advises_by_cross_fitting():
     """Advice would be judged on the examples that it was fitted on, and always look good."""
-    outputs = sampled(60, 3, 2.0)
-    found = strict(audit(outputs, resamples=50).findings)
+    outputs = sampled(400, 3, 2.0)
+    found = strict(audit(outputs, methods=["temperature"], resamples=50).findings)
     advice = found["advice"]
     assert advice["text"] == "advice, not applied"
     assert found["temperature"]["fitted_on"] == "these examples: advice, not applied"
@@ -195,6 +201,7 @@ def test_run_findings_hold_before_and_after():
         "validation",
         "test",
         "test_calibrated",
+        "calibrator",
         "seconds",
         "images_per_second",
         "report",
@@ -205,7 +212,13 @@ def test_run_findings_hold_before_and_after():
     plain, after = (found[name]["metrics"] for name in ("test", "test_calibrated"))
     assert plain["accuracy"] == after["accuracy"]
     assert after["nll"]["value"] < plain["nll"]["value"]
-    assert any(s.startswith("Temperature calibration helps: NLL") for s in found["words"])
+    assert found["calibrator"]["method"] in ("temperature", "svs", "sms")
+    assert found["calibrator"]["test"]["metrics"]["nll"]["value"] < plain["nll"]["value"]
+    assert any(" calibration helps: NLL" in s for s in found["words"])
+    few = sampled(9, 4, 2.0, split="validation")
+    left = run_findings(few, test, calibrator, 1, 1, counts)["calibrator"]
+    assert (left["method"], left["calibration"], left["test"]) == ("none", None, None)
+    assert "too few" in left["reason"]
     alone = run_findings(validation, test, None, 1, 1, counts)
     assert alone["test_calibrated"] is None
 

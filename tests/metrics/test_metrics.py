@@ -230,11 +230,11 @@ def test_the_table_says_what_each_metric_is():
     assert list(METRICS)[:6] == [
         "accuracy", "balanced_accuracy", "top5", "nll", "nll_refinement", "nll_calibration",
     ]  # fmt: skip
-    assert len(METRICS) == 26
+    assert len(METRICS) == 28
     for name, metric in METRICS.items():
         assert (metric.name, bool(metric.title), bool(metric.source)) == (name, True, True)
         assert (metric.cells is not None) == (metric.interval == "calibration")
-    up = {"accuracy", "balanced_accuracy", "top5", "brier_resolution"}
+    up = {"accuracy", "balanced_accuracy", "top5", "brier_resolution", "auroc_errors"}
     assert {name for name, m in METRICS.items() if m.direction == "up"} == up
     assert {name for name, m in METRICS.items() if m.direction == "none"} == {
         "brier_uncertainty", "sharpness", "entropy",

@@ -169,14 +169,13 @@ def test_alexnets_normalisation_is_torchs_and_its_gradient_is_right():
 
 def test_alexnet_sees_random_crops_of_the_picture_alone():
     """If this fails, it trains on reflected borders, or is judged off the centre."""
-    centre, images = Centre(24), torch.arange(32 * 32).reshape(1, 32, 32, 1)
+    centre, images = Centre(24), torch.arange(32 * 32).reshape(1, 1, 32, 32)
     for shift in (0, 3, 8):
         corner = torch.tensor([[shift, 8 - shift]])
         moved = crop_and_flip(images, torch.tensor([0]), corner, None, 4)
-        wanted = images[:, shift : shift + 24, 8 - shift : 32 - shift].permute(0, 3, 1, 2)
+        wanted = images[..., shift : shift + 24, 8 - shift : 32 - shift]
         assert torch.equal(centre(moved), wanted)
-    plain = images.permute(0, 3, 1, 2)
-    assert torch.equal(centre(plain), plain[..., 4:28, 4:28])
+    assert torch.equal(centre(images), images[..., 4:28, 4:28])
 
 
 def test_width_and_dropout_are_the_recipes():

@@ -18,7 +18,7 @@ from levelhead.errors import LevelheadError
 from levelhead.papers import PAPERS, followups, mueller2019, reproduce
 from levelhead.papers.document import page_text
 from levelhead.papers.plan import finished
-from levelhead.papers.rows import ABOVE, BELOW, claim, missing, number
+from levelhead.papers.rows import ABOVE, BELOW, claim, holm, missing, number
 from levelhead.recipe import Recipe
 from levelhead.runs import Run
 from levelhead.statistics.measured import Measured, spread
@@ -34,7 +34,9 @@ def found(low, high, seeds=3):
 def test_verdicts():
     """The page would say that we agree where we do not, or the other way round."""
     reported = (86.6, 87.0)
-    assert number("a", found(80, 86.7), reported, "86.8 ± 0.2", 1).verdict == "agrees"
+    assert number("a", found(86.7, 86.9), reported, "86.8 ± 0.2", 1).verdict == "agrees"
+    wide = number("a", found(80, 86.7), reported, "86.8 ± 0.2", 1)
+    assert wide.verdict == "cannot tell", "the wider an interval, the more it reaches"
     assert number("a", found(80, 86.5), reported, "86.8 ± 0.2", 1).verdict == "differs"
     assert number("a", found(87.1, 90), reported, "86.8 ± 0.2", 1).verdict == "differs"
     assert number("a", found(87.1, 90), None, "–", 1).verdict is None
@@ -48,9 +50,21 @@ def test_verdicts():
     assert claim("a", found(0.1, 2), anything, "–", 1).verdict is None, "nothing was claimed"
     assert missing("a", "1").verdict == "cannot tell"
     # One seed does not say how seeds differ.
-    assert claim("a", spread([3.0]), above, "above 0", 1).verdict == "cannot tell"
+    assert claim("a", spread([3.0]), above, "above 0", 1).verdict is None
+    assert claim("a", found(0.1, 2, seeds=1), above, "above 0", 1).verdict is None
     assert claim("a", spread([3.0]), above, "above 0", 1).to_json()["high"] is None
     assert missing("a", "1").cells == ("1", "–", "–", "cannot tell")
+
+
+def test_holm_leaves_what_stands_among_many():
+    """With forty claims two are shown by chance, and the page would sell them as findings."""
+    rows = [claim(f"n{i}", found(0.01, 2), ABOVE, "above 0", 1) for i in range(40)]
+    rows.append(claim("sure", found(5, 6), ABOVE, "above 0", 1))
+    rows.append(claim("other", found(5, 6), (4, 7), "within 4 to 7", 1))
+    assert {row.verdict for row in rows} == {"agrees"}
+    assert holm(rows) == {40}
+    assert holm(rows[:1]) == {0}
+    assert holm([]) == set()
 
 
 @pytest.mark.parametrize("claimed", [ABOVE, BELOW])

@@ -84,7 +84,7 @@ def test_noise_falsifies_train_and_validation_alone(kind, tmp_path):
     resolved, data = prepare(recipe)
     noisy = relabelled(resolved, data)
     for name, rate in (("train", 0.3), ("validation", 0.3), ("test", 0.0)):
-        clean, false = getattr(data.splits, name).labels, getattr(noisy.splits, name).labels
+        clean, false = data.splits[name].labels, noisy.splits[name].labels
         assert abs((clean != false).mean() - rate) <= 4 * np.sqrt(0.21 / len(clean)) * (rate > 0)
     again = relabelled(resolved, data)
     assert (again.train.labels == noisy.train.labels).all()
