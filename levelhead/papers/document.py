@@ -9,7 +9,8 @@ from typing import Any
 
 from levelhead.figures import FIGURES, Figure, write_panels
 from levelhead.files import write
-from levelhead.papers.rows import Row, holm
+from levelhead.papers.rows import Row, standing
+from levelhead.statistics.multiplicity import missing_by_chance
 
 ACROSS = 4  # panels of a figure beside each other
 HOW = (
@@ -57,7 +58,7 @@ def _lines(folder: Path, title: str, findings: Mapping[str, Any]) -> Iterator[st
     once = {(row.what, row.value, row.low, row.high): row.verdict for row in every}
     verdicts = [*once.values()]
     counts = {v: verdicts.count(v) for v in ("agrees", "differs", "cannot tell")}
-    stand = {id(every[i]) for i in holm(every)}
+    stand = {id(every[i]) for i in standing(every)}
     full = " --full" if findings["full"] else ""
     yield from (f"# {title}", "")
     seeds = findings["seeds"]
@@ -66,12 +67,10 @@ def _lines(folder: Path, title: str, findings: Mapping[str, Any]) -> Iterator[st
     yield from ("", HOW)
     intervals = len({key for key in once if None not in key})
     asked = sum(row.published.startswith(("above 0", "below 0")) for row in every)
-    missed = round(intervals * 0.05)
     yield from (
         "",
-        f"Of the {intervals} intervals on this page about {missed} miss by chance. "
-        f"‡ marks the {len(stand)} of {asked} claims about 0 whose answer also stands when all of "
-        "them are taken together (Holm 1979).",
+        f"{missing_by_chance(intervals)} ‡ marks the {len(stand)} of {asked} claims about 0 whose "
+        "answer also stands when all of them are taken together (Holm 1979).",
     )
     if any(row.get("rule") == "old" for found in experiments.values() for row in found["rows"]):
         yield from ("", OLD)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
 from typing import Any, Literal
 
 from levelhead.statistics.measured import Measured
+from levelhead.statistics.multiplicity import holm
 from levelhead.text import interval_texts
 
 Agreement = Literal["agrees", "differs", "cannot tell"]
@@ -118,23 +118,15 @@ def missing(what: str, published: str) -> Row:
     return Row(what, published, None, None, None, "cannot tell", 0)
 
 
-def holm(rows: Sequence[Row], level: float = 0.95) -> set[int]:
-    """Positions of the rows whose difference from 0 is still shown when all are taken together.
+def standing(rows: Sequence[Row], level: float = 0.95) -> set[int]:
+    """Positions of the rows whose answer also stands when all claims about 0 are taken together.
 
-    Of those with a claim about 0 ("above 0", "below 0") and a verdict; p by the interval's width,
-    Holm's step-down (1979).
+    Of those with a claim about 0 ("above 0", "below 0") and a verdict, by `holm`.
     """
-    tests = []
-    for i, one in enumerate(rows):
-        asked = one.published.startswith(("above 0", "below 0")) and one.verdict is not None
-        if asked and one.value is not None and one.low is not None and one.high is not None:
-            half = (one.high - one.low) / 2 / NormalDist().inv_cdf((1 + level) / 2)
-            z = abs(one.value) / half if half > 0 else math.inf
-            tests.append((2 * (1 - NormalDist().cdf(z)), i))
-    shown: set[int] = set()
-    for place, (p, i) in enumerate(sorted(tests)):
-        if p > (1 - level) / (len(tests) - place):
-            break
-        if rows[i].verdict != "cannot tell":
-            shown.add(i)
-    return shown
+    asked = [
+        i
+        for i, one in enumerate(rows)
+        if one.verdict is not None and one.published.startswith(("above 0", "below 0"))
+    ]
+    stand = holm([(rows[i].value, rows[i].low, rows[i].high) for i in asked], level)
+    return {asked[place] for place in stand if rows[asked[place]].verdict != "cannot tell"}

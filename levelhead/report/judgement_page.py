@@ -17,6 +17,7 @@ from levelhead.metrics import HEADLINE, METRICS
 from levelhead.outputs import Outputs
 from levelhead.report.page import page, shown, svgs
 from levelhead.report.run_page import WEAKEST, weakest_first
+from levelhead.statistics.multiplicity import missing_by_chance
 from levelhead.text import columns
 
 Panels = dict[str, tuple[Any, ...]]
@@ -75,6 +76,9 @@ def audit_report(result: Audited, panels: Panels, name: str, command: str) -> st
         metrics=METRICS,
         scores=SCORES,
         kind_of=outputs.kind,
+        by_chance=missing_by_chance(
+            sum(m["low"] is not None for m in findings["metrics"].values())
+        ),
         command=command,
     )
 

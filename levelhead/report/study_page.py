@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from levelhead.report.page import page, svgs
+from levelhead.statistics.multiplicity import holm, missing_by_chance
 
 
 def study_report(findings: Mapping[str, Any]) -> str:
@@ -28,6 +29,9 @@ def study_report(findings: Mapping[str, Any]) -> str:
     from levelhead.figures import comparison
 
     settings = findings["settings"]
+    changes = findings["differences"]
+    intervals = [(row.get("value"), row.get("low"), row.get("high")) for row in changes]
+    cells = [s[stage][m] for s in settings for stage in ("raw", "calibrated") for m in s[stage]]
     return page(
         "study",
         title=f"{findings['data']['name']} · {len(settings)} settings",
@@ -35,6 +39,10 @@ def study_report(findings: Mapping[str, Any]) -> str:
         data=findings["data"],
         metrics=[m for m in settings[0]["raw"] if _any(settings, m)] if settings else [],
         comparison=svgs("comparison", comparison.data(findings)),
+        stand=holm(intervals),
+        by_chance=missing_by_chance(
+            sum((one or {}).get("low") is not None for one in cells + changes)
+        ),
         command=findings.get("command"),
     )
 

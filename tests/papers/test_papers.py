@@ -18,7 +18,7 @@ from levelhead.errors import LevelheadError
 from levelhead.papers import PAPERS, followups, mueller2019, reproduce
 from levelhead.papers.document import page_text
 from levelhead.papers.plan import finished
-from levelhead.papers.rows import ABOVE, BELOW, claim, holm, missing, number
+from levelhead.papers.rows import ABOVE, BELOW, claim, missing, number, standing
 from levelhead.recipe import Recipe
 from levelhead.runs import Run
 from levelhead.statistics.measured import Measured, spread
@@ -62,9 +62,9 @@ def test_holm_leaves_what_stands_among_many():
     rows.append(claim("sure", found(5, 6), ABOVE, "above 0", 1))
     rows.append(claim("other", found(5, 6), (4, 7), "within 4 to 7", 1))
     assert {row.verdict for row in rows} == {"agrees"}
-    assert holm(rows) == {40}
-    assert holm(rows[:1]) == {0}
-    assert holm([]) == set()
+    assert standing(rows) == {40}
+    assert standing(rows[:1]) == {0}
+    assert standing([]) == set()
 
 
 @pytest.mark.parametrize("claimed", [ABOVE, BELOW])
