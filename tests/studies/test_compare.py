@@ -325,3 +325,27 @@ def test_a_budget_begins_nothing_that_would_end_later(tmp_path, monkeypatch):
     whole = compare(SMALL, GRID, **words).findings
     assert not whole["failed"]
     assert [s["seeds"] for s in whole["settings"]] == [[0, 1], [0, 1]]
+
+
+def test_a_head_on_a_frozen_body_is_trained_once(monkeypatch, tmp_path, quick_judging):
+    """Three bit-equal trainings would be reported as a mean over three seeds."""
+    monkeypatch.setattr("levelhead.studies.compare.frozen", lambda recipe: True)
+    made = compare(SMALL, {"smoothing": (0.0, 0.1)}, seeds=3, out=tmp_path / "study")
+    assert [setting["seeds"] for setting in made.findings["settings"]] == [[0], [0]]
+    again = compare(SMALL, {"smoothing": (0.0, 0.1)}, seeds=3, out=tmp_path / "study")
+    assert again.findings["settings"] == made.findings["settings"]
+
+
+def test_either_will_do_only_within_a_margin(made: study.Study):
+    """Two settings that nothing tells apart would be called equal, whatever the data's size."""
+    from levelhead.studies.recommendation import _either
+
+    def pair(low: float, high: float) -> list[Change]:
+        one = Difference((low + high) / 2, low, high, (0.0, 0.0, 0.0))
+        return [Change("a", "b", "calibrated", name, one) for name in ("accuracy", "nll")]
+
+    assert "either will do" in _either(pair(-0.004, 0.006), 0.01)
+    wide = _either(pair(-0.04, 0.06), 0.01)
+    assert "either will do" not in wide
+    assert "1 points and 0.01 nats" in wide
+    assert _either(pair(0.01, 0.02), 0.01) == "."
