@@ -49,7 +49,8 @@ def write_judgement(
         page = calibration_report(result.findings, panels, title, command)
     elif isinstance(result, Versus):
         panels = {}
-        page = versus_report(result.findings, title, command)
+        first, second = result.findings["names"]
+        page = versus_report(result.findings, f"{second} against {first}", command)
     else:
         panels = decision_panels(result)
         page = decision_report(result.findings, panels, title, command)
