@@ -18,6 +18,7 @@ from levelhead.outputs import Outputs
 from levelhead.outputs.validate import first
 from levelhead.statistics.binning import bin_confidence
 from levelhead.statistics.examples import (
+    FEW_ERRORS,
     example_variance,
     examples_needed,
     mean_interval,
@@ -25,9 +26,6 @@ from levelhead.statistics.examples import (
 )
 from levelhead.statistics.folds import random_folds
 from levelhead.text import interval_text
-
-FEW_ERRORS = 10
-"""Fewer wrong answers are said to be few."""
 
 Range = tuple[float, float, float]
 """A value with the ends of its interval."""

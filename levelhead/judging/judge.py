@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from levelhead.calibrators import Calibrator, Temperature
-from levelhead.calibrators.choose import FEW_ERRORS
 from levelhead.errors import LevelheadError
 from levelhead.metrics import METRICS, intervals_of, reason
 from levelhead.metrics.counts import confusion
@@ -19,6 +18,7 @@ from levelhead.outputs import Outputs
 from levelhead.statistics.binning import BINS
 from levelhead.statistics.examples import (
     ANALYTIC,
+    FEW_ERRORS,
     Interval,
     effective_size,
     mean_interval,

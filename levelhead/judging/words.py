@@ -8,12 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from levelhead.calibrators import Calibrator, spoken
-from levelhead.calibrators.choose import FEW_ERRORS, costs_of_errors
+from levelhead.calibrators.choose import costs_of_errors
 from levelhead.decisions.scores import find_score
 from levelhead.judging.judge import confidence_gap
 from levelhead.metrics.counts import confusion
 from levelhead.outputs import Outputs
-from levelhead.statistics.examples import mean_interval, share_interval, with_unseen_errors
+from levelhead.statistics.examples import (
+    FEW_ERRORS,
+    mean_interval,
+    share_interval,
+    with_unseen_errors,
+)
 from levelhead.text import interval_text, interval_texts
 
 FEW_GROUPS = 10

@@ -14,6 +14,7 @@ from levelhead.metrics.metric import Metric, number, once
 from levelhead.outputs import Outputs, probabilities
 from levelhead.statistics.binning import BINS, bin_edges, bin_index, sums
 from levelhead.statistics.calibration_error import Cells, Error, absolute_error, most_units
+from levelhead.statistics.examples import FEW_ERRORS
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +90,8 @@ def prepare(outputs: Outputs, bins: int = BINS, soft: bool = False) -> Classwise
 def cells(prepared: Classwise, units: Tensor | None = None) -> tuple[Cells, Error]:
     """The bins that hold examples; they pool over classes, and their errors are independent.
 
-    Of two classes the second alone: the first is its mirror image.
+    Of two classes the second alone: the first is its mirror image. An error takes a hit from one
+    class and gives it to another: with few errors these are not independent.
     """
     table = prepared.sums[:, 1:] if prepared.sums.shape[1] == 2 else prepared.sums
     there = table[0] > 0.5
@@ -103,7 +105,9 @@ def cells(prepared: Classwise, units: Tensor | None = None) -> tuple[Cells, Erro
     if units is not None:
         noise = _unit_noise(prepared, units)[:, -len(table[0]) * prepared.bins :]
         noise = noise[:, there.flatten().numpy()]
-    return Cells(count, sure, hits, pool, variance, noise=noise), absolute_error
+    wrong = len(prepared) - int(prepared.outputs.rows.correct.sum())
+    together = 2 if wrong < FEW_ERRORS and len(table[0]) > 1 else 1
+    return Cells(count, sure, hits, pool, variance, noise=noise, together=together), absolute_error
 
 
 def _unit_noise(prepared: Classwise, units: Tensor) -> np.ndarray:

@@ -32,6 +32,7 @@ class Cells:
     variance: np.ndarray | None = None
     pattern: np.ndarray | None = None
     noise: np.ndarray | None = None  # [G, C] of `unit_noise`, where examples come in units
+    together: int = 1  # how many cells one rare event moves at once
 
     @property
     def residual(self) -> np.ndarray:
@@ -160,8 +161,10 @@ class _World:
             shared += alone * draw.standard_normal(shape)
             residual = self.count * stray + shared * self.cells.count.sum()
         elif variance is None:
-            hits = draw.binomial(self.count, np.clip(sure - stray, 0, 1), size=shape)
-            residual = self.count * sure - hits
+            together = self.cells.together
+            events = -(-self.count // together)  # rounded up
+            hits = draw.binomial(events, np.clip(sure - stray, 0, 1), size=shape)
+            residual = self.count * (sure - hits / np.maximum(events, 1))
         else:
             noise = np.sqrt(self.count * variance) * draw.standard_normal(shape)
             residual = self.count * stray + noise

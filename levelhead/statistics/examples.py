@@ -24,6 +24,8 @@ ANALYTIC = 100_000
 agrees."""
 CORRECTED = 20_000
 """Up to so many units a bootstrap is studentised: beyond, skewness no longer shows."""
+FEW_ERRORS = 10
+"""Fewer wrong answers are said to be few."""
 CHANCE = 0.8
 """The power of `examples_needed`: how often so many examples would show what is there."""
 
@@ -45,14 +47,32 @@ def normal_quantile(level: float) -> float:
 
 
 def wilson(k: float, n: float, level: float = 0.95) -> tuple[float, float]:
-    """Score interval of a share k of n (Wilson 1927); stays inside [0, 1] at k = 0 and k = n."""
+    """Score interval of a share k of n (Wilson 1927); stays inside [0, 1] at k = 0 and k = n.
+
+    Up to 3 from either end (2 where n ≤ 50) the end there is a Poisson law's: Wilson's holds the
+    truth in 84 to 89 % where one error of many is seen. Source: Brown, Cai & DasGupta 2001, the
+    modified Wilson interval.
+    """
     z = normal_quantile(level)
     if not 0 <= k <= n or n <= 0:
         raise LevelheadError(f"a share of {k} in {n}: needs 0 <= k <= n and n above 0")
     centre = (k + z * z / 2) / (n + z * z)
     half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
     # Exactly 0 and 1 at the ends, where rounding would leave 1e-17.
-    return (max(0.0, centre - half) if k else 0.0), (min(1.0, centre + half) if k < n else 1.0)
+    low, high = max(0.0, centre - half) if k else 0.0, min(1.0, centre + half) if k < n else 1.0
+    few = 2 if n <= 50 else 3
+    if 0 < k <= few:
+        low = min(low, _poisson(k, level) / n)
+    if 0 < n - k <= few:
+        high = max(high, 1 - _poisson(n - k, level) / n)
+    return low, high
+
+
+def _poisson(k: float, level: float) -> float:
+    """The λ of a Poisson law under which k or more has the probability 1 − level."""
+    from scipy.special import gammaincinv
+
+    return float(gammaincinv(k, 1 - level))
 
 
 def clopper_pearson(k: Any, n: Any, level: float = 0.95) -> tuple[Any, Any]:

@@ -133,15 +133,11 @@ def _either(pair: Sequence[Change], margin: float) -> str:
     """Whether two settings are shown to be as good as equal, or the data cannot tell them apart."""
     if not all(one.difference.verdict == "cannot tell" for one in pair):
         return "."
+    points = "1 point" if margin == 0.01 else f"{margin * 100:g} points"
+    size = f"{points} and {margin:g} nats (--equal-within)"
     if all(_within(one.difference, margin) for one in pair):
-        return (
-            f"; both are within the margin of {margin * 100:g} points and {margin:g} nats "
-            "(--equal-within), so either will do."
-        )
-    return (
-        "; the data cannot tell the two apart, nor that they are equal within "
-        f"{margin * 100:g} points and {margin:g} nats (--equal-within)."
-    )
+        return f"; both are within the margin of {size}, so either will do."
+    return f"; the data cannot tell the two apart, nor that they are equal within {size}."
 
 
 def _within(one: Difference, margin: float) -> bool:

@@ -347,5 +347,5 @@ def test_either_will_do_only_within_a_margin(made: study.Study):
     assert "either will do" in _either(pair(-0.004, 0.006), 0.01)
     wide = _either(pair(-0.04, 0.06), 0.01)
     assert "either will do" not in wide
-    assert "1 points and 0.01 nats" in wide
+    assert "1 point and 0.01 nats" in wide
     assert _either(pair(0.01, 0.02), 0.01) == "."
