@@ -6,10 +6,14 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from levelhead.statistics.examples import by_unit
+
+RARE = 50
+"""With fewer errors expected a sum over examples is no normal."""
 
 
 @dataclass(frozen=True)
@@ -24,16 +28,39 @@ def spiegelhalter(confidence: Tensor, correct: Tensor, units: Tensor | None = No
     """z of the Brier score: Σ (y − p)(1 − 2p) / √Σ (1 − 2p)² p (1 − p).
 
     For confidences p [N] and outcomes y [N]. Above 0: the Brier score is larger than p lets expect.
-    With units the variance is that of their sums. Source: Spiegelhalter 1986.
+    With units the variance is that of their sums, and z a Student's t. Where fewer than 50 errors
+    are expected z is no normal: its law is simulated. Source: Spiegelhalter 1986.
     """
     p, y = confidence.double(), correct.double()
     each = (y - p) * (1 - 2 * p)
     variance = float(((1 - 2 * p).square() * p * (1 - p)).sum())
     if units is not None:
-        sums = by_unit(each, units) * (len(each) / (int(units.max()) + 1))
+        groups = int(units.max()) + 1
+        sums = by_unit(each, units) * (len(each) / groups)
         variance = max(variance, float(sums.square().sum()))
-    z = float(each.sum()) / math.sqrt(variance) if variance > 0 else 0.0
+    if variance <= 0:
+        return Tested(0.0, 1.0)
+    z = float(each.sum()) / math.sqrt(variance)
+    if units is not None and groups > 1:
+        from scipy.special import stdtr
+
+        return Tested(z, float(2 * stdtr(groups - 1, -abs(z))))
+    if float((p * (1 - p)).sum()) < RARE:
+        return Tested(z, _simulated(p, abs(float(each.sum()))))
     return Tested(z, 2 * (1 - NormalDist().cdf(abs(z))))
+
+
+def _simulated(p: Tensor, size: float) -> float:
+    """How often |Σ (y − p)(1 − 2p)| is as large if y is drawn by p."""
+    draw = np.random.default_rng(0)
+    sure, weight = p.numpy(), (1 - 2 * p).numpy()
+    draws = int(min(4000, max(500, 2e7 / len(sure))))
+    times, step = 0, max(1, int(1e6 / len(sure)))
+    for start in range(0, draws, step):
+        shape = (min(step, draws - start), len(sure))
+        sums = ((draw.random(shape) < sure) - sure) @ weight
+        times += int((np.abs(sums) >= size - 1e-12).sum())
+    return (1 + times) / (1 + draws)
 
 
 def kuiper(confidence: Tensor, correct: Tensor, units: Tensor | None = None) -> Tested:
