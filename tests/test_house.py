@@ -28,7 +28,7 @@ LAYERS = (
     "statistics",
     "outputs data models losses",
     "targets",
-    "recipe files text machine",
+    "recipe files text machine labels delimited",
     "errors",
 )
 """The rooms from the top down: a room imports from its own line and from those below it."""

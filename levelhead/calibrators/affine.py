@@ -110,11 +110,10 @@ class Vector(Affine):
 def _logs(outputs: Outputs, calibrator: type[Affine]) -> Tensor:
     """Log-probabilities, float64 [N, K], with LOG_ZERO for log 0."""
     u = outputs.log_probabilities()
-    if outputs.kind == "probabilities":
-        zero = (u.clamp_(min=LOG_ZERO) == LOG_ZERO).any(1)
-        if calibrator.dims == 2 and (i := first(zero)) is not None:
-            raise LevelheadError(
-                f"row {i}: a probability is exactly 0, which {calibrator.method} cannot mix with "
-                "the others; give logits, or probabilities with more digits"
-            )
+    zero = (u.clamp_(min=LOG_ZERO) == LOG_ZERO).any(1)
+    if calibrator.dims == 2 and (i := first(zero)) is not None:
+        raise LevelheadError(
+            f"row {i}: a probability is exactly 0, which {calibrator.method} cannot mix with "
+            "the others; give logits, or probabilities with more digits"
+        )
     return u

@@ -124,7 +124,7 @@ def predict_files(
     with torch.no_grad():
         logits = network.head(features).cpu()
     unknown = torch.zeros(len(examples), dtype=torch.int64)
-    outputs = Outputs.from_logits(logits, unknown, names)
+    outputs = Outputs("logits", logits, unknown, names)
     if (calibrator := run.calibrator) is not None:
         outputs = calibrator.apply(outputs)
     return Predicted(examples.ids, names, outputs.probabilities(), abstain_below, broken)

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from levelhead import labels as spelt
 from levelhead.errors import LevelheadError
 from levelhead.outputs.validate import first
 
-
-def positions(text: Sequence[str], classes: tuple[str, ...], where: Callable[[int], str]) -> Tensor:
-    """Labels written as class names, else as positions 0 … K−1, as int64 [N]."""
-    place = {name: k for k, name in enumerate(classes)}
-    numbers = {str(k): k for k in range(len(classes))}
-    values = set(text)
-    for known in (place, numbers):
-        if values <= known.keys():
-            return torch.tensor([known[t] for t in text], dtype=torch.int64)
-    # Names win: with one name among the labels, a number that is no name is the mistake.
-    fits = place if values & place.keys() else numbers
-    i = next(i for i, t in enumerate(text) if t not in fits)
-    shown = ", ".join(classes[:4]) + (", …" if len(classes) > 4 else "")
-    raise LevelheadError(
-        f"{where(i)}: the label {text[i]!r} is no class; give one of the names {shown} "
-        f"or positions 0 to {len(classes) - 1} throughout"
-    )
+MASKED = -1e30
+"""Stands for a logit of −inf: its probability is exactly 0, and 0 · 1e30 is no NaN."""
+FEW = 5
+"""From so many examples on, predictions that are never a label are a mistake of spelling."""
 
 
 def shares(counts: Any) -> Tensor:
@@ -46,17 +34,117 @@ def shares(counts: Any) -> Tensor:
     return table / table.sum(1, keepdim=True)
 
 
-def names_or_positions(values: Any, names: tuple[str, ...] = ()) -> tuple[str, ...] | Tensor:
-    """Labels as text, or as a tensor: int64 [N], or float64 [N, K] of what annotators said."""
+def class_labels(values: Any, names: tuple[str, ...], where: Callable[[int], str]) -> Tensor:
+    """Labels as positions among names, int64 [N]; float64 [N, K] where each row is K counts.
+
+    Text or numbers, [N] or [N, 1]. Whole numbers are names where all of them are; else positions.
+    Raises LevelheadError for a shape, or a label that is no class.
+    """
+    column = _column(values)
+    if isinstance(column, list):
+        return torch.from_numpy(spelt.positions(column, names, where))
+    if column.ndim == 2 and column.shape[1] == len(names):
+        return floats(column, "labels").double()
+    if column.ndim == 2:
+        n, k = column.shape
+        raise LevelheadError(
+            f"labels: shape {(n, k)}; must be [{n}], or [{n}, {len(names)}] of counts"
+        )
+    labels = integers(column)
+    kinds, place = labels.unique(return_inverse=True)
+    numbers = {spelt.number(name): k for k, name in enumerate(names)}
+    if all(str(kind) in numbers for kind in kinds.tolist()) and len(numbers) == len(names):
+        return torch.tensor([numbers[str(kind)] for kind in kinds.tolist()], dtype=torch.int64)[
+            place
+        ]
+    return labels
+
+
+def answers(
+    labels: Any, predicted: Any, names: tuple[str, ...] | None, where: Callable[[int], str]
+) -> tuple[tuple[str, ...], Tensor, Tensor]:
+    """Class names, and labels and predictions as positions among them, int64 [N] each.
+
+    Without names the classes are what occurs (of whole numbers: 0 up to the largest). Raises
+    LevelheadError for a label that is missing, and where no prediction is ever a label.
+    """
+    columns = [_column(values) for values in (labels, predicted)]
+    if names is None and all(isinstance(column, Tensor) for column in columns):
+        both = [integers(column) for column in columns]
+        most = max(int(c.max()) if len(c) else 0 for c in both)
+        return tuple(str(k) for k in range(max(most + 1, 2))), both[0], both[1]
+    texts = [c if isinstance(c, list) else spelt.spellings(integers(c).tolist()) for c in columns]
+    for column, what in zip(texts, ("label", "prediction"), strict=True):
+        if "" in column:
+            raise LevelheadError(
+                f"{where(column.index(''))}: no {what}; fill it in, or leave the row out"
+            )
+    if names is None:
+        texts = spelt.same(texts)
+        kinds = [spelt.in_order(set(column)) for column in texts]
+        if not {*kinds[0]} & {*kinds[1]} and len(texts[0]) >= FEW:
+            shown = [", ".join(k[:3]) + (", …" if len(k) > 3 else "") for k in kinds]
+            raise LevelheadError(
+                f"no prediction is ever a label: labels are {shown[0]}, predictions {shown[1]}; "
+                "write both by the same names"
+            )
+        names = tuple(spelt.in_order({*kinds[0], *kinds[1]}))
+        names = (*names, "any other") if len(names) == 1 else names
+    both = [
+        torch.from_numpy(spelt.positions(column, names, where, what))
+        for column, what in zip(texts, ("label", "prediction"), strict=True)
+    ]
+    return names, both[0], both[1]
+
+
+def _column(values: Any) -> list[str] | Tensor:
+    """A column as spellings, if there is text or a gap in it, else as numbers; [N, 1] is [N]."""
     if not isinstance(values, Tensor):
         array = np.asarray(values)
+        if array.ndim == 2 and array.shape[1] == 1:
+            array = array[:, 0]
         if array.dtype.kind in "USOT" and array.ndim == 1:
-            return strings(array)
-        if array.ndim == 2 and array.shape[1] == len(names):
-            return floats(array, "labels").double()
-    elif values.ndim == 2 and values.shape[1] == len(names):
-        return values.detach().cpu().double()
-    return integers(values)
+            return spelt.spellings(array.tolist())
+        if array.dtype.kind == "f" and array.ndim == 1 and np.isnan(array).any():
+            return spelt.spellings(array.tolist())
+        try:
+            return as_tensor(array)
+        except LevelheadError as error:
+            raise LevelheadError(f"labels: {error}") from None
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    return values.detach().cpu()
+
+
+def two_columns(kind: str, scores: Tensor) -> Tensor:
+    """One number an example, [N] or [N, 1], of the second of two classes, as [N, 2].
+
+    P becomes [1 − P, P], a logit z becomes [0, z]; anything else comes back as it is.
+    """
+    if kind == "confidence" or scores.ndim not in (1, 2) or scores.shape[1:] not in ((), (1,)):
+        return scores
+    second = scores.reshape(-1, 1)
+    return torch.cat([torch.zeros_like(second) if kind == "logits" else 1 - second, second], 1)
+
+
+def unmasked(scores: Tensor, labels: Tensor, where: Callable[[int], str]) -> tuple[Tensor, int]:
+    """Logits with `MASKED` for −inf, and how many rows have one.
+
+    Raises LevelheadError where the label's own logit is −inf.
+    """
+    if scores.ndim != 2 or not bool(torch.isneginf(scores).any()):
+        return scores, 0
+    masked = torch.isneginf(scores)
+    if tuple(labels.shape) == (len(scores),) and 0 <= int(labels.min()) <= int(labels.max()) < len(
+        scores[0]
+    ):
+        own = masked.gather(1, labels[:, None])[:, 0]
+        if (i := first(own)) is not None:
+            raise LevelheadError(
+                f"{where(i)}: the label's own logit is −inf, that is probability 0; leave the row "
+                "out or fix the model"
+            )
+    return scores.masked_fill(masked, MASKED), int(masked.any(1).sum())
 
 
 def as_tensor(values: Any) -> Tensor:
@@ -100,7 +188,7 @@ def integers(values: Any) -> Tensor:
 
 
 def strings(values: Any) -> tuple[str, ...]:
-    """An array, tensor or list of text (or numbers) as strings."""
+    """An array, tensor or list of text (or numbers) as strings, trimmed and composed (NFC)."""
     if isinstance(values, (np.ndarray, Tensor)):
-        values = values.tolist()
-    return tuple(v.decode() if isinstance(v, bytes) else str(v) for v in values)
+        values = values.flatten().tolist()
+    return tuple(map(spelt.spelling, values))

@@ -21,12 +21,14 @@ from torch import Tensor
 from levelhead.errors import LevelheadError
 from levelhead.files import write
 from levelhead.outputs.coerce import (
+    answers,
+    class_labels,
     floats,
     integers,
-    names_or_positions,
-    positions,
     shares,
     strings,
+    two_columns,
+    unmasked,
 )
 from levelhead.outputs.validate import PIECE, Kind, check_range, check_rows
 
@@ -64,9 +66,10 @@ class Rows:
 class Outputs:
     """Scores [N, K] and labels [N] of N examples, with what is known about them.
 
-    Use `from_logits`, `from_probabilities` or `from_confidence`. Raises LevelheadError, naming the
-    row, for NaN or infinite scores, labels out of range, and probability rows that do not add up
-    to 1 (± 0.001; within that they are renormalised in float64 when used).
+    Use `from_logits`, `from_probabilities` or `from_confidence`; here labels are positions. Raises
+    LevelheadError, naming the row, for NaN or infinite scores, labels out of range, and probability
+    rows that do not add up to 1 (± 0.001, or what rounding to the digits given allows; within that
+    they are renormalised in float64 when used).
     """
 
     kind: Kind
@@ -84,15 +87,18 @@ class Outputs:
         None  # float64 [N, K], what annotators said; rows add up to 1
     )
     groups: tuple[str, ...] | None = None  # [N], for example the camera of each example
+    notes: tuple[str, ...] = ()  # sentences on how they were read
 
     @classmethod
     def from_logits(cls, scores: Any, labels: Any, class_names: Any = None, **more: Any) -> Outputs:
         """Outputs from logits [N, K] and labels: tensors, arrays (NumPy, JAX, Keras) or lists.
 
-        Labels are positions [N], names of classes [N] (with `class_names`, for example
-        scikit-learn's `classes_`), or [N, K] counts or shares of what annotators said: then the
-        label is the commonest, and `label_distribution` keeps the rest. `more` are the other
-        fields by name. Class names default to "0" … "K−1".
+        Labels are names of classes [N] or [N, 1] (with `class_names`, for example scikit-learn's
+        `classes_`; whole numbers too, where all of them are names), else positions, or [N, K]
+        counts or shares of what annotators said: then the label is the commonest, and
+        `label_distribution` keeps the rest. One logit an example, [N] or [N, 1], is the second of
+        two classes' against 0. −inf is probability 0. `more` are the other fields by name. Class
+        names default to "0" … "K−1".
         """
         return cls._from("logits", scores, labels, class_names, **more)
 
@@ -100,7 +106,10 @@ class Outputs:
     def from_probabilities(
         cls, scores: Any, labels: Any, class_names: Any = None, **more: Any
     ) -> Outputs:
-        """The same from probabilities [N, K], rows that add up to 1 (`predict_proba`)."""
+        """The same from probabilities [N, K], rows that add up to 1 (`predict_proba`).
+
+        One number an example, [N] or [N, 1], is the probability of the second of two classes.
+        """
         return cls._from("probabilities", scores, labels, class_names, **more)
 
     @classmethod
@@ -113,40 +122,41 @@ class Outputs:
         Class names default to all that occur, or to "0" … for positions.
         """
         sure = floats(confidence, "confidence").reshape(-1, 1)
-        names = None if class_names is None else strings(class_names)
-        columns = [names_or_positions(values) for values in (labels, predicted)]
-        if any(isinstance(column, tuple) for column in columns):
-            texts = [tuple(map(str, c.tolist())) if isinstance(c, Tensor) else c for c in columns]
-            names = tuple(sorted({*texts[0], *texts[1]})) if names is None else names
-            both = [positions(text, names, lambda i: f"row {i}") for text in texts]
-        else:
-            both = [column for column in columns if isinstance(column, Tensor)]
-            if names is None:
-                most = max(int(c.max()) if len(c) else 0 for c in both)
-                names = tuple(str(k) for k in range(max(most + 1, 2)))
-        return cls._from("confidence", sure, both[0], names, predicted=both[1], **more)
+        given = None if class_names is None else strings(class_names)
+        names, own, best = answers(labels, predicted, given, lambda i: f"row {i}")
+        return cls._from("confidence", sure, own, names, predicted=best, **more)
 
     @classmethod
     def _from(cls, kind: Kind, scores: Any, labels: Any, names: Any, **more: Any) -> Outputs:
         scores = floats(scores, kind)
+        notes = tuple(more.pop("notes", ()))
         for name in ("features", "head_weight", "head_bias"):
             if more.get(name) is not None:
                 more[name] = floats(more[name], name).float()
         for name in ("ids", "groups"):
             if more.get(name) is not None:
                 more[name] = strings(more[name])
+        given, scores = scores, two_columns(kind, scores)
         classes = scores.shape[1] if scores.ndim == 2 else 0
         names = tuple(str(k) for k in range(classes)) if names is None else strings(names)
-        label_values = names_or_positions(labels, names)
-        if isinstance(label_values, tuple):
-            label_values = positions(label_values, names, lambda i: f"row {i}")
-        if label_values.ndim == 2:
-            more["label_distribution"] = label_values
+        if scores is not given:
+            what = "logits" if kind == "logits" else "probabilities"
+            notes += (
+                f"One column of {what}, taken as those of {names[-1]!r} against {names[0]!r}.",
+            )
+        if kind != "confidence":
+            labels = class_labels(labels, names, lambda i: f"row {i}")
+        if labels.ndim == 2:
+            more["label_distribution"] = labels
         if more.get("label_distribution") is not None:
             more["label_distribution"] = shares(more["label_distribution"])
-            if label_values.ndim == 2:
-                label_values = more["label_distribution"].argmax(1)
-        return cls(kind, scores, label_values, names, **more)
+            if labels.ndim == 2:
+                labels = more["label_distribution"].argmax(1)
+        if kind == "logits":
+            scores, masked = unmasked(scores, labels, lambda i: f"row {i}")
+            if masked:
+                notes += (f"Logits of −inf in {masked:,} rows are probability 0.",)
+        return cls(kind, scores, labels, names, notes=notes, **more)
 
     def __post_init__(self) -> None:
         k, shape = len(self.class_names), self.scores.shape
@@ -154,7 +164,9 @@ class Outputs:
             raise LevelheadError(
                 f"class names: {k} for {shape[1]} columns of scores; give one a class"
             )
-        check_rows(self.kind, self.scores, self.labels, k, lambda i: f"row {i}")
+        rounded = check_rows(self.kind, self.scores, self.labels, k, lambda i: f"row {i}")
+        if rounded and rounded not in self.notes:
+            object.__setattr__(self, "notes", (*self.notes, rounded))
         n = len(self.scores)
         if len(set(self.class_names)) < k:
             twice = next(c for i, c in enumerate(self.class_names) if c in self.class_names[:i])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from levelhead import delimited
 from levelhead.errors import LevelheadError
-from levelhead.outputs.coerce import positions, shares
+from levelhead.labels import positions, spelling, spellings
+from levelhead.outputs.coerce import answers, shares, two_columns, unmasked
 from levelhead.outputs.outputs import RESERVED, STRINGS, TENSORS, Outputs
-from levelhead.outputs.validate import Kind, check_rows
+from levelhead.outputs.validate import PIECE, Kind, check_rows
 
 _PEOPLE = "label:"  # a column `label:cat` counts the annotators who said cat
+_ROW_INDEX = re.compile(r"|unnamed: ?\d+|__index_level_\d+__|index|row|\.\.\.1", re.IGNORECASE)
+_NO_CLASS = re.compile(
+    "age|cost|count|date|entropy|epoch|error|fold|height|length|loss|margin|nll|rank|score|seed|"
+    "size|split|step|target|temperature|time|timestamp|truth|weight|width|y|y_true|year"
+)
+"""What columns of a log are called that hold no scores of a class."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +58,17 @@ def read_predictions(
     and `label` (the class's name, or its position among the class columns; names win), and need
     `kind`; of kind "confidence" the columns `prediction` and `confidence` alone. Columns
     `label:NAME` count the annotators who said NAME. The columns of `RESERVED` are no classes; `id`,
-    else `path`, names the example, `group_column` its group. Without `labelled` the labels may be
-    missing, and are then 0. Raises LevelheadError naming the file, the line or row, and the value.
+    else `path`, names the example, `group_column` its group; a row index is left out. One column of
+    scores is the second class's of two. CSV may have `,` `;` or TAB between its cells, decimal
+    commas, UTF-8 or UTF-16. Without `labelled` the labels may be missing, and are then 0. What a
+    reader should know of it stands in `notes`. Raises LevelheadError naming the file, the line or
+    row, and the value.
     """
     path = Path(path)
     name = path.name.lower()
     readers: dict[str, Callable[[Path, _Asked], Outputs]]
     readers = {".npz": _npz, ".safetensors": _safetensors, ".parquet": _parquet}
-    readers |= {".csv": _csv, ".csv.gz": _csv}
+    readers |= {end + packed: _csv for end in (".csv", ".tsv") for packed in ("", ".gz")}
     reader = next((readers[end] for end in readers if name.endswith(end)), None)
     if reader is None:
         raise LevelheadError(
@@ -69,7 +79,7 @@ def read_predictions(
     try:
         return reader(path, _Asked(kind, group_column, labelled))
     except LevelheadError as error:
-        raise LevelheadError(f"{path}: {error}") from None
+        raise LevelheadError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     except OSError as error:
         raise LevelheadError(f"{path}: cannot be read ({error.strerror or error})") from None
 
@@ -77,32 +87,48 @@ def read_predictions(
 def read_people(path: str | Path, outputs: Outputs) -> Tensor:
     """What people said of the same examples, in the same order, as shares float64 [N, K].
 
-    From .npy or from .csv without a header: counts or shares, a row an example, a column a class.
-    Raises LevelheadError naming the file if it is not that.
+    From .npy or from .csv: counts or shares, a row an example, a column a class. A first line of
+    class names, in any order, is heeded. Raises LevelheadError naming the file if it is not that.
     """
     path = Path(path)
     try:
-        if path.suffix == ".npy":
-            table = np.load(path, allow_pickle=False)
-        else:
-            with warnings.catch_warnings(action="ignore"):  # of an empty file; its shape tells
-                table = np.loadtxt(path, delimiter=",", ndmin=2)
+        table = (
+            np.load(path, allow_pickle=False) if path.suffix == ".npy" else _counts(path, outputs)
+        )
         distribution = shares(table)
     except OSError as error:
         why = error.strerror or error
         raise LevelheadError(f"{path}: cannot be read ({why}); check the path") from None
     except LevelheadError as error:
-        raise LevelheadError(f"{path}: {error}") from None
+        raise LevelheadError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     except (ValueError, EOFError) as error:
-        raise LevelheadError(
-            f"{path}: no table of counts ({error}); give numbers alone, without a header"
-        ) from None
+        raise LevelheadError(f"{path}: no table of counts ({error})") from None
     if distribution.shape != (len(outputs), outputs.classes):
         raise LevelheadError(
             f"{path}: shape {tuple(distribution.shape)} for {len(outputs)} predictions of "
             f"{outputs.classes} classes; give a row a prediction, in the same order"
         )
     return distribution
+
+
+def _counts(path: Path, outputs: Outputs) -> np.ndarray:
+    """The numbers of a CSV, its columns in order of the classes."""
+    lines = list(delimited.rows(path))
+    header = [spelling(cell) for cell in lines[0][1]] if lines else []
+    place: list[int] | None = None
+    if sorted(header) == sorted(outputs.class_names) and not all(map(delimited.is_number, header)):
+        place = [header.index(name) for name in outputs.class_names]
+        lines = lines[1:]
+    table = np.empty((len(lines), len(header)))
+    for i, (line, cells) in enumerate(lines):
+        if len(cells) != len(header):
+            raise LevelheadError(f"line {line}: {len(cells)} cells; others have {len(header)}")
+        if bad := next((cell for cell in cells if not delimited.is_number(cell)), None):
+            raise LevelheadError(
+                f"line {line}: {bad!r} is no number; give counts, or the class names above them"
+            )
+        table[i] = [float(cell) for cell in cells]
+    return table if place is None else table[:, place]
 
 
 def _npz(path: Path, asked: _Asked) -> Outputs:
@@ -155,15 +181,21 @@ def _safetensors(path: Path, asked: _Asked) -> Outputs:
     except (SafetensorError, json.JSONDecodeError) as error:
         raise LevelheadError(f"not a whole safetensors file ({error}); write it anew") from None
     more = {name: header.get(name) for name in STRINGS}
-    return _from_arrays(arrays, asked, header.get("classes"), more)
+    return _from_arrays(arrays, asked, header.get("classes"), more, ours=True)
 
 
 _KINDS: tuple[Kind, ...] = ("logits", "probabilities", "confidence")
 
 
 def _from_arrays(
-    arrays: Mapping[str, Any], asked: _Asked, classes: Any, more: dict[str, Any]
+    arrays: Mapping[str, Any],
+    asked: _Asked,
+    classes: Any,
+    more: dict[str, Any],
+    *,
+    ours: bool = False,
 ) -> Outputs:
+    """Outputs of arrays by name; `ours` were written by `Outputs.save`: labels are positions."""
     kinds = [name for name in _KINDS if name in arrays]
     if asked.kind in kinds and asked.kind == "confidence":  # saved beside the scores, asked for
         kinds = ["confidence"]
@@ -181,8 +213,12 @@ def _from_arrays(
     if labels is None:
         if asked.labelled:
             raise LevelheadError("holds no array 'labels'; add the true class of each row")
-        labels = np.zeros(len(scores), np.int64)
+        labels = torch.zeros(len(scores), dtype=torch.int64)
     more |= {name: arrays.get(name) for name in TENSORS if name != "predicted"}
+    if ours and classes is not None:
+        texts = {name: tuple(more[name]) for name in ("ids", "groups") if more.get(name)}
+        predicted = arrays.get("predicted") if kind == "confidence" else None
+        return Outputs(kind, scores, labels, tuple(classes), predicted=predicted, **more | texts)
     if kind != "confidence":
         make = Outputs.from_logits if kind == "logits" else Outputs.from_probabilities
         return make(scores, labels, classes, **more)
@@ -196,19 +232,31 @@ def _csv(path: Path, asked: _Asked) -> Outputs:
     from pyarrow import csv
 
     # A first look at the header alone, so that columns of text are not taken for numbers.
+    how = delimited.dialect(path)
+    line, header = next(delimited.rows(path), (1, []))
+    if not header:
+        raise LevelheadError("not a table, it is empty; give a line of column names and the rows")
+    columns = [spelling(name) for name in header]
+    layout = _layout(columns, asked)
+    text = {name: pa.string() for name in layout.text}
+    types = text | {name: pa.float64() for name in layout.numbers}
+    encoding = {"utf-16": "utf-16", "utf-8-sig": "utf8"}.get(how.encoding, how.encoding)
     try:
-        block = csv.ReadOptions(block_size=1 << 22)
-        with csv.open_csv(path, read_options=block) as reader:
-            layout = _layout(reader.schema.names, asked)
-        text = {name: pa.string() for name in layout.text}
-        types = text | {name: pa.float64() for name in layout.numbers}
-        convert = csv.ConvertOptions(column_types=types)
-        with csv.open_csv(path, convert_options=convert, read_options=block) as reader:
+        with csv.open_csv(
+            path,
+            csv.ReadOptions(
+                block_size=1 << 22, column_names=columns, skip_rows=line, encoding=encoding
+            ),
+            csv.ParseOptions(delimiter=how.separator, quote_char='"'),
+            csv.ConvertOptions(
+                column_types=types, decimal_point=how.decimal, include_columns=list(types)
+            ),
+        ) as reader:
             return _table(reader, layout, asked, lambda i: f"line {_line(path, i)}")
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else "no rows"
         if found := re.match(r"In CSV column #(\d+): (.*)", reason):
-            name = reader.schema.names[int(found[1])]
+            name = columns[int(found[1])]
             raise LevelheadError(
                 f"the column {name!r} is no numbers ({found[2]}); fix that row, or call a column "
                 f"that is no class one of {', '.join(RESERVED)}"
@@ -218,13 +266,10 @@ def _csv(path: Path, asked: _Asked) -> Outputs:
 
 def _line(path: Path, row: int) -> int:
     """The line of data row `row` (from 0): the reader skips empty lines, people count them."""
-    import gzip
-
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-        filled = (number for number, line in enumerate(file, 1) if line.strip())
-        for _ in range(row + 1):
-            next(filled, 0)
-        return next(filled, row + 2)
+    rows = delimited.rows(path)
+    for _ in range(row + 1):
+        next(rows, None)
+    return next(rows, (row + 2, []))[0]
 
 
 def _parquet(path: Path, asked: _Asked) -> Outputs:
@@ -235,19 +280,23 @@ def _parquet(path: Path, asked: _Asked) -> Outputs:
         file = parquet.ParquetFile(path)
     except pa.ArrowInvalid as error:
         raise LevelheadError(f"not a parquet file ({error}); write it anew") from None
-    layout = _layout(file.schema_arrow.names, asked)
-    return _table(file.iter_batches(), layout, asked, lambda i: f"row {i}")
+    layout = _layout([spelling(name) for name in file.schema_arrow.names], asked)
+    renamed = (batch.rename_columns(layout.columns) for batch in file.iter_batches())
+    return _table(renamed, layout, asked, lambda i: f"row {i}")
 
 
 @dataclass(frozen=True)
 class _Layout:
     """Which columns of a table are what."""
 
+    columns: tuple[str, ...]
     classes: tuple[str, ...]  # columns of scores; none of kind "confidence"
     people: tuple[str, ...]  # `label:NAME`
     id: str | None
     group: str | None
     label: bool
+    index: tuple[str, ...]  # left out, if they number the rows
+    unused: tuple[str, ...]
 
     @property
     def numbers(self) -> tuple[str, ...]:
@@ -255,7 +304,8 @@ class _Layout:
 
     @property
     def text(self) -> tuple[str, ...]:
-        return (*RESERVED, *([self.group] if self.group else []))
+        known = (*RESERVED, *([self.group] if self.group else []), *self.index)
+        return tuple(name for name in known if name in self.columns)
 
 
 def _layout(columns: Sequence[str], asked: _Asked) -> _Layout:
@@ -263,12 +313,12 @@ def _layout(columns: Sequence[str], asked: _Asked) -> _Layout:
     twice = next((c for i, c in enumerate(columns) if c in columns[:i]), None)
     if twice is not None:
         raise LevelheadError(f"the column {twice!r} occurs twice; rename one")
-    if any(c.strip() in ("", "__index_level_0__") for c in columns):
-        raise LevelheadError("a column without a name (a row index?); leave it out or name it id")
     shown = ", ".join(columns[:6]) + (", …" if len(columns) > 6 else "")
     people = tuple(c for c in columns if c.startswith(_PEOPLE))
     if asked.labelled and "label" not in columns and not people:
-        raise LevelheadError(f"no column 'label' among {shown}; add the true class of each row")
+        near = next((c for c in columns if c.lower() in ("label", "class", "target", "y_true")), "")
+        fix = f"rename {near!r}" if near else "add the true class of each row"
+        raise LevelheadError(f"no column 'label' among {shown}; {fix}")
     if asked.group_column != "group" and asked.group_column not in columns:
         raise LevelheadError(
             f"no column {asked.group_column!r} among {shown}; name the groups' one"
@@ -277,25 +327,30 @@ def _layout(columns: Sequence[str], asked: _Asked) -> _Layout:
         raise LevelheadError(
             "its numbers may be of any kind; add --logits, --probabilities or --confidence"
         )
-    taken = {*RESERVED, *people, asked.group_column}
+    index = tuple(c for c in columns if _ROW_INDEX.fullmatch(c))
+    taken = {*RESERVED, *people, asked.group_column, *index}
     classes = tuple(c for c in columns if c not in taken)
+    unused: tuple[str, ...] = ()
     if asked.kind == "confidence":
         for name in ("prediction", "confidence"):
             if name not in columns:
                 raise LevelheadError(f"no column {name!r} among {shown}; --confidence needs it")
-        classes = ()
+        classes, unused = (), classes
     return _Layout(
+        tuple(columns),
         classes,
         people,
         next((c for c in ("id", "path") if c in columns), None),
         asked.group_column if asked.group_column in columns else None,
         "label" in columns,
+        index,
+        unused,
     )
 
 
 def _table(batches: Any, layout: _Layout, asked: _Asked, where: Callable[[int], str]) -> Outputs:
     """Outputs of pyarrow batches with a column a class and `label`."""
-    names = {name for name in (layout.id, layout.group) if name}
+    names = {name for name in (layout.id, layout.group, *layout.index) if name is not None}
     names |= {"label"} if layout.label else set()
     names |= {"prediction", "confidence"} if asked.kind == "confidence" else set()
     kept: dict[str, list[str]] = {name: [] for name in names}
@@ -304,18 +359,26 @@ def _table(batches: Any, layout: _Layout, asked: _Asked, where: Callable[[int], 
         for batch in batches:
             n += batch.num_rows
             for name, values in kept.items():
-                values += ("" if v is None else str(v) for v in batch.column(name).to_pylist())
+                values += spellings(batch.column(name).to_pylist())
             score_file.write(_numbers(batch, layout.classes).astype(dtype).data)
             people_file.write(_numbers(batch, layout.people).data)
         scores = _rows_of(score_file, len(layout.classes), dtype)
         people = _rows_of(people_file, len(layout.people), np.float64)
     more: dict[str, Any] = {
-        "ids": kept.get(layout.id or ""),
-        "groups": kept.get(layout.group or ""),
+        "ids": None if layout.id is None else tuple(kept[layout.id]),
+        "groups": None if layout.group is None else tuple(kept[layout.group]),
+        "notes": _column_notes(layout, kept),
     }
     if asked.kind == "confidence":
         return _confidence(kept, where, more)
     classes = layout.classes
+    if len(classes) == 1:
+        scores, classes = two_columns(asked.kind or "", scores), _two_names(classes[0], kept)
+        what = "the logit" if asked.kind == "logits" else "the probability"
+        more["notes"] += (
+            f"One column of scores ({layout.classes[0]}), taken as {what} of {classes[1]!r} "
+            f"against {classes[0]!r}.",
+        )
     if layout.people:
         voted = [name.removeprefix(_PEOPLE) for name in layout.people]
         if unknown := set(voted) - set(classes):
@@ -324,15 +387,90 @@ def _table(batches: Any, layout: _Layout, asked: _Asked, where: Callable[[int], 
         counts[:, [classes.index(name) for name in voted]] = people
         more["label_distribution"] = shares(counts)
     if layout.label:
-        labels = positions(kept["label"], classes, where)
+        _refuse_foreign_columns(scores, classes, kept["label"], asked)
+        labels = torch.from_numpy(positions(kept["label"], classes, where))
     elif layout.people:
         labels = more["label_distribution"].argmax(1)
     else:
         labels = torch.zeros(n, dtype=torch.int64)
     assert asked.kind is not None
+    if asked.kind == "logits":
+        scores, masked = unmasked(scores, labels, where)
+        if masked:
+            more["notes"] += (f"Logits of −inf in {masked:,} rows are probability 0.",)
     check_rows(asked.kind, scores, labels, len(classes), where)
-    make = Outputs.from_logits if asked.kind == "logits" else Outputs.from_probabilities
-    return make(scores, labels, classes, **more)
+    return Outputs(asked.kind, scores, labels, classes, **more)
+
+
+def _column_notes(layout: _Layout, kept: Mapping[str, list[str]]) -> tuple[str, ...]:
+    """What was left out. Raises LevelheadError where an index does not number the rows."""
+    notes: tuple[str, ...] = ()
+    for name in layout.index:
+        values = kept[name]
+        whole = all(value.isdigit() for value in values)
+        if not whole or len(set(values)) < len(values):
+            what = f"the column {name!r}" if name else "a column without a name"
+            raise LevelheadError(
+                f"{what} numbers no rows and is no class; leave it out, or name it "
+                "id, group or by its class"
+            )
+        notes += (f"Column {name or 'without a name'!r} numbers the rows: left out.",)
+    if layout.unused:
+        shown = ", ".join(layout.unused[:4]) + (", …" if len(layout.unused) > 4 else "")
+        notes += (f"Columns not used: {shown}.",)
+    return notes
+
+
+def _two_names(column: str, kept: Mapping[str, list[str]]) -> tuple[str, str]:
+    """The names of two classes of which `column` is the second.
+
+    Raises LevelheadError where the labels do not tell which class that is.
+    """
+    kinds = sorted(set(kept.get("label", [])) - {""})
+    if set(kinds) <= {"0", "1"}:
+        return ("0", "1")
+    folded = {kind.casefold(): kind for kind in kinds}
+    if set(folded) <= {"false", "true"}:
+        return (folded.get("false", "false"), folded.get("true", "true"))
+    if column in kinds and len(kinds) <= 2:
+        return (next((kind for kind in kinds if kind != column), f"not {column}"), column)
+    shown = ", ".join(kinds[:4]) + (", …" if len(kinds) > 4 else "")
+    raise LevelheadError(
+        f"one column of scores, {column!r}, for the labels {shown}; call it by the class whose "
+        "score it is, or give a column for every class"
+    )
+
+
+def _refuse_foreign_columns(
+    scores: Tensor, classes: tuple[str, ...], labels: Sequence[str], asked: _Asked
+) -> None:
+    """Raise LevelheadError for a column among the classes that holds no scores of a class.
+
+    Of logits it would be one more class, in silence; probabilities would no longer add up to 1.
+    """
+    n, k = scores.shape
+    if n < 2 or k < 3 or k != len(classes):
+        return
+    whole, constant = torch.ones(k, dtype=torch.bool), torch.ones(k, dtype=torch.bool)
+    adds_up = asked.kind == "probabilities"
+    for piece in scores.split(max(1, PIECE // k)):
+        finite = piece.isfinite().all(0)
+        whole &= finite & (piece == piece.round()).all(0)
+        constant &= finite & (piece == scores[0]).all(0)
+        adds_up = adds_up and bool(((piece.double().sum(1) - 1).abs() < 1e-2).all())
+    if adds_up:
+        return
+    named = set(labels) & set(classes)
+    for column in range(k):
+        name = classes[column]
+        odd = bool(whole[column] and not whole.all()) or bool(constant[column])
+        if name not in named and (odd or bool(named and _NO_CLASS.fullmatch(name.casefold()))):
+            why = "whole numbers" if whole[column] else "one number" if constant[column] else ""
+            raise LevelheadError(
+                f"the column {name!r} would be a class, but no label names it"
+                f"{f' and it holds {why} alone' if why else ''}; leave it out, or call it one of "
+                f"{', '.join(RESERVED)}"
+            )
 
 
 def _confidence(
@@ -340,25 +478,18 @@ def _confidence(
 ) -> Outputs:
     """Outputs of the columns prediction, confidence and label."""
     sure = []
-    for i, text in enumerate(kept.get("confidence", [])):
-        try:
-            sure.append(float(text))
-        except ValueError:
-            raise LevelheadError(f"{where(i)}: the confidence {text!r} is no number") from None
+    for i, cell in enumerate(kept.get("confidence", [])):
+        text = cell.replace(",", ".")
+        if not delimited.is_number(text):
+            raise LevelheadError(f"{where(i)}: the confidence {cell!r} is no number")
+        sure.append(float(text))
     tensor = torch.tensor(sure, dtype=torch.float64)[:, None]
     predictions = kept.get("prediction", [])
-    labels = kept.get("label", predictions)
-    names = tuple(
-        sorted(
-            {*predictions, *labels},
-            key=lambda t: (not t.isdigit(), len(t) if t.isdigit() else 0, t),
-        )
-    )
-    if len(names) == 1:
-        names = (*names, "any other")
-    both = [positions(column, names, where) for column in (labels, predictions)]
-    check_rows("confidence", tensor, both[0], len(names), where)
-    return Outputs.from_confidence(tensor, both[1], both[0], names, **more)
+    if not predictions:
+        raise LevelheadError("confidence: no rows; give at least one example")
+    names, labels, best = answers(kept.get("label", predictions), predictions, None, where)
+    check_rows("confidence", tensor, labels, len(names), where)
+    return Outputs("confidence", tensor, labels, names, predicted=best, **more)
 
 
 def _numbers(batch: Any, names: Sequence[str]) -> np.ndarray:

@@ -20,8 +20,11 @@ LARGEST = 1e30
 
 def check_rows(
     kind: Kind, scores: Tensor, labels: Tensor, classes: int, where: Callable[[int], str]
-) -> None:
-    """Raise LevelheadError for the first row of scores or labels that cannot be."""
+) -> str:
+    """Raise LevelheadError for the first row of scores or labels that cannot be.
+
+    Returns a sentence where probabilities add up to 1 only up to their rounding, else "".
+    """
     if kind not in ("logits", "probabilities", "confidence"):
         raise LevelheadError(f"kind {kind!r}: must be logits, probabilities or confidence")
     if scores.ndim != 2:
@@ -38,7 +41,7 @@ def check_rows(
     if min(k, classes) < 2 and kind != "confidence":
         raise LevelheadError(f"{kind}: {k} class; a classifier has at least 2 columns")
 
-    step = max(1, PIECE // k)
+    step, remark = max(1, PIECE // k), ""
     for start in range(0, n, step):
         piece = scores[start : start + step]
         if (i := first(~piece.isfinite().all(1))) is not None:
@@ -48,7 +51,11 @@ def check_rows(
                 f"{where(start + i)}: {shown} (or a gap) among the {kind}; leave the row out or "
                 "fix the model"
             )
-        if kind == "logits" and (i := first((piece.abs() > LARGEST).any(1))) is not None:
+        # A masked class (−1e30) divided by a temperature below 1 stays masked.
+        if (
+            kind == "logits"
+            and (i := first(((piece > LARGEST) | (piece < -1e6 * LARGEST)).any(1))) is not None
+        ):
             raise LevelheadError(
                 f"{where(start + i)}: a logit of {float(piece[i].abs().max()):g}; must be at most "
                 f"{LARGEST:g} in size: fix the model"
@@ -64,12 +71,32 @@ def check_rows(
                     "if these are logits, say so"
                 )
             total = piece.double().sum(1)
-            if (i := first((total - 1).abs() > 1e-3)) is not None:
+            off = (total - 1).abs() > 1e-3
+            if bool(off.any()) and (digits := _digits(piece)):
+                allowed = k / 2 * 10.0**-digits + 1e-9
+                if not bool(((total - 1).abs() > allowed).any() or (total == 0).any()):
+                    off.zero_()
+                    remark = (
+                        f"Probabilities rounded to {digits} digits, whose rows add up to 1 only "
+                        "within that, were brought to 1."
+                    )
+            if (i := first(off)) is not None:
                 raise LevelheadError(
                     f"{where(start + i)}: the probabilities add up to {float(total[i]):.6g}, "
                     "not 1; if these are logits, say so"
                 )
     check_range("label", labels, n, classes, where)
+    return remark
+
+
+def _digits(probabilities: Tensor) -> int:
+    """After how many digits, 2 to 6, all of them were rounded; 0 where they were not."""
+    values = probabilities.double()
+    for digits in range(2, 7):
+        scaled = values * 10**digits
+        if bool(((scaled - scaled.round()).abs() < 1e-7 * 10**digits + 1e-6).all()):
+            return digits
+    return 0
 
 
 def first(bad: Tensor) -> int | None:

@@ -64,8 +64,12 @@ def pnorm_aurc(run: Run, level: float = 0.95) -> Estimate:
     score, ranked = fit_pnorm(run.outputs("validation")).score, test
     if score.name != "msp":  # confidences in that order, for the one AURC there is
         confidence = score.of(test).clamp(0, 1)
-        ranked = Outputs.from_confidence(
-            confidence, test.predictions(), test.labels, test.class_names
+        ranked = Outputs(
+            "confidence",
+            confidence[:, None],
+            test.labels,
+            test.class_names,
+            predicted=test.predictions(),
         )
     entry = judge(ranked, metrics=("aurc",), level=level)["metrics"]["aurc"]
     return estimate_of(entry, _influence("aurc", ranked))

@@ -61,7 +61,8 @@ def outputs_of(
     if features.numel() * 4 <= KEPT_FEATURES and any(True for _ in network.body.parameters()):
         kept["features"] = features.cpu()
     bias = head.bias
-    return Outputs.from_logits(
+    return Outputs(
+        "logits",
         logits,
         torch.from_numpy(examples.labels),
         class_names,
