@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from levelhead import labels as spelt
 from levelhead.errors import LevelheadError
+from levelhead.labels import in_order, number, positions, same, spelling, spellings
 from levelhead.outputs.validate import first
 
 MASKED = -1e30
@@ -42,7 +42,7 @@ def class_labels(values: Any, names: tuple[str, ...], where: Callable[[int], str
     """
     column = _column(values)
     if isinstance(column, list):
-        return torch.from_numpy(spelt.positions(column, names, where))
+        return torch.from_numpy(positions(column, names, where))
     if column.ndim == 2 and column.shape[1] == len(names):
         return floats(column, "labels").double()
     if column.ndim == 2:
@@ -52,7 +52,7 @@ def class_labels(values: Any, names: tuple[str, ...], where: Callable[[int], str
         )
     labels = integers(column)
     kinds, place = labels.unique(return_inverse=True)
-    numbers = {spelt.number(name): k for k, name in enumerate(names)}
+    numbers = {number(name): k for k, name in enumerate(names)}
     if all(str(kind) in numbers for kind in kinds.tolist()) and len(numbers) == len(names):
         return torch.tensor([numbers[str(kind)] for kind in kinds.tolist()], dtype=torch.int64)[
             place
@@ -73,25 +73,25 @@ def answers(
         both = [integers(column) for column in columns]
         most = max(int(c.max()) if len(c) else 0 for c in both)
         return tuple(str(k) for k in range(max(most + 1, 2))), both[0], both[1]
-    texts = [c if isinstance(c, list) else spelt.spellings(integers(c).tolist()) for c in columns]
+    texts = [c if isinstance(c, list) else spellings(integers(c).tolist()) for c in columns]
     for column, what in zip(texts, ("label", "prediction"), strict=True):
         if "" in column:
             raise LevelheadError(
                 f"{where(column.index(''))}: no {what}; fill it in, or leave the row out"
             )
     if names is None:
-        texts = spelt.same(texts)
-        kinds = [spelt.in_order(set(column)) for column in texts]
+        texts = same(texts)
+        kinds = [in_order(set(column)) for column in texts]
         if not {*kinds[0]} & {*kinds[1]} and len(texts[0]) >= FEW:
             shown = [", ".join(k[:3]) + (", …" if len(k) > 3 else "") for k in kinds]
             raise LevelheadError(
                 f"no prediction is ever a label: labels are {shown[0]}, predictions {shown[1]}; "
                 "write both by the same names"
             )
-        names = tuple(spelt.in_order({*kinds[0], *kinds[1]}))
+        names = tuple(in_order({*kinds[0], *kinds[1]}))
         names = (*names, "any other") if len(names) == 1 else names
     both = [
-        torch.from_numpy(spelt.positions(column, names, where, what))
+        torch.from_numpy(positions(column, names, where, what))
         for column, what in zip(texts, ("label", "prediction"), strict=True)
     ]
     return names, both[0], both[1]
@@ -104,16 +104,15 @@ def _column(values: Any) -> list[str] | Tensor:
         if array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]
         if array.dtype.kind in "USOT" and array.ndim == 1:
-            return spelt.spellings(array.tolist())
+            return spellings(array.tolist())
         if array.dtype.kind == "f" and array.ndim == 1 and np.isnan(array).any():
-            return spelt.spellings(array.tolist())
+            return spellings(array.tolist())
         try:
             return as_tensor(array)
         except LevelheadError as error:
             raise LevelheadError(f"labels: {error}") from None
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    return values.detach().cpu()
+    tensor = as_tensor(values)
+    return tensor[:, 0] if tensor.ndim == 2 and tensor.shape[1] == 1 else tensor
 
 
 def two_columns(kind: str, scores: Tensor) -> Tensor:
@@ -191,4 +190,4 @@ def strings(values: Any) -> tuple[str, ...]:
     """An array, tensor or list of text (or numbers) as strings, trimmed and composed (NFC)."""
     if isinstance(values, (np.ndarray, Tensor)):
         values = values.flatten().tolist()
-    return tuple(map(spelt.spelling, values))
+    return tuple(map(spelling, values))

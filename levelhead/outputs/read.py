@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from levelhead import delimited
+from levelhead.delimited import dialect, is_number, rows
 from levelhead.errors import LevelheadError
 from levelhead.labels import positions, spelling, spellings
 from levelhead.outputs.coerce import answers, shares, two_columns, unmasked
@@ -113,17 +113,17 @@ def read_people(path: str | Path, outputs: Outputs) -> Tensor:
 
 def _counts(path: Path, outputs: Outputs) -> np.ndarray:
     """The numbers of a CSV, its columns in order of the classes."""
-    lines = list(delimited.rows(path))
+    lines = list(rows(path))
     header = [spelling(cell) for cell in lines[0][1]] if lines else []
     place: list[int] | None = None
-    if sorted(header) == sorted(outputs.class_names) and not all(map(delimited.is_number, header)):
+    if sorted(header) == sorted(outputs.class_names) and not all(map(is_number, header)):
         place = [header.index(name) for name in outputs.class_names]
         lines = lines[1:]
     table = np.empty((len(lines), len(header)))
     for i, (line, cells) in enumerate(lines):
         if len(cells) != len(header):
             raise LevelheadError(f"line {line}: {len(cells)} cells; others have {len(header)}")
-        if bad := next((cell for cell in cells if not delimited.is_number(cell)), None):
+        if bad := next((cell for cell in cells if not is_number(cell)), None):
             raise LevelheadError(
                 f"line {line}: {bad!r} is no number; give counts, or the class names above them"
             )
@@ -232,8 +232,8 @@ def _csv(path: Path, asked: _Asked) -> Outputs:
     from pyarrow import csv
 
     # A first look at the header alone, so that columns of text are not taken for numbers.
-    how = delimited.dialect(path)
-    line, header = next(delimited.rows(path), (1, []))
+    how = dialect(path)
+    line, header = next(rows(path), (1, []))
     if not header:
         raise LevelheadError("not a table, it is empty; give a line of column names and the rows")
     columns = [spelling(name) for name in header]
@@ -266,10 +266,10 @@ def _csv(path: Path, asked: _Asked) -> Outputs:
 
 def _line(path: Path, row: int) -> int:
     """The line of data row `row` (from 0): the reader skips empty lines, people count them."""
-    rows = delimited.rows(path)
+    lines = rows(path)
     for _ in range(row + 1):
-        next(rows, None)
-    return next(rows, (row + 2, []))[0]
+        next(lines, None)
+    return next(lines, (row + 2, []))[0]
 
 
 def _parquet(path: Path, asked: _Asked) -> Outputs:
@@ -480,7 +480,7 @@ def _confidence(
     sure = []
     for i, cell in enumerate(kept.get("confidence", [])):
         text = cell.replace(",", ".")
-        if not delimited.is_number(text):
+        if not is_number(text):
             raise LevelheadError(f"{where(i)}: the confidence {cell!r} is no number")
         sure.append(float(text))
     tensor = torch.tensor(sure, dtype=torch.float64)[:, None]
