@@ -61,7 +61,8 @@ def same(columns: Sequence[Sequence[str]]) -> list[list[str]]:
     """
     used = [set(column) - {""} for column in columns]
     names = set().union(*used)
-    if len({number(name) for name in names}) < len(names) and all(map(_is_number, names)):
+    twice = len({number(name) for name in names}) < len(names)
+    if all(map(_is_number, names)) and (twice or any("." in name for name in names)):
         return [[number(text) for text in column] for column in columns]
     apart = all(len({name.casefold() for name in one}) == len(one) for one in used)
     if apart and len({name.casefold() for name in names}) < len(names):

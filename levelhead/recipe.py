@@ -29,6 +29,10 @@ class Recipe:
 
     classes: tuple[str, ...] = ()
     """Only the images of these classes; the splits are those of all (default: every class)."""
+    label_column: str = ""
+    """Column of labels in a table or parquet file (default: `label`, or the one alike)."""
+    group_column: str = "group"
+    """Column of groups there: images that belong together, and are never parted."""
     labels: str | None = None
     """PATH or PATH:COLUMN: annotators' labels of train and validation (default: the data's own)."""
     image_size: int | None = None

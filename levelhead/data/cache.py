@@ -74,6 +74,7 @@ def decode_split(
     image_size: int | None,
     channels: int,
     resize: str,
+    bits: int = 16,
     progress: Progress | None = None,
     cached: bool = True,
 ) -> Decoded:
@@ -86,6 +87,7 @@ def decode_split(
         return _arrays(entries.images, image_size, channels, resize, progress)
     assert entries.read is not None
     stamp = [VERSION, entries.ids, entries.read.stamp(), image_size, channels, resize]
+    stamp += [bits] if bits != 16 else []
     key = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:32]
     base = cache_folder() / "decoded" / key
     kept = _from_cache(base, len(entries)) if cached else None
@@ -93,7 +95,7 @@ def decode_split(
         if progress is not None:
             progress(len(entries), len(entries))
         return kept
-    height, width = (image_size, image_size) if image_size else _native(entries)
+    height, width = (image_size, image_size) if image_size else _native(entries, bits)
     shape = (len(entries), height, width, channels)
     part, part_side = (base.with_name(f"{key}.{os.getpid()}.{kind}") for kind in ("npy", "json"))
     images, why = None, ""
@@ -104,7 +106,7 @@ def decode_split(
             except OSError as error:
                 why = error.strerror or str(error)
         images = np.zeros(shape, np.uint8) if images is None else images
-        digests, broken, lasting = _decode_into(images, entries, image_size, resize, progress)
+        digests, broken, lasting = _decode_into(images, entries, image_size, resize, bits, progress)
         if cached and lasting and not why:
             side = {"shape": shape, "digests": digests.tolist(), "broken": list(broken.items())}
             try:
@@ -138,13 +140,13 @@ def _arrays(
     return Decoded(out, np.array(on_all_cores(work, len(images), progress), np.uint64), {})
 
 
-def _native(entries: Entries) -> tuple[int, int]:
+def _native(entries: Entries, bits: int) -> tuple[int, int]:
     """Height and width of the first image that can be read."""
     assert entries.read is not None
     why = ""
     for i in range(len(entries)):
         try:
-            height, width = pixels(entries.read(i)).shape[:2]
+            height, width = pixels(entries.read(i), bits).shape[:2]
             return height, width
         except (Broken, OSError) as error:
             why = why or f"{entries.ids[i]}: {reason(error)}"
@@ -152,7 +154,12 @@ def _native(entries: Entries) -> tuple[int, int]:
 
 
 def _decode_into(
-    images: Array, entries: Entries, size: int | None, resize: str, progress: Progress | None
+    images: Array,
+    entries: Entries,
+    size: int | None,
+    resize: str,
+    bits: int,
+    progress: Progress | None,
 ) -> tuple[Array, dict[int, str], bool]:
     """Fill `images`; return digests, broken images, and whether that will be so next time."""
     digests = np.zeros(len(entries), np.uint64)
@@ -165,7 +172,7 @@ def _decode_into(
         except OSError as error:
             return reason(error), False  # rights may be given, a disk may come back
         try:
-            array = pixels(data)
+            array = pixels(data, bits)
         except Broken as error:
             return reason(error), True
         digests[i] = digest(array)

@@ -43,7 +43,7 @@ def check(
             if progress is not None:
                 progress(before + part, total)
 
-        for i, found in enumerate(_look(entries, tell)):
+        for i, found in enumerate(_look(entries, listing.bits, tell)):
             if isinstance(found, str):
                 unreadable.append({"split": split, "id": entries.ids[i], "why": found})
                 continue
@@ -73,11 +73,14 @@ def check(
         },
         "contradictions": [same for same in copies if len({x["label"] for x in same}) > 1],
         "groups": _groups(listing.splits),
+        "roles": list(listing.roles),
+        "channels": listing.channels,
+        "bits": listing.bits,
         "notes": list(listing.notes),
     }
 
 
-def _look(entries: Entries, progress: Callable[[int, int], None]) -> list[Seen]:
+def _look(entries: Entries, bits: int, progress: Callable[[int, int], None]) -> list[Seen]:
     """Mode, size and digest of every image, or why it cannot be read."""
     images, read = entries.images, entries.read
 
@@ -88,7 +91,7 @@ def _look(entries: Entries, progress: Callable[[int, int], None]) -> list[Seen]:
         assert read is not None
         try:
             data = read(i)
-            return *header(io.BytesIO(data)), digest(pixels(data))
+            return *header(io.BytesIO(data)), digest(pixels(data, bits))
         except (Broken, OSError) as error:
             return reason(error)
 
@@ -130,6 +133,7 @@ def words(findings: dict[str, Any]) -> list[str]:
     counts = ", ".join(f"{name} {part['n']:,}" for name, part in splits.items())
     total = count(sum(part["n"] for part in splits.values()), "image")
     lines = [f"{findings['name']}: {total} of {count(len(names), 'class')} ({counts})."]
+    lines += findings["roles"]
     train = splits["train"]["counts"]
     small, large = min(train, key=train.get), max(train, key=train.get)
     lines.append(f"In train a class has {train[small]:,} ({small}) to {train[large]:,} ({large}).")

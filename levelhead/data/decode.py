@@ -1,4 +1,4 @@
-"""Reading one encoded image right, whatever its mode; and measuring images by their headers.
+"""Reading one encoded image right, whatever its mode.
 
 Pillow reads every header. Plain 8-bit RGB and grey images are then decoded by OpenCV (faster,
 the same pixels), all others by Pillow. Colour profiles are not applied; CMYK in a JPEG is taken to
@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import statistics
 from functools import cache
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from levelhead.data.entries import Array, Entries, count
-from levelhead.errors import LevelheadError
+from levelhead.data.entries import Array
 
 MOST_PIXELS = 178_956_970
 """Images with more pixels than this are refused by their header (a decompression bomb)."""
@@ -27,7 +25,9 @@ SUFFIXES = frozenset(
     | {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2"}
 )
 """Endings (lower case) of the files that are taken for images."""
-GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
+DEEP = {"I", "I;16", "I;16B", "I;16L", "I;16N"}
+"""Pillow's modes of grey images of more than 8 bits."""
+GREY = {"1", "L", "LA", "La"} | DEEP
 
 
 class Broken(Exception):
@@ -85,12 +85,17 @@ def _plain(image: Any, data: bytes) -> bool:
     return bool(image.format == "WEBP")
 
 
-def _convert(image: Any) -> Array:
+def _is_deep(image: Any) -> bool:
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG"))
+
+
+def _convert(image: Any, bits: int) -> Array:
     """Pillow's image -> uint8 [H,W] or [H,W,3]; transparent pixels lie on white."""
     from PIL import Image
 
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG")):
-        return (np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)
+    if _is_deep(image):
+        values: Array = np.asarray(image).astype(np.int64) >> (bits - 8)
+        return values.clip(max=255).astype(np.uint8)
     if image.mode in ("I", "F"):
         raise Broken("32-bit pixels, whose range nothing tells; save as 8 or 16 bit")
     grey = image.mode in GREY
@@ -101,11 +106,11 @@ def _convert(image: Any) -> Array:
     return np.asarray(image.convert("L" if grey else "RGB"))
 
 
-def pixels(data: bytes) -> Array:
+def pixels(data: bytes, bits: int = 16) -> Array:
     """Decode one image: bytes -> uint8 [H,W] if it is grey, else [H,W,3] RGB, upright.
 
-    16-bit values are cut to their high byte. Raises Broken if the image is damaged, cut off,
-    too large, or none at all.
+    Of 16-bit values that use the lowest `bits`, the 8 highest of these are kept. Raises Broken if
+    the image is damaged, cut off, too large, or none at all.
     """
     import cv2
     from PIL import ImageOps
@@ -121,9 +126,20 @@ def pixels(data: bytes) -> Array:
             if array is not None and array.shape[1::-1] == image.size:
                 return array if array.ndim == 2 else cv2.cvtColor(array, cv2.COLOR_BGR2RGB)
         try:
-            return _convert(ImageOps.exif_transpose(image) if turned else image)
+            return _convert(ImageOps.exif_transpose(image) if turned else image, bits)
         except Broken:
             raise
+        except Exception as error:
+            raise Broken(f"damaged or cut off ({error})") from None
+
+
+def brightest(data: bytes) -> int:
+    """The largest value of a 16-bit image, 0 of others. Raises Broken like `pixels`."""
+    with _open(io.BytesIO(data)) as image:
+        if not _is_deep(image):
+            return 0
+        try:
+            return int(np.asarray(image).max())
         except Exception as error:
             raise Broken(f"damaged or cut off ({error})") from None
 
@@ -174,33 +190,6 @@ def fit(
     if array.ndim == 2:
         array = np.repeat(array[:, :, None], channels, axis=2)
     return array
-
-
-def measure(entries: Entries, sample: int = 200) -> tuple[int, int]:
-    """(median short side in pixels, 1 if all are grey else 3) of a sample of at most 200.
-
-    Raises LevelheadError if none of them can be read.
-    """
-    if entries.images is not None:
-        return min(entries.images.shape[1:3]), entries.images.shape[3]
-    assert entries.read is not None
-    # Eight runs of neighbours: a shard's row groups are read whole.
-    run = max(sample // 8, 1)
-    starts = np.linspace(0, max(len(entries) - run, 0), 8).astype(int)
-    index = sorted({i for start in starts for i in range(start, min(start + run, len(entries)))})
-    sides, grey, why = [], True, ""
-    for i in index:
-        try:
-            with entries.read.open(i) as stream:
-                mode, width, height = header(stream)
-        except (Broken, OSError) as error:
-            why = why or f"{entries.ids[i]}: {reason(error)}"
-            continue
-        sides.append(min(width, height))
-        grey = grey and mode in GREY
-    if not sides:
-        raise LevelheadError(f"{why}; nor can any of {count(len(index), 'image')} tried be read")
-    return int(statistics.median(sides)), 1 if grey else 3
 
 
 def reason(error: Broken | OSError) -> str:

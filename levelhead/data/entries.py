@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
@@ -17,6 +18,34 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing", "t10k"), "test"),
 }
 """The words that name a split in files, folders and columns (lower case)."""
+_WRITTEN_TOGETHER = {
+    "trainset": "train",
+    "trainval": "train",
+    "valset": "validation",
+    "devset": "validation",
+    "testset": "test",
+}
+
+
+def exact_split(name: str) -> str | None:
+    """The split whose word this is."""
+    return SPLIT_NAMES.get(name.strip().lower())
+
+
+def split_of(name: str) -> str | None:
+    """The split that a name speaks of, between `-`, `_`, `.`, spaces, digits and capitals.
+
+    None if it speaks of none, or of two.
+
+    >>> split_of("training_set"), split_of("seg_test1"), split_of("valImages"), split_of("trained")
+    ('train', 'test', 'validation', None)
+    """
+    if exact := exact_split(name):
+        return exact
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    words = SPLIT_NAMES | _WRITTEN_TOGETHER
+    named = {words[word] for word in re.split(r"[^a-z]+", apart) if word in words}
+    return named.pop() if len(named) == 1 else None
 
 
 class Reader(Protocol):
@@ -30,6 +59,25 @@ class Reader(Protocol):
 
     def stamp(self) -> Any:
         """Sizes and times of the files behind it (JSON-able): the cache is valid while equal."""
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Reader of some of the images of another."""
+
+    read: Reader
+    index: tuple[int, ...]
+
+    def __call__(self, index: int) -> bytes:
+        return self.read(self.index[index])
+
+    def open(self, index: int) -> BinaryIO:
+        """A stream of the same bytes."""
+        return self.read.open(self.index[index])
+
+    def stamp(self) -> Any:
+        """What the cache is valid for."""
+        return [self.read.stamp(), self.index]
 
 
 @dataclass(frozen=True)
@@ -53,7 +101,9 @@ class Entries:
 class Listing:
     """What `scan` found: the splits among train, validation and test, and what to say about them.
 
-    `size` is the median short side in pixels and `channels` 1 if all are grey, both of a sample.
+    `size` is the median short side in pixels, of a sample; `channels` is 1 if all images are grey,
+    and `bits` is how many of 16 the brightest uses, both of all. `roles` say what each folder, file
+    and column was taken for, `notes` what is odd.
     """
 
     name: str
@@ -63,6 +113,8 @@ class Listing:
     size: int
     channels: int
     notes: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    bits: int = 16
 
 
 @dataclass(frozen=True)

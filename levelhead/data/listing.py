@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from levelhead.data.decode import measure
-from levelhead.data.entries import Array, Entries, Listing, count, some
+from levelhead.data.entries import Entries, Listing, Subset, count, some
+from levelhead.data.measure import measure
 from levelhead.errors import LevelheadError
+from levelhead.labels import UNLABELLED, in_order, positions, same, spelling, spellings
 
 
 def finish(
@@ -20,16 +21,23 @@ def finish(
     parts: dict[str, Entries],
     class_names: Sequence[str] | None = None,
     notes: Sequence[str] = (),
+    roles: Sequence[str] = (),
 ) -> Listing:
-    """Number the classes, check that a classifier can be trained, measure a sample.
+    """Number the classes, check that a classifier can be trained, measure the images.
 
-    Without `class_names`, the classes are the labels that occur, sorted. Raises LevelheadError
-    for: no images, one class, a label that is none, a class that train or test lacks, fewer
-    images than classes, an id twice, arrays that do not fit together.
+    Without `class_names`, the classes are the labels that occur, sorted. Images without a label
+    (empty, −1, −100) are left out, and so is a test or validation split without any. Raises
+    LevelheadError for: no images, one class, a label that is none, a class that train lacks, fewer
+    images than classes, an id twice, arrays that do not fit together, a name that is no UTF-8.
     """
     notes = list(notes)
     order = ("train", "validation", "test")
     parts = {split: parts[split] for split in order if split in parts and len(parts[split].ids)}
+    for split, part in parts.items():
+        _check(f"{source}: {split}", part)
+    parts = {s: dataclasses.replace(p, labels=spellings(p.labels)) for s, p in parts.items()}
+    parts, said = _labelled(parts, class_names)
+    notes += said
     if "train" not in parts:
         raise LevelheadError(f"{source}: no images to train on; add a training split")
     if "validation" in parts and "test" not in parts:
@@ -38,21 +46,30 @@ def finish(
             "The data has a validation split and no test split: it is taken as the test set, "
             "and validation is split from train."
         )
-    for split, part in parts.items():
-        _check(f"{source}: {split}", part)
     if class_names is None:
-        class_names = in_order({str(value) for part in parts.values() for value in part.labels})
-        parts = {s: _replace(part, [str(v) for v in part.labels]) for s, part in parts.items()}
-    elif len(parts["train"].ids) < len(class_names):
-        raise LevelheadError(
-            f"{source}: {count(len(parts['train'].ids), 'training image')} for "
-            f"{count(len(class_names), 'class')}; every class needs at least two"
-        )
-    names = list(class_names)
+        columns = same([part.labels for part in parts.values()])
+        parts = {s: _relabelled(p, c) for (s, p), c in zip(parts.items(), columns, strict=True)}
+        names = in_order({label for column in columns for label in column})
+        notes += _lookalikes(names, columns)
+    else:
+        names = list(map(spelling, class_names))
+        if len(parts["train"].ids) < len(names):
+            raise LevelheadError(
+                f"{source}: {count(len(parts['train'].ids), 'training image')} for "
+                f"{count(len(names), 'class')}; every class needs at least two"
+            )
+    _utf8(source, names)
     doubles = [word for word, times in Counter(names).items() if times > 1]
     if doubles:
         raise LevelheadError(f"{source}: two classes are called {doubles[0]!r}; rename one")
-    labels = {split: _numbers(f"{source}: {split}", p, names) for split, p in parts.items()}
+    labels = {
+        split: positions(
+            part.labels,
+            names,
+            lambda i, p=part: f"{source}: {p.ids[i]}",  # type: ignore[misc]
+        )
+        for split, part in parts.items()
+    }
     used = np.unique(np.concatenate(list(labels.values())))
     if len(used) < len(names):  # a list of names longer than the data, as in parts of ImageNet
         absent = [name for k, name in enumerate(names) if k not in set(used.tolist())]
@@ -62,16 +79,17 @@ def finish(
     if len(names) < 2:
         raise LevelheadError(f"{source}: only one class ({names[0]}); two are needed")
     for split, y in labels.items():
-        for k in np.setdiff1d(np.arange(len(names)), y):
-            fix = {
-                "train": "add training images of it, or take it out",
-                "test": "add some, or remove the test set so that one is split from train",
-            }
-            if split in fix:
-                raise LevelheadError(
-                    f"{source}: class {names[k]!r} has no image in {split}; {fix[split]}"
-                )
-            notes.append(f"Class {names[k]!r} has no image in {split}.")
+        absent = [names[k] for k in np.setdiff1d(np.arange(len(names)), y)]
+        if absent and split == "train":
+            raise LevelheadError(
+                f"{source}: class {absent[0]!r} has no image in train; add training images of it, "
+                "or take it out"
+            )
+        if absent:
+            fate = "no test judges" if split == "test" else "no calibrator is fitted on"
+            who = f"Class {absent[0]!r} has" if len(absent) == 1 else f"Classes {some(absent)} have"
+            whom = "it" if len(absent) == 1 else "them"
+            notes.append(f"{who} no image in {split}: {fate} {whom}.")
     splits = {
         split: Entries(
             tuple(part.ids),
@@ -82,19 +100,82 @@ def finish(
         )
         for split, part in parts.items()
     }
-    size, channels = measure(splits["train"])
-    return Listing(name, source, tuple(names), splits, size, channels, tuple(notes))
+    measured = measure(splits)
+    return Listing(
+        name,
+        source,
+        tuple(names),
+        splits,
+        measured.size,
+        measured.channels,
+        (*notes, *measured.notes),
+        tuple(roles),
+        measured.bits,
+    )
 
 
-def in_order(words: set[str]) -> list[str]:
-    """Class names sorted; by value if all are whole numbers."""
-    try:
-        return sorted(words, key=lambda word: (int(word), word))
-    except ValueError:
-        return sorted(words)
+def _labelled(
+    parts: dict[str, Entries], class_names: Sequence[str] | None
+) -> tuple[dict[str, Entries], list[str]]:
+    """The parts without images that have no label, and a note on how many those were."""
+    known = set(map(spelling, class_names or ()))
+    kinds = {label for part in parts.values() for label in part.labels} - {""}
+    none = UNLABELLED - known
+    notes = []
+    if class_names is None and kinds == {"-1", "1"}:  # the two classes of a support-vector machine
+        none = none - {"-1"}
+        notes.append("Labels are −1 and 1: two classes.")
+    kept = {}
+    for split, part in parts.items():
+        gaps = [label in none for label in part.labels]
+        if not any(gaps):
+            kept[split] = part
+            continue
+        how = sorted({label or "empty" for label in part.labels if label in none})
+        if all(gaps):
+            notes.append(f"No image of {split} has a label ({some(how)}): {split} is not used.")
+            continue
+        kept[split] = take(part, [i for i, gap in enumerate(gaps) if not gap])
+        notes.append(
+            f"{count(sum(gaps), 'image')} of {split} without a label ({some(how)}) left out."
+        )
+    whole = {int(kind) for kind in kinds if kind.isdigit()}
+    if (
+        class_names is None
+        and 255 in whole
+        and len(whole) == len(kinds)
+        and max(whole - {255}, default=255) < 254
+    ):
+        notes.append(
+            "Label 255 is taken for a class; where it means unlabelled, leave such images out."
+        )
+    return kept, notes
 
 
-def _replace(part: Entries, labels: Sequence[Any]) -> Entries:
+def take(part: Entries, index: Sequence[int]) -> Entries:
+    """The entries at `index`, in that order, without decoding anything."""
+    read = part.read
+    return Entries(
+        tuple(part.ids[i] for i in index),
+        [part.labels[i] for i in index],
+        None if part.groups is None else tuple(part.groups[i] for i in index),
+        None if part.images is None else part.images[list(index)],
+        None if read is None else Subset(read, tuple(index)),
+    )
+
+
+def _lookalikes(names: list[str], columns: list[list[str]]) -> list[str]:
+    """A note on classes whose names differ in capitals or spelling of a number alone."""
+    by_form: dict[str, list[str]] = {}
+    for name in names:
+        by_form.setdefault(name.casefold(), []).append(name)
+    twins = [same_ for same_ in by_form.values() if len(same_) > 1]
+    if not twins:
+        return []
+    return [f"Classes {' and '.join(map(repr, twins[0]))} differ in capitals alone; one or two?"]
+
+
+def _relabelled(part: Entries, labels: Sequence[Any]) -> Entries:
     return dataclasses.replace(part, labels=labels)
 
 
@@ -104,8 +185,10 @@ def _check(where: str, part: Entries) -> None:
     for noun, values in (("label", part.labels), ("group", part.groups)):
         if values is not None and len(values) != n:
             raise LevelheadError(f"{where} has {count(len(values), noun)} for {n} images")
+    _utf8(where, part.ids)
     for name, value in zip(part.ids, part.labels, strict=True):
-        if not isinstance(value, int | str) or isinstance(value, bool):
+        whole = isinstance(value, float) and (value != value or value.is_integer())
+        if not isinstance(value, int | str | bytes | None) and not whole:
             raise LevelheadError(
                 f"{where} label {value!r} of {name} is no class; wanted whole numbers or words"
             )
@@ -123,15 +206,12 @@ def _check(where: str, part: Entries) -> None:
             )
 
 
-def _numbers(where: str, part: Entries, names: list[str]) -> Array:
-    """int64 [N] labels. Raises LevelheadError for one that is no class."""
-    index: dict[Any, int] = {word: k for k, word in enumerate(names)}
-    index.update({k: k for k in range(len(names))})
-    for name, value in zip(part.ids, part.labels, strict=True):
-        if value not in index:
-            allowed = f"0 to {len(names) - 1}" if isinstance(value, int) else some(names, 8)
+def _utf8(where: str, names: Sequence[str]) -> None:
+    """Raise LevelheadError for the first name of bytes that are no UTF-8."""
+    for name in names:
+        if not name.isascii() and any("\udc80" <= c <= "\udcff" for c in name):
+            shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
             raise LevelheadError(
-                f"{where} label {value!r} of {name} is out of range ({allowed}); correct it, or "
-                "leave the image out"
+                f"{where}: the name {shown} is no UTF-8; rename it (convmv -f latin1 -t utf-8 "
+                "--notest does so for a whole folder)"
             )
-    return np.array([index[value] for value in part.labels], np.int64)

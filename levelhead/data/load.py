@@ -42,7 +42,12 @@ def load(
                 progress(before + part, total)
 
         decoded = decode_split(
-            entries, image_size=image_size, channels=channels, resize=resize, progress=tell
+            entries,
+            image_size=image_size,
+            channels=channels,
+            resize=resize,
+            bits=listing.bits,
+            progress=tell,
         )
         examples = Examples(
             decoded.images, entries.labels, entries.ids, decoded.digests, entries.groups
@@ -68,9 +73,10 @@ def load(
         )
     for name, examples in splits.items():
         counts = np.bincount(examples.labels, minlength=len(listing.class_names))
-        if name != "validation" and not counts.all():
-            lost = listing.class_names[int(counts.argmin())]
-            raise LevelheadError(f"{listing.source}: no image of {lost!r} in {name} can be read")
+        had = np.bincount(listing.splits[name].labels, minlength=len(listing.class_names))
+        if name != "validation" and (lost := np.flatnonzero((counts == 0) & (had > 0))).size:
+            gone = listing.class_names[int(lost[0])]
+            raise LevelheadError(f"{listing.source}: no image of {gone!r} in {name} can be read")
     identity = repr((listing.class_names, sorted((s, e.hash()) for s, e in splits.items())))
     splits = {name: splits[name] for name in ("train", "validation", "test") if name in splits}
     return Dataset(
@@ -89,11 +95,13 @@ def load_images(
     image_size: int,
     channels: int,
     resize: str = "crop",
+    bits: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Examples, tuple[tuple[str, str], ...]]:
     """Decode loose files to predict on: (those that can be read, (id, why) of the others).
 
-    Ids are the paths as given; labels are -1. Nothing is cached.
+    `bits` are those of the data that the network was trained on (`Listing.bits`). Ids are the paths
+    as given; labels are -1. Nothing is cached.
     """
     ids = tuple(map(str, paths))
     entries = Entries(ids, np.full(len(ids), -1), read=folder.Files(tuple(paths)))
@@ -102,6 +110,7 @@ def load_images(
         image_size=image_size,
         channels=channels,
         resize=resize,
+        bits=bits,
         progress=progress,
         cached=False,
     )

@@ -114,6 +114,7 @@ def predict_files(
         image_size=data["image_size"],
         channels=data["channels"],
         resize=recipe.resize,
+        bits=data.get("bits", 16),
     )
     if not len(examples):
         first, why = broken[0]

@@ -119,17 +119,20 @@ def run_images(folder: str | Path) -> dict[str, np.ndarray]:
     ids = set(samples.wanted(calibrated(run, test) or test))
     images: dict[str, np.ndarray] = {}
     try:
-        splits = scan(run.recipe.data).splits.values()
+        recipe = run.recipe
+        listing = scan(
+            recipe.data, group_column=recipe.group_column, label_column=recipe.label_column
+        )
     except LevelheadError:
         return images
-    for entries in splits:
+    for entries in listing.splits.values():
         for i, name in enumerate(entries.ids):
             if name in ids and name not in images:
                 try:
                     if entries.images is not None:
                         images[name] = entries.images[i]
                     elif entries.read is not None:
-                        images[name] = pixels(entries.read(i))
+                        images[name] = pixels(entries.read(i), listing.bits)
                 except (OSError, Broken):
                     continue
     return images

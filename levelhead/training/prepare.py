@@ -48,7 +48,8 @@ def prepare(
         if _read_as(chosen) == known.read_as:
             chosen = chosen.replace(data=known.listing.source)
             return resolve(chosen, facts, low_precision=gains_from_bfloat16(device)), known
-    listing = scan(recipe.data) if listing is None else listing
+    columns = {"group_column": recipe.group_column, "label_column": recipe.label_column}
+    listing = scan(recipe.data, **columns) if listing is None else listing
     for name in recipe.classes:
         if name not in listing.class_names:
             fix = nearest(name, list(listing.class_names))
@@ -189,6 +190,8 @@ def _read_as(recipe: Recipe) -> tuple[Any, ...]:
     return (
         path if is_name(path) else str(Path(path).expanduser().absolute()),
         tuple(sorted(recipe.classes)),
+        recipe.label_column,
+        recipe.group_column,
         recipe.image_size,
         recipe.resize,
         recipe.validation,

@@ -133,7 +133,7 @@ def _finish(
     """Train (from the checkpoint, if any), then write everything else of the run folder."""
     device = pick_device(recipe.device)
     folder = run.folder
-    for note in (*data.notes, choices(recipe, len(data.train))):
+    for note in (*data.listing.roles, *data.notes, choices(recipe, len(data.train))):
         watch(Note(note))
     counts = {name: len(part) for name, part in data.splits.items()}
     write_json(
@@ -144,6 +144,7 @@ def _finish(
             "fingerprint": data.fingerprint,
             "class_names": data.class_names,
             "channels": data.listing.channels,
+            "bits": data.listing.bits,
             "image_size": data.train.images.shape[1],
             "mean": network.mean.flatten().tolist(),
             "std": network.std.flatten().tolist(),

@@ -144,7 +144,7 @@ def test_predicting_with_a_run_of_arrays(tmp_path, monkeypatch, capsys):
         ({"labels": ["a", "b", "a"]}, "3 labels for 4 images"),
         ({"labels": ["a"] * 4}, "only one class"),
         ({"labels": [[0.5], [0], [1], [1]]}, "is no class"),
-        ({"labels": [0, 1, 2, 0], "class_names": ["a", "b"]}, "out of range"),
+        ({"labels": [0, 1, 2, 0], "class_names": ["a", "b"]}, "is no class"),
         ({"ids": ["x", "x", "y", "z"]}, "twice"),
         ({"groups": ["g"]}, "1 group for 4 images"),
         ({"layout": "WHC"}, "must be HWC"),

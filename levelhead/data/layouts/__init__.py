@@ -18,10 +18,13 @@ from levelhead.errors import LevelheadError
 
 @dataclass(frozen=True)
 class Layout:
-    """One kind of source: whether it is there (cheap), how to list it, and words about it."""
+    """One kind of source: whether it is there (cheap), how to list it, and words about it.
+
+    `read` takes the path, and the columns of groups and of labels ("" where none was named).
+    """
 
     here: Callable[[Path], bool]
-    read: Callable[[Path, str], Listing]
+    read: Callable[[Path, str, str], Listing]
     words: str
 
 
@@ -31,17 +34,18 @@ LAYOUTS: dict[str, Layout] = {
     "npz": Layout(npz.here, npz.read, npz.WORDS),
     "idx": Layout(idx.here, idx.read, idx.WORDS),
     "parquet": Layout(parquet.here, parquet.read, parquet.WORDS),
+    "table": Layout(table.beside_images, table.read, ""),
     "folder": Layout(folder.here, folder.read, folder.WORDS),
 }
 """The kinds of sources, in the order in which they are tried."""
 
 
-def scan(data: str, *, group_column: str = "group") -> Listing:
+def scan(data: str, *, group_column: str = "group", label_column: str = "") -> Listing:
     """List the images of a source without decoding them.
 
     `data` is the word `digits`, or the path of a file or folder in one of the layouts of
-    `LAYOUTS`; `group_column` names the column of groups in a labels.csv or parquet file.
-    Raises LevelheadError if nothing is there, nothing matches, or no classifier can come of it.
+    `LAYOUTS`; the columns name those of groups and labels in a table or parquet file. Raises
+    LevelheadError if nothing is there, nothing matches, or no classifier can come of it.
     """
     if data.startswith(MEMORY):
         raise LevelheadError(
@@ -51,15 +55,26 @@ def scan(data: str, *, group_column: str = "group") -> Listing:
     try:
         kinds = [kind for kind, layout in LAYOUTS.items() if layout.here(path)]
         if not kinds:
-            known = "; ".join(layout.words for layout in LAYOUTS.values())
+            known = "; ".join(layout.words for layout in LAYOUTS.values() if layout.words)
             there = "no data in a known layout" if path.exists() else "no such file or folder"
             raise LevelheadError(f"{data}: {there}; give one of: {known}")
-        listing = LAYOUTS[kinds[0]].read(path, group_column)
+        listing = LAYOUTS[kinds[0]].read(path, group_column, label_column)
     except OSError as error:
         raise LevelheadError(
             f"{error.filename or path}: cannot be read ({error.strerror or error})"
         ) from None
-    if kinds[1:]:
-        note = f"Read as {kinds[0]}; what looks like {' and '.join(kinds[1:])} there is not used."
-        listing = dataclasses.replace(listing, notes=(note, *listing.notes))
-    return listing
+    notes = _unused(path, kinds, listing)
+    return dataclasses.replace(listing, notes=(*notes, *listing.notes)) if notes else listing
+
+
+def _unused(path: Path, kinds: list[str], listing: Listing) -> list[str]:
+    """Notes on other data that lie at the same place."""
+    if kinds[0] == "folder":
+        note = table.unread(path)
+        return [note] if note else []
+    others = [kind for kind in kinds[1:] if kind != "table"]
+    if kinds[0] in ("labels.csv", "table") and table.uses(listing, path):
+        others = [kind for kind in others if kind != "folder"]
+    if not others:
+        return []
+    return [f"Read as {kinds[0]}; what looks like {' and '.join(others)} there is not used."]

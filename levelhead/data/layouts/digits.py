@@ -17,7 +17,7 @@ def here(path: Path) -> bool:
     return path == Path("digits")
 
 
-def read(path: Path, group_column: str) -> Listing:
+def read(path: Path, group_column: str = "", label_column: str = "") -> Listing:
     """The embedded digits, 0..16 scaled to 0..255; no test split of their own."""
     from sklearn.datasets import load_digits
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from levelhead.data.decode import SUFFIXES
-from levelhead.data.entries import SPLIT_NAMES, Entries, Listing, count, some
+from levelhead.data.entries import Entries, Listing, count, exact_split, some, split_of
 from levelhead.data.listing import finish
 from levelhead.errors import LevelheadError
+from levelhead.labels import spelling
 
 WORDS = (
     "folders: DATA/train/CLASS/*.jpg and DATA/test/CLASS/*.jpg (and val or validation), "
     "or DATA/CLASS/*.jpg"
 )
+LITTER = frozenset(
+    {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "lost+found", "system volume information"}
+)
+"""Folders (lower case) that systems leave behind; hidden ones are left out, too."""
+OWN_FILES = ("recipe.toml", "study.toml", "findings.json")
+"""What tells a folder that levelhead wrote."""
 
 
 @dataclass(frozen=True)
@@ -37,40 +45,115 @@ class Files:
         return [(path, s.st_size, s.st_mtime_ns) if s else path for path, s in states]
 
 
-def _folders(path: Path) -> list[Path]:
-    """The folders in `path` that are not hidden, sorted."""
-    with os.scandir(path) as found:
-        return sorted(
-            Path(e.path) for e in found if e.is_dir() and not e.name.startswith((".", "__"))
-        )
+def _is_litter(name: str) -> bool:
+    return name.startswith(".") or name.lower() in LITTER
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
-    """Split name -> folder; empty if the folders in `root` are the classes.
+def _is_own(folder: Path) -> bool:
+    """Whether levelhead wrote this folder: a run or study, or some of them."""
+    try:
+        inside = [folder, *(Path(e.path) for e in os.scandir(folder) if e.is_dir())]
+        return any((place / name).is_file() for place in inside for name in OWN_FILES)
+    except OSError:
+        return False
 
-    Among classes, a folder `train` is one more class (of vehicles) if no folders are in it.
+
+def folders_in(path: Path) -> list[Path]:
+    """The folders in `path` that may be classes or splits, sorted."""
+    with os.scandir(path) as entries:
+        names = sorted(e.path for e in entries if e.is_dir() and not _is_litter(e.name))
+    return [folder for folder in map(Path, names) if not _is_own(folder)]
+
+
+def _has_images(folder: Path) -> bool:
+    """Whether images lie in the folder itself."""
+    with os.scandir(folder) as entries:
+        return any(_is_image(e.name) and e.is_file() for e in entries)
+
+
+def _is_image(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Where the classes lie: split -> the folders whose folders are the classes, or None."""
+
+    roots: dict[str, Path]
+    by_class: bool = False  # CLASS/train/*.jpg: the splits lie in the classes
+    unused: tuple[Path, ...] = ()
+    flat: tuple[Path, ...] = ()  # split folders full of images without class folders
+
+
+def _plan(root: Path) -> _Plan:
+    """Which folders are splits and which are classes.
+
+    Among classes, a folder `train` is one more class (of vehicles) if no folders are in it. Names
+    that hold a split word (training_set, seg_test) count where train and another split, with
+    folders in them, are named so.
     """
-    folders = _folders(root)
-    by_split: dict[str, Path] = {}
-    for path in folders:
-        split = SPLIT_NAMES.get(path.name.lower())
-        if split in by_split:
-            raise LevelheadError(
-                f"{root}: {by_split[split].name}/ and {path.name}/ are both {split}; keep one"
-            )
-        if split is not None:
+    folders = folders_in(root)
+    for name_split in (exact_split, split_of):
+        by_split: dict[str, Path] = {}
+        for path in folders:
+            split = name_split(path.name)
+            if split is None:
+                continue
+            if split in by_split and name_split is exact_split:
+                raise LevelheadError(
+                    f"{root}: {by_split[split].name}/ and {path.name}/ are both {split}; keep one"
+                )
+            if split in by_split:
+                by_split.clear()
+                break
             by_split[split] = path
-    if "train" in by_split and _folders(by_split["train"]):
-        return by_split
-    if folders and len(by_split) == len(folders):
-        raise LevelheadError(
-            f"{root}: no train/ with a folder for each class; wanted {WORDS}, or a labels.csv"
+        inside = {split: folders_in(path) for split, path in by_split.items()}
+        roots = _descended({s: p for s, p in by_split.items() if inside[s]})
+        sure = name_split is exact_split or (
+            len(roots) > 1 and "train" in roots and len(folders_in(roots["train"])) > 1
         )
-    return {}
+        if "train" in roots and sure:
+            flat = tuple(p for s, p in by_split.items() if not inside[s] and _has_images(p))
+            unused = tuple(p for p in folders if p not in by_split.values())
+            return _Plan(roots, unused=unused, flat=flat)
+        if (
+            folders
+            and len(by_split) == len(folders)
+            and (
+                name_split is exact_split
+                or {"train", "test"} <= by_split.keys()
+                or {"train", "validation"} <= by_split.keys()
+            )
+        ):
+            raise LevelheadError(
+                f"{root}: no {by_split.get('train', root / 'train').name}/ with a folder for each "
+                f"class; wanted {WORDS}, or a table such as labels.csv"
+            )
+    inside_classes = [
+        {split_of(folder.name): folder for folder in folders_in(path)} for path in folders
+    ]
+    if len(folders) > 1 and all(
+        "train" in splits and len(splits) > 1 and None not in splits for splits in inside_classes
+    ):
+        names = {split for splits in inside_classes for split in splits if split}
+        if not any(map(_has_images, folders)):
+            return _Plan(dict.fromkeys(names, root), by_class=True)
+    return _Plan({"train": root})
 
 
-def _image_files(folder: Path, others: list[Path]) -> list[Path]:
-    """All image files below `folder`, sorted; other files are added to `others`."""
+def _descended(roots: dict[str, Path]) -> dict[str, Path]:
+    """Split folders that hold one folder alone, which holds the classes (train/train/cat)."""
+    for _ in range(3):
+        inside = [folders_in(path) for path in roots.values()]
+        alone = all(len(f) == 1 and folders_in(f[0]) and not _has_images(f[0]) for f in inside)
+        if not (roots and alone):
+            break
+        roots = {split: folders[0] for split, folders in zip(roots, inside, strict=True)}
+    return roots
+
+
+def image_files(folder: Path, others: list[Path], left_out: list[str]) -> list[Path]:
+    """All image files below `folder`, through links, sorted; other files go to `others`."""
 
     def refuse(error: OSError) -> None:
         raise LevelheadError(  # it must not pass for an empty folder
@@ -78,66 +161,148 @@ def _image_files(folder: Path, others: list[Path]) -> list[Path]:
         )
 
     images: list[Path] = []
-    for where, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    seen: set[tuple[int, int]] = set()
+    for where, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        status = os.stat(where)
+        if (status.st_dev, status.st_ino) in seen:  # a link to a folder that was there before
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        left_out += [name for name in folders if _is_litter(name)]
+        folders[:] = [name for name in folders if not _is_litter(name)]
         for name in files:
-            good = Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-            (images if good else others).append(Path(where, name))
+            (images if _is_image(name) else others).append(Path(where, name))
     return sorted(images)
 
 
 def here(path: Path) -> bool:
     """Whether this is a folder with folders in it."""
-    return path.is_dir() and bool(_folders(path))
+    return path.is_dir() and bool(folders_in(path))
 
 
-def read(path: Path, group_column: str) -> Listing:
+def fits(path: Path) -> bool:
+    """Whether the folders here are classes or splits of classes, not just places of images."""
+    try:
+        plan = _plan(path)
+    except LevelheadError:
+        return False
+    if plan.roots != {"train": path}:
+        return True
+    return sum(bool(image_files(folder, [], [])) for folder in folders_in(path)) > 1
+
+
+def read(path: Path, group_column: str = "", label_column: str = "") -> Listing:
     """List the images; a class is a folder, its images may lie in folders below it.
 
     Raises LevelheadError for an empty class folder, and for what `finish` refuses.
     """
     notes: list[str] = []
     others: list[Path] = []
-    parts = _split_folders(path)
-    for split, folder in list(parts.items()):
-        if not _folders(folder) and any(_image_files(folder, [])):
-            notes.append(f"{folder.name}/ has no class folders: it is not used.")
-            del parts[split]
-    if parts:
-        used = {*parts.values(), *(path / note.split("/")[0] for note in notes)}
-        unused = [folder.name + "/" for folder in _folders(path) if folder not in used]
-        if unused:
-            notes.append(f"Not used, as they name no split: {some(unused)}.")
-    parts = parts or {"train": path}
-    by_class = {
-        split: {f.name: _image_files(f, others) for f in _folders(folder)}
-        for split, folder in parts.items()
-    }
-    for split, classes in by_class.items():
-        for name, images in classes.items():
+    left_out: list[str] = []
+    plan = _plan(path)
+    notes += [f"{folder.name}/ has no class folders: it is not used." for folder in plan.flat]
+    if plan.unused:
+        notes.append(
+            f"Not used, as they name no split: {some([f.name + '/' for f in plan.unused])}."
+        )
+    by_class: dict[str, dict[str, list[Path]]] = {}
+    for split, root in plan.roots.items():
+        folders = folders_in(root)
+        if plan.by_class:
+            inner = {
+                f.name: [g for g in folders_in(f) if split_of(g.name) == split] for f in folders
+            }
+            folders_of = {name: places for name, places in inner.items() if places}
+        else:
+            folders_of = {f.name: [f] for f in folders}
+        by_class[split] = {}
+        for name, places in folders_of.items():
+            images = [file for place in places for file in image_files(place, others, left_out)]
             if not images:
                 raise LevelheadError(
-                    f"{parts[split] / name}: no image in this class folder; add some "
-                    "or remove the folder"
+                    f"{places[0]}: no image in this class folder; add some or remove the folder"
                 )
+            by_class[split].setdefault(spelling(name), []).extend(images)
+    known = by_class.get("train", {})
+    for split in [s for s in by_class if s != "train" and not by_class[s].keys() & known.keys()]:
+        named = some(sorted(by_class.pop(split)))
+        where = plan.roots[split].relative_to(path).as_posix()
+        notes.append(
+            f"{where}/ holds {named}, no class of train: it is not used. Sort its images "
+            "into folders by class, or take it out."
+        )
     names = {name for classes in by_class.values() for name in classes}
     if not names:
         raise LevelheadError(f"{path}: no class folders with images; wanted {WORDS}")
-    only = parts["train"] / min(names)
-    if len(names) == 1 and _folders(only):
+    only = next((f for f in folders_in(plan.roots["train"]) if spelling(f.name) in names), path)
+    if len(names) == 1 and folders_in(only):
         raise LevelheadError(f"{path}: only one class ({only.name}); did you mean {only}?")
-    others += [p for f in {path, *parts.values()} for p in sorted(f.iterdir()) if p.is_file()]
-    if others:
-        left_out = [p.name for p in others if not p.name.startswith(".")]
-        such = f" (such as {left_out[0]})" if left_out else ""
-        notes.append(f"{count(len(others), 'file')}{such} ignored: not images of a class.")
+    notes += _same_folders(plan, names)
+    for folder in {path, *plan.roots.values()}:
+        with os.scandir(folder) as entries:
+            for e in sorted(entries, key=lambda e: e.name):
+                if e.is_dir():
+                    own = not _is_litter(e.name) and _is_own(Path(e.path))
+                    left_out += [e.name] if own or _is_litter(e.name) else []
+                else:
+                    others.append(Path(e.path))
+    notes += _ignored(others, left_out)
     splits = {}
     for split, classes in by_class.items():
-        files = tuple(file for images in classes.values() for file in images)
-        labels = [name for name, images in classes.items() for _ in images]
-        ids = [file.relative_to(path).as_posix() for file in files]
-        splits[split] = Entries(tuple(ids), labels, read=Files(files))
-    return finish(str(path), path.name, splits, notes=notes)
+        pairs = [(file, name) for name, images in sorted(classes.items()) for file in images]
+        ids = [spelling(file.relative_to(path).as_posix()) for file, _ in pairs]
+        files = Files(tuple(file for file, _ in pairs))
+        splits[split] = Entries(tuple(ids), [name for _, name in pairs], read=files)
+    return finish(str(path), path.name, splits, notes=notes, roles=_roles(path, plan, by_class))
+
+
+def _roles(path: Path, plan: _Plan, by_class: dict[str, dict[str, list[Path]]]) -> list[str]:
+    """What each folder was taken for."""
+    if plan.by_class:
+        return [f"Read as folders: CLASS/SPLIT of {count(len(by_class['train']), 'class')}."]
+    parts = []
+    for split in by_class:
+        where = plan.roots[split].relative_to(path).as_posix()
+        own = "" if where == "." else f"{where}/ is {split}, "
+        parts.append(f"{own}{count(len(by_class[split]), 'class folder')}")
+    return [f"Read as folders: {'; '.join(parts)}."]
+
+
+def _same_folders(plan: _Plan, names: set[str]) -> list[str]:
+    """A note where all classes hold the same folders, as datasets or splits do."""
+    classes = [f for f in folders_in(plan.roots["train"]) if spelling(f.name) in names]
+    inside = [{folder.name for folder in folders_in(f)} for f in classes]
+    if (
+        plan.by_class
+        or len(classes) < 2
+        or len(inside[0]) < 2
+        or any(x != inside[0] for x in inside)
+    ):
+        return []
+    return [
+        f"All {len(classes)} classes ({some([f.name for f in classes])}) hold the same folders "
+        f"({some(sorted(inside[0]))}). If those are the classes, give one of the folders above "
+        "them as DATA, or move them up."
+    ]
+
+
+def _ignored(others: list[Path], left_out: list[str]) -> list[str]:
+    """Notes on files and folders that were not read, counted by ending."""
+    notes = []
+    loose = [p for p in others if _is_image(p.name)]
+    plain = [p for p in others if not _is_image(p.name)]
+    if loose:
+        notes.append(f"{count(len(loose), 'image')} in no class folder ignored: {loose[0].name}.")
+    if plain:
+        endings = Counter(p.suffix.lower() or p.name for p in plain)
+        shown = ", ".join(f"{n} {ending}" for ending, n in endings.most_common(4))
+        more = f" and {len(endings) - 4} other endings" if len(endings) > 4 else ""
+        notes.append(f"{count(len(plain), 'file')} ignored: {shown}{more}; no images of a class.")
+    if left_out:
+        names = Counter(left_out)
+        shown = some([f"{name}/" + (f" ({n} times)" if n > 1 else "") for name, n in names.items()])
+        notes.append(f"Folders not read (hidden, left by a system, or levelhead's own): {shown}.")
+    return notes
 
 
 def image_paths(given: list[str]) -> list[Path]:
@@ -149,7 +314,7 @@ def image_paths(given: list[str]) -> list[Path]:
     for text in given:
         path = Path(text)
         if path.is_dir():
-            inside = _image_files(path, [])
+            inside = image_files(path, [], [])
             if not inside:
                 raise LevelheadError(f"{path}: no images in this folder; give another")
             files += inside

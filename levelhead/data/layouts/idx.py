@@ -72,12 +72,12 @@ def _array(path: Path, dimensions: tuple[int, ...]) -> Array:
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
-def read(path: Path, group_column: str) -> Listing:
+def read(path: Path, group_column: str = "", label_column: str = "") -> Listing:
     """The images and labels as arrays; ids are `train/0`, `test/0`; classes are the numbers.
 
     Raises LevelheadError for a missing or damaged file.
     """
-    splits = {}
+    splits, roles = {}, []
     for split, file in _found(path).items():
         name = re.sub(r"images([-.])idx[34]", r"labels\1idx1", file.name)
         plain = name.removesuffix(".gz")
@@ -88,4 +88,5 @@ def read(path: Path, group_column: str) -> Listing:
         images = images[..., None] if images.ndim == 3 else images
         ids = [f"{split}/{i}" for i in range(len(images))]
         splits[split] = Entries(tuple(ids), labels.tolist(), images=images)
-    return finish(str(path), path.name, splits)
+        roles.append(f"{file.name} is {split}")
+    return finish(str(path), path.name, splits, roles=[f"Read as IDX: {'; '.join(roles)}."])

@@ -57,7 +57,7 @@ def _arrays(path: Path) -> dict[str, Array]:
         raise LevelheadError(f"{path}: not an npz that can be read ({error})") from None
 
 
-def read(path: Path, group_column: str) -> Listing:
+def read(path: Path, group_column: str = "", label_column: str = "") -> Listing:
     """The arrays of the file; ids are `train/0`, `test/0`.
 
     Without `classes`, the classes are the labels that occur. Raises LevelheadError for pickled
@@ -67,8 +67,13 @@ def read(path: Path, group_column: str) -> Listing:
     assert file is not None
     arrays = _arrays(file)
     splits: dict[str, Entries] = {}
+    roles, notes = [], []
+    class_names = [str(v) for v in arrays["classes"].ravel()] if "classes" in arrays else None
     for (x, y, g), split in PAIRS.items():
         if x not in arrays or split in splits:
+            continue
+        if y not in arrays and split == "test":
+            notes.append(f"{x} has no {y}: it is not used.")
             continue
         if y not in arrays:
             raise LevelheadError(f"{file}: {x} without {y}; wanted {WORDS}")
@@ -79,11 +84,27 @@ def read(path: Path, group_column: str) -> Listing:
                 "(for floats in 0 to 1: (x * 255).round().astype('uint8'))"
             )
         images = np.ascontiguousarray(images[..., None] if images.ndim == 3 else images)
-        labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+        labels = _column(f"{file}: {y}", labels)
         groups = tuple(map(str, arrays[g].tolist())) if g in arrays else None
         ids = [f"{split}/{i}" for i in range(len(images))]
         splits[split] = Entries(tuple(ids), labels.tolist(), groups, images)
+        roles.append(f"{x} and {y} are {split}")
     if not splits:
         raise LevelheadError(f"{file}: no images (an array images or x_train); wanted {WORDS}")
-    names = [str(v) for v in arrays["classes"].ravel()] if "classes" in arrays else None
-    return finish(str(path), path.name if path.is_dir() else path.stem, splits, names)
+    name = path.name if path.is_dir() else path.stem
+    roles = [f"Read as npz: {'; '.join(roles)}."]
+    return finish(str(path), name, splits, class_names, notes, roles)
+
+
+def _column(where: str, labels: Array) -> Array:
+    """Labels [N], of [N, 1] or of [N, K] with a single 1 in each row (one-hot)."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        return labels[:, 0]
+    if labels.ndim == 2 and labels.dtype.kind in "iufb":
+        if ((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all():
+            return np.asarray(labels.argmax(1))
+        raise LevelheadError(
+            f"{where}: shape {labels.shape} of other than one 1 in each row; give one label an "
+            "image, [N]"
+        )
+    return labels

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from levelhead.data.cache import CHUNK, cores
-from levelhead.data.entries import SPLIT_NAMES, Entries, Listing, some
+from levelhead.data.entries import Entries, Listing, Subset, some, split_of
+from levelhead.data.layouts.table import SPLIT_COLUMNS, split_in_column
 from levelhead.data.listing import finish
 from levelhead.errors import LevelheadError
+from levelhead.labels import spelling
 
 WORDS = (
     "parquet: train-*.parquet and test-*.parquet (and validation-*) with columns "
@@ -92,8 +94,19 @@ def here(path: Path) -> bool:
     return bool(_files(path))
 
 
-def _columns(path: Path, schema: Any) -> tuple[str, str, list[str] | None]:
-    """(image column, label column, class names if the metadata tells them)."""
+@dataclass(frozen=True)
+class _Columns:
+    """Which columns of a file are what, and the class names if the metadata tells them."""
+
+    image: str
+    label: str  # "" where a file has no labels
+    names: tuple[str, ...] | None
+    others: tuple[str, ...]  # columns that could be labels, too
+    split: str
+
+
+def _columns(path: Path, schema: Any, label_column: str) -> _Columns:
+    """Raises LevelheadError for a file without images."""
     import pyarrow as pa
 
     def has_bytes(kind: Any) -> bool:
@@ -110,57 +123,143 @@ def _columns(path: Path, schema: Any) -> tuple[str, str, list[str] | None]:
     }
     images = [field.name for field in schema if has_bytes(field.type)]
     image = "image" if "image" in images else (images or [""])[0]
-    labels = ["label", *names, "labels", "class"]
-    label = next((name for name in labels if name in schema.names), "")
-    if not image or not label:
-        missing = "label" if image else "image{bytes,path}"
+    if not image:
         raise LevelheadError(
-            f"{path}: no column {missing} (columns: {some(schema.names, 8)}); wanted {WORDS}"
+            f"{path}: no column image{{bytes,path}} (columns: {some(schema.names, 8)}); "
+            f"wanted {WORDS}"
         )
-    return image, label, names.get(label)
+    if label_column and label_column not in schema.names:
+        raise LevelheadError(
+            f"{path}: no column {label_column!r} among {some(schema.names, 8)}; name the labels'"
+        )
+    known = [
+        name
+        for name in ("label", *names, "labels", "class", "target", "category")
+        if name in schema.names
+    ]
+    label = label_column or (known or [""])[0]
+    others = tuple(name for name in dict.fromkeys(known) if name != label)
+    split = next((name for name in schema.names if name.lower() in SPLIT_COLUMNS), "")
+    return _Columns(image, label, names.get(label), others, split)
 
 
-def read(path: Path, group_column: str) -> Listing:
-    """List the rows, reading labels (and groups) only; ids are `FILE#ROW`, rows from 0.
+def read(path: Path, group_column: str = "group", label_column: str = "") -> Listing:
+    """List the rows, reading labels (groups and splits) only; ids are `FILE#ROW`, rows from 0.
 
-    Raises LevelheadError for a damaged file, missing columns, labels that are no classes.
+    The split is what a column `split` says, else the split word in a file's name. Raises
+    LevelheadError for a damaged file, missing columns, labels that are no classes.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     files = _files(path)
     by_split: dict[str, list[Path]] = {}
     for file in files:
-        word = re.split(r"[-_.]", file.name.lower())[0]
-        by_split.setdefault(SPLIT_NAMES.get(word, ""), []).append(file)
+        by_split.setdefault(split_of(file.name.removesuffix(".parquet")) or "", []).append(file)
     other = by_split.pop("", [])
     notes = []
     if not by_split:  # files without a split in their names: all one set
         by_split = {"train": other}
     elif other:
         notes.append(f"Not used, as they name no split: {some([f.name for f in other])}.")
-    names: list[str] | None = None
-    splits = {}
+    names: tuple[str, ...] | None = None
+    parts: dict[str, list[Entries]] = {}
+    roles: list[str] = []
     for split, shards in by_split.items():
-        ids: list[str] = []
-        labels: list[Any] = []
-        groups: list[str] = []
+        rows: list[_Shard] = []
+        reader, columns = None, None
         for file in shards:
-            try:
-                shard = pq.ParquetFile(file)
-                image, label, class_names = _columns(file, shard.schema_arrow)
-                columns = shard.read(columns=[label, group_column])
-                reader = Shards(shards, image)
-            except (pa.ArrowException, OSError, json.JSONDecodeError) as error:
-                raise LevelheadError(
-                    f"{file}: not a parquet file that can be read ({error}); fetch it again"
-                ) from None
-            if names is not None and class_names is not None and class_names != names:
+            columns, shard = _shard(file, split, group_column, label_column)
+            if not columns.label and split == "train":
+                raise LevelheadError(f"{file}: no column label; wanted {WORDS}")
+            reader = Shards(shards, columns.image) if reader is None else reader
+            if names is not None and columns.names is not None and columns.names != names:
                 raise LevelheadError(f"{file}: names other classes than the files before it")
-            names = class_names if class_names is not None else names
-            ids += [f"{file.name}#{row}" for row in range(len(columns))]
-            labels += columns[label].to_pylist()
-            if group_column in columns.column_names:
-                groups += map(str, columns[group_column].to_pylist())
-        splits[split] = Entries(tuple(ids), labels, tuple(groups) or None, read=reader)
-    return finish(str(path), path.stem if path.is_file() else path.name, splits, names, notes)
+            names = columns.names if columns.names is not None else names
+            rows.append(shard)
+        assert reader is not None
+        assert columns is not None
+        for own, part in _by_split(rows, reader).items():
+            parts.setdefault(own, []).append(part)
+        roles.append(_role(shards, split, columns))
+    splits = {split: several[0] for split, several in parts.items()}
+    if clash := next((split for split, several in parts.items() if len(several) > 1), None):
+        raise LevelheadError(
+            f"{path}: files and the column split both give {clash}; keep one of the two"
+        )
+    name = path.stem if path.is_file() else path.name
+    return finish(str(path), name, splits, names, notes, list(dict.fromkeys(roles)))
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """The rows of one file, nothing decoded."""
+
+    ids: list[str]
+    labels: list[Any]
+    groups: list[str] | None
+    splits: list[str]
+
+
+def _shard(file: Path, split: str, group_column: str, label_column: str) -> tuple[_Columns, _Shard]:
+    """Raises LevelheadError for a damaged file, a missing column, an unknown split."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        opened = pq.ParquetFile(file)
+        columns = _columns(file, opened.schema_arrow, label_column)
+        if group_column != "group" and group_column not in opened.schema_arrow.names:
+            raise LevelheadError(f"{file}: no column {group_column!r}; name the groups' one")
+        wanted = [name for name in (columns.label, group_column, columns.split) if name]
+        table = opened.read(columns=wanted)
+    except LevelheadError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, AttributeError, TypeError) as error:
+        raise LevelheadError(
+            f"{file}: not a parquet file that can be read ({error}); fetch it again"
+        ) from None
+    n = len(table) if wanted else opened.metadata.num_rows
+    labels = table[columns.label].to_pylist() if columns.label else [None] * n
+    has_groups = group_column in table.column_names
+    groups = list(map(str, table[group_column].to_pylist())) if has_groups else None
+    splits = [split] * n
+    if columns.split:
+        values = table[columns.split].to_pylist()
+        splits = [
+            split_in_column(spelling(value), columns.split, split, f"{file}: row {row}")
+            for row, value in enumerate(values)
+        ]
+    return columns, _Shard([f"{file.name}#{row}" for row in range(n)], labels, groups, splits)
+
+
+def _by_split(shards: list[_Shard], reader: Shards) -> dict[str, Entries]:
+    """The entries of each split."""
+    ids = [name for shard in shards for name in shard.ids]
+    labels = [label for shard in shards for label in shard.labels]
+    splits = [split for shard in shards for split in shard.splits]
+    groups = None
+    if all(shard.groups is not None for shard in shards):
+        groups = [group for shard in shards for group in shard.groups or ()]
+    parts = {}
+    for split in dict.fromkeys(splits):
+        index = [i for i, own in enumerate(splits) if own == split]
+        whole = len(index) == len(ids)
+        parts[split] = Entries(
+            tuple(ids[i] for i in index),
+            [labels[i] for i in index],
+            None if groups is None else tuple(groups[i] for i in index),
+            read=reader if whole else Subset(reader, tuple(index)),
+        )
+    return parts
+
+
+def _role(shards: list[Path], split: str, columns: _Columns) -> str:
+    """What files and columns were taken for."""
+    how = (
+        f"splits from {columns.split!r}"
+        if columns.split
+        else f"{some([f.name for f in shards], 2)} is {split}"
+    )
+    label = f"labels from {columns.label!r}" if columns.label else "without labels"
+    more = ""
+    if columns.others:
+        more = f" (also there: {some(columns.others)}; choose with --label-column)"
+    return f"Read as parquet: {how}, images from {columns.image!r}, {label}{more}."
