@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from levelhead.errors import LevelheadError
+from levelhead.errors import LevelheadError, nearest
 
 UNLABELLED = frozenset({"", "-1", "-100"})
 """How data say that an example has no label (−100 is PyTorch's `ignore_index`)."""
@@ -91,13 +91,13 @@ def positions(
     named = kinds & readings[0].keys()
     reading = readings[0] if named else readings[-1]
     i = next(i for i, value in enumerate(text) if number(value) not in reading)
-    shown = ", ".join(classes[:4]) + (", …" if len(classes) > 4 else "")
     if not text[i]:
         raise LevelheadError(f"{where(i)}: no {what}; fill it in, or leave the row out")
-    raise LevelheadError(
-        f"{where(i)}: the {what} {text[i]!r} is no class; give one of the names {shown} "
-        f"or positions 0 to {len(classes) - 1} throughout{_hint(text[i])}"
-    )
+    fix = nearest(text[i], list(classes))
+    if not fix.startswith("did you mean"):
+        shown = ", ".join(classes[:4]) + (", …" if len(classes) > 4 else "")
+        fix = f"give one of the names {shown} or positions 0 to {len(classes) - 1} throughout"
+    raise LevelheadError(f"{where(i)}: the {what} {text[i]!r} is no class; {fix}{_hint(text[i])}")
 
 
 def _readings(classes: Sequence[str]) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from levelhead.delimited import is_number, rows
 from levelhead.errors import LevelheadError, nearest
+from levelhead.labels import positions, spelling, spellings
 from levelhead.targets import human
 
 
@@ -30,7 +30,7 @@ def read_labels(
     if not path.is_file() and ":" in path.name:
         path, column = Path(told.rpartition(":")[0]), told.rpartition(":")[2]
     columns = dict(_columns(path, class_names))
-    row_ids = list(map(str, columns.pop("id", ids)))
+    row_ids = spellings(columns.pop("id", ids))
     rest = list(columns)
     length = len(columns[rest[0]]) if rest else 0
     if len(row_ids) != length:
@@ -53,16 +53,9 @@ def read_labels(
         raise LevelheadError(
             f"{path}: no column {column!r} ({nearest(column, rest)}); give PATH:COLUMN"
         )
-    words = list(map(str, columns[column]))
-    index = {name: k for k, name in enumerate(class_names)}
-    if not index.keys() >= set(words) and all(map(str.isdigit, words)):
-        index = {str(k): k for k in range(len(class_names))}
-    for row, word in enumerate(words):
-        if word not in index:
-            raise LevelheadError(
-                f"{path}: row {row}: {column} {word!r} is no class; {nearest(word, list(index))}"
-            )
-    return place, torch.tensor([index[word] for word in words])
+    words = spellings(columns[column])
+    places = positions(words, class_names, lambda i: f"{path}: row {i}", column)
+    return place, torch.from_numpy(places)
 
 
 def read_prior(path: Path, class_names: Sequence[str]) -> Tensor:
@@ -71,21 +64,21 @@ def read_prior(path: Path, class_names: Sequence[str]) -> Tensor:
     A header and a first column of class names, in any order, are optional; one of them speaks for
     both sides of a matrix. Raises LevelheadError for another shape, a class unknown or missing.
     """
-    rows, k = _cells(path), len(class_names)
-    width = len(rows[0])
+    cells, k = _cells(path), len(class_names)
+    width = len(cells[0])
     across = down = None
-    if len(rows) not in (1, k) or not all(map(_is_number, rows[0][-k:])):
-        across, rows = rows[0][-k:], rows[1:]
+    if len(cells) not in (1, k) or not all(map(is_number, cells[0][-k:])):
+        across, cells = cells[0][-k:], cells[1:]
     if width == k + 1:
-        down, rows = [row[0] for row in rows], [row[1:] for row in rows]
-    if width not in (k, k + 1) or len(rows) not in (1, k):
+        down, cells = [row[0] for row in cells], [row[1:] for row in cells]
+    if width not in (k, k + 1) or len(cells) not in (1, k):
         raise LevelheadError(
-            f"{path}: {len(rows)} rows of {width} columns for {k} classes; give one row of {k} "
+            f"{path}: {len(cells)} rows of {width} columns for {k} classes; give one row of {k} "
             f"numbers or {k} of them, with class names above and before them if wanted"
         )
-    numbers = [[_number(path, cell) for cell in row] for row in rows]
+    numbers = [[_number(path, cell) for cell in row] for row in cells]
     table = torch.tensor(numbers, dtype=torch.float64)
-    if len(rows) == 1:
+    if len(cells) == 1:
         down = None
     elif across is None or down is None:
         across = down = across or down
@@ -93,7 +86,7 @@ def read_prior(path: Path, class_names: Sequence[str]) -> Tensor:
         table = table[:, _order(path, across, class_names)]
     if down is not None:
         table = table[_order(path, down, class_names)]
-    return table if len(rows) > 1 else table[0]
+    return table if len(cells) > 1 else table[0]
 
 
 def read_epsilons(path: Path, class_names: Sequence[str], rest: float) -> Tensor:
@@ -101,12 +94,12 @@ def read_epsilons(path: Path, class_names: Sequence[str], rest: float) -> Tensor
 
     Raises LevelheadError for another header, a class unknown or named twice, an ε out of range.
     """
-    header, *rows = _cells(path)
+    header, *lines = _cells(path)
     if sorted(header) != ["class", "epsilon"]:
         raise LevelheadError(f"{path}: its first line must be class,epsilon, not {header}")
     epsilons = torch.full((len(class_names),), float(rest))
-    names = [row[header.index("class")] for row in rows]
-    for name, row in zip(names, rows, strict=True):
+    names = [row[header.index("class")] for row in lines]
+    for name, row in zip(names, lines, strict=True):
         value = _number(path, row[header.index("epsilon")])
         if name not in class_names or names.count(name) > 1:
             fix = "keep one" if name in class_names else nearest(name, list(class_names))
@@ -121,13 +114,15 @@ def _columns(path: Path, class_names: Sequence[str]) -> Mapping[str, Any]:
     """The columns of a table by name; those of an .npy, and of numbers alone, are named here."""
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        header, *rows = _cells(path)
-        if all(map(_is_number, header)) and not set(class_names) <= set(header):
-            rows = [header, *rows]
+        header, *lines = _cells(path)
+        if all(map(is_number, header)) and not set(class_names) <= set(header):
+            lines = [header, *lines]
             header = ["label"] if len(header) == 1 else list(class_names)
-        if len(header) != len(set(header)) or any(len(row) != len(header) for row in rows):
+        if len(header) != len(set(header)) or any(len(row) != len(header) for row in lines):
             raise LevelheadError(f"{path}: its columns have no names; give a header")
-        return dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+        if not lines:
+            raise LevelheadError(f"{path}: a header and no rows; give the labels below it")
+        return dict(zip(header, map(list, zip(*lines, strict=True)), strict=True))
     try:
         if suffix == ".parquet":
             import pyarrow as pa
@@ -153,33 +148,19 @@ def _columns(path: Path, class_names: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _cells(path: Path) -> list[list[str]]:
-    """Rows of a CSV (comma or semicolon), of one width; empty ones are left out."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        comma = "," in text.partition("\n")[0]
-        table = csv.reader(io.StringIO(text, newline=""), delimiter="," if comma else ";")
-        rows = [[cell.strip() for cell in row] for row in table]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LevelheadError(f"{path}: not a CSV table in UTF-8 ({error})") from None
-    rows = [row for row in rows if any(row)]
-    if not rows:
+    """Rows of a table of text, of one width; empty ones are left out."""
+    table = list(rows(path))
+    if not table:
         raise LevelheadError(f"{path}: is empty; give a CSV table")
-    for number, row in enumerate(rows):
-        if len(row) != len(rows[0]):
-            raise LevelheadError(f"{path}: row {number} has {len(row)} cells, not {len(rows[0])}")
-    return rows
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    width = len(table[0][1])
+    for line, cells in table:
+        if len(cells) != width:
+            raise LevelheadError(f"{path}: line {line} has {len(cells)} cells, not {width}")
+    return [[spelling(cell) for cell in cells] for _, cells in table]
 
 
 def _number(path: Path, text: str) -> float:
-    if not _is_number(text):
+    if not is_number(text):
         raise LevelheadError(f"{path}: {text!r} is no number, for example 0.1")
     return float(text)
 

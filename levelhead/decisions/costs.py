@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,9 @@ import torch
 from torch import Tensor
 
 from levelhead.decisions.plain import mean, plain
+from levelhead.delimited import rows
 from levelhead.errors import LevelheadError, nearest
+from levelhead.labels import spelling
 from levelhead.outputs import Outputs, probabilities
 
 ABSTAIN = "abstain"
@@ -46,22 +47,13 @@ def of_errors(class_names: tuple[str, ...]) -> Costs:
 
 
 def read_costs(path: str | Path, class_names: tuple[str, ...]) -> Costs:
-    """Read a table of costs (CSV, commas or semicolons): a row a true class, a column an answer.
+    """Read a table of costs (CSV in any dialect): a row a true class, a column an answer.
 
     The first line names the answers (its first cell is free), the first column the true classes,
     in any order; a column `abstain` is the price of no answer. Raises LevelheadError naming the
     line of a class that is unknown, missing or there twice, of a cell that is no number.
     """
-    try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            comma = "," in file.readline()
-            file.seek(0)
-            lines = csv.reader(file, delimiter="," if comma else ";")
-            table = [(lines.line_num, [c.strip() for c in line]) for line in lines if any(line)]
-    except OSError as error:
-        raise LevelheadError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise LevelheadError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from None
+    table = [(line, [*map(spelling, cells)]) for line, cells in rows(Path(path))]
     answers = table[0][1][1:] if table else []
     priced = ABSTAIN in answers and ABSTAIN not in class_names
     header = [*class_names, *([ABSTAIN] if priced else [])]

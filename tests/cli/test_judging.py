@@ -523,7 +523,7 @@ def test_groups_and_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         np.save(tmp_path / "wrong.npy", wrong)
         assert message in fails(capsys, *words, "--people", str(tmp_path / "wrong.npy"))
     (tmp_path / "header.csv").write_text("a,b,c\n1,2,3\n")
-    assert "without a header" in fails(capsys, *words, "--people", str(tmp_path / "header.csv"))
+    assert "shape (1, 3) for 90" in fails(capsys, *words, "--people", str(tmp_path / "header.csv"))
     assert "check the path" in fails(capsys, *words, "--people", str(tmp_path / "none.npy"))
     assert "no column 'lens'" in fails(capsys, *words[:-1], "lens")
     table.write_text("a,b,label,model\n1,2,a,resnet\n")

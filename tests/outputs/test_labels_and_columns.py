@@ -280,11 +280,11 @@ def test_calibrators_bear_masked_logits():
     masked = np.where((np.arange(K) == 2) & (Y[:, None] != 2), -np.inf, Z)
     outputs = Outputs.from_logits(masked, Y)
     for name, entry in CALIBRATORS.items():
-        try:
-            fitted = entry.fit_outputs(outputs)
-        except LevelheadError as error:
-            assert any(w in str(error) for w in ("exactly 0", "is for 2 classes")), (name, error)
+        if entry.only == 2 or name in ("matrix", "dirichlet"):
+            with pytest.raises(LevelheadError, match=r"exactly 0|is for 2 classes"):
+                entry.fit_outputs(outputs)
             continue
+        fitted = entry.fit_outputs(outputs)
         assert bool(fitted.apply(outputs).probabilities().isfinite().all()), name
 
 

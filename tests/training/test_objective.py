@@ -140,13 +140,13 @@ def test_priors_are_read_in_any_order(tmp_path):
         ("owl,cat,dgo\n1,2,3\n", "did you mean 'dog'"),
         ("owl,cat,cat\n1,2,3\n", "a class twice"),
         ("1,2\n3,4\n", "1 rows of 2 columns for 3 classes"),
-        ("1,2,3\n4,5\n", "row 1 has 2 cells, not 3"),
+        ("1,2,3\n4,5\n", "line 2 has 2 cells, not 3"),
         ("cat,dog,owl\n1,x,3\n", "'x' is no number"),
         ("", "is empty"),
     ):
         with pytest.raises(LevelheadError, match=words):
             read(text)
-    with pytest.raises(LevelheadError, match=r"none\.csv: not a CSV"):
+    with pytest.raises(LevelheadError, match=r"none\.csv: cannot be read"):
         read_prior(tmp_path / "none.csv", NAMES)
 
 
@@ -252,8 +252,8 @@ def test_labels_are_read_from_every_kind_of_table(digits, tmp_path):
     ("text", "words"),
     [
         ("label\ncat\n", "1 rows for the 2 images of the original training set"),
-        ("label\ncat\ndgo\n", "row 1: label 'dgo' is no class; did you mean 'dog'"),
-        ("label\n0\n3\n", "row 1: label '3' is no class"),
+        ("label\ncat\ndgo\n", "row 1: the label 'dgo' is no class; did you mean 'dog'"),
+        ("label\n0\n3\n", "row 1: the label '3' is no class"),
         ("id,label\na,cat\na,dog\n", "id 'a' occurs twice"),
         ("first,second\ncat,dog\ndog,cat\n", "give PATH:COLUMN"),
         ("cat,dog,owl\n1,0,0\n0,0,0\n", "row 1"),
@@ -465,16 +465,16 @@ def test_a_subset_of_classes_keeps_the_splits(digits, tmp_path):
     ("words", "wanted"),
     [
         ("--prior frequency", "--prior frequency: nothing goes there; give --smoothing 0.1"),
-        ("--prior none.csv --smoothing 0.1", "none.csv: not a CSV table"),
+        ("--prior none.csv --smoothing 0.1", "none.csv: cannot be read"),
         ("--prior frequency --targets online", "learns its own"),
         ("--prior two.csv --smoothing 0.1", "for 10 classes"),
         ("--prior bad.csv --smoothing 0.1", "adds up to 10"),
-        ("--smoothing-by-class none.csv", "none.csv: not a CSV table"),
+        ("--smoothing-by-class none.csv", "none.csv: cannot be read"),
         ("--smoothing-by-class e.csv --loss mbls", "takes the place of smoothing"),
         ("--smoothing-by-class e.csv --convention others", "(K-1)/K"),
         ("--labels none.csv --noise symmetric", "--noise is for the data's own"),
         ("--labels none.csv --classes 1 2", "--classes leaves out"),
-        ("--labels none.csv", "none.csv: not a CSV table"),
+        ("--labels none.csv", "none.csv: cannot be read"),
         ("--mix blend", "invalid choice: 'blend'"),
         ("--mix-alpha 0.3", "nothing is mixed"),
         ("--mix mixup --mix-alpha 0", "--mix-alpha 0.0: must be above 0"),
