@@ -281,7 +281,7 @@ def choice_words(choice: Choice, ranked: Sequence[Ranked], level: float = 0.95) 
             f" {choice.errors:,} wrong answer{'s' * (choice.errors != 1)} cannot show what sharper "
             f"or softer probabilities cost ({many})."
         )
-    elif choice.needed:
+    elif choice.needed and choice.needed > choice.n:
         why = f" About {choice.needed:,} examples would show a gain of this size."
     return (
         f"{lead}: cannot tell whether a calibrator helps (best: {name}, {nll}); leave the model as "

@@ -91,7 +91,7 @@ def calibrate(
     method = choice.method
     choices: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed}
     calibrator, after = None, test
-    sentences = []
+    sentences = list(dict.fromkeys((*validation.notes, *test.notes)))
     if method != "none":
         calibrator = CALIBRATORS[method].fit_outputs(validation, fitted_on=where)
         after = calibrator.apply(test)

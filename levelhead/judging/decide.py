@@ -153,7 +153,8 @@ def decide(
         findings["costs"] = pricing.evaluate(ready["test"], costs, abstain_price, level=level)
     if outside is not None:
         findings["outside"] = {"n": len(outside)} | ood.separate(test, outside, level=level)
-    findings["words"] = decision_words(findings, risk, alpha)
+    notes = dict.fromkeys((*validation.notes, *test.notes))
+    findings["words"] = [*notes, *decision_words(findings, risk, alpha)]
     sure = {
         n: s.of(raw["test"] if n.startswith("pnorm") else ready["test"]) for n, s in scores.items()
     }

@@ -102,7 +102,8 @@ def versus(
         "interval": {"level": level, "resamples": resamples},
         "metrics": entries,
     }
-    findings["words"] = _words(findings, differences)
+    notes = dict.fromkeys((*first.notes, *second.notes))
+    findings["words"] = [*notes, *_words(findings, differences)]
     return Versus(findings, differences)
 
 

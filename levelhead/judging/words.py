@@ -63,6 +63,7 @@ def about(outputs: Outputs, level: float = 0.95) -> list[str]:
     right = int(outputs.rows.correct.sum())
     low, high = share_interval(outputs.rows.correct, level, outputs.units)
     return [
+        *outputs.notes,
         f"Accuracy {_percent(right / n)} ({level * 100:g} % interval {_range(low, high)}): "
         f"{right:,} of {n:,} {what} of {k} classes right.",
         _few_errors(n, n - right),
@@ -345,8 +346,15 @@ def _pnorm_words(norm: Mapping[str, Any]) -> str:
 
 
 def _set_words(conformal: Mapping[str, Any], name: str, alpha: float) -> str:
-    """What the sets of the chosen method do on test."""
-    test = conformal[name]["test"]
+    """What the sets of the chosen method do on test; why all are whole, where too few set them."""
+    test, fitted = conformal[name]["test"], conformal[name]["fitted"]
+    if all(quantile is None for quantile in fitted["quantile"]):
+        least = math.ceil(1 / alpha - 1 - 1e-9)
+        return (
+            f"Sets that hold the true class in {_percent(1 - alpha)} of cases hold all classes: "
+            f"they are set on {fitted['n']:,} examples, and it takes {least:,} or more independent "
+            f"ones (1/α − 1) to leave a class out; give more of validation, or a larger --alpha."
+        )
     worst = test["worst_class"]
     empty = f", {_percent(test['empty'])} of them empty" if test["empty"] else ""
     return (

@@ -236,3 +236,32 @@ def test_somebody_elses_network_is_overconfident(real_data):
     assert "Weakest class: cat, 861 of 1,000 found" in said
     assert "most often taken for dog" in said
     assert said.startswith("Overconfident: it claims 98.0 % on average and is right in 93.4 % of ")
+
+
+def test_sets_of_too_few_examples_say_why_they_hold_every_class():
+    """ "Sets have 5.00 classes on average" would read as a finding, not as a lack of examples."""
+    from levelhead.judging import decide
+
+    rng = np.random.default_rng(0)
+    p = softmax(rng.normal(0, 2, (112, 5)), 1)
+    y = [int(rng.choice(5, p=row)) for row in p]
+    validation, test = (
+        Outputs.from_probabilities(p[part], y[part]) for part in (slice(12), slice(12, None))
+    )
+    words = " ".join(decide(validation, test, alpha=0.01).words)
+    assert "hold all classes: they are set on 6 examples, and it takes 99 or more" in words
+    assert "classes on average" in " ".join(decide(test, validation, alpha=0.1).words)
+
+
+def test_notes_on_how_predictions_were_read_come_first():
+    """That −inf or rounding was dealt with would stay in the reader."""
+    from levelhead.judging import calibrate, decide
+
+    rng = np.random.default_rng(0)
+    z = rng.normal(0, 2, (60, 3))
+    z[:, 2] = -np.inf
+    outputs = Outputs.from_logits(z, rng.integers(0, 2, 60))
+    note = "Logits of −inf in 60 rows are probability 0."
+    halves = outputs.take(np.arange(30)), outputs.take(np.arange(30, 60))
+    for words in (audit(outputs).words, calibrate(*halves).words, decide(*halves).words):
+        assert note in words
