@@ -136,7 +136,12 @@ def words(findings: dict[str, Any]) -> list[str]:
     lines += findings["roles"]
     train = splits["train"]["counts"]
     small, large = min(train, key=train.get), max(train, key=train.get)
-    lines.append(f"In train a class has {train[small]:,} ({small}) to {train[large]:,} ({large}).")
+    if train[small] == train[large]:
+        lines.append(f"In train each class has {count(train[small], 'image')}.")
+    else:
+        lines.append(
+            f"In train a class has {train[small]:,} ({small}) to {train[large]:,} ({large})."
+        )
     if train[large] >= 3 * train[small]:
         lines.append("They are unbalanced: look at each class's recall, not at accuracy alone.")
     if train[small] < (2 if "test" in splits else 3):

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Protocol
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+ORDER = ("train", "validation", "test")
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),

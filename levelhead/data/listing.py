@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from levelhead.data.entries import Entries, Listing, Subset, count, some
+from levelhead.data.entries import ORDER, Entries, Listing, Subset, count, some
 from levelhead.data.measure import measure
 from levelhead.errors import LevelheadError
 from levelhead.labels import UNLABELLED, in_order, positions, same, spelling, spellings
@@ -31,8 +31,7 @@ def finish(
     images than classes, an id twice, arrays that do not fit together, a name that is no UTF-8.
     """
     notes = list(notes)
-    order = ("train", "validation", "test")
-    parts = {split: parts[split] for split in order if split in parts and len(parts[split].ids)}
+    parts = {split: parts[split] for split in ORDER if split in parts and len(parts[split].ids)}
     for split, part in parts.items():
         _check(f"{source}: {split}", part)
     parts = {s: dataclasses.replace(p, labels=spellings(p.labels)) for s, p in parts.items()}

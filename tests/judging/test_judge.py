@@ -263,5 +263,5 @@ def test_notes_on_how_predictions_were_read_come_first():
     outputs = Outputs.from_logits(z, rng.integers(0, 2, 60))
     note = "Logits of −inf in 60 rows are probability 0."
     halves = outputs.take(np.arange(30)), outputs.take(np.arange(30, 60))
-    for words in (audit(outputs).words, calibrate(*halves).words, decide(*halves).words):
-        assert note in words
+    for result in (audit(outputs), calibrate(*halves), decide(*halves)):
+        assert note in result.words

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from levelhead.data.decode import SUFFIXES
-from levelhead.data.entries import Entries, Listing, count, exact_split, some, split_of
+from levelhead.data.entries import ORDER, Entries, Listing, count, exact_split, some, split_of
 from levelhead.data.listing import finish
 from levelhead.errors import LevelheadError
 from levelhead.labels import spelling
@@ -206,7 +206,7 @@ def read(path: Path, group_column: str = "", label_column: str = "") -> Listing:
             f"Not used, as they name no split: {some([f.name + '/' for f in plan.unused])}."
         )
     by_class: dict[str, dict[str, list[Path]]] = {}
-    for split, root in plan.roots.items():
+    for split, root in sorted(plan.roots.items(), key=lambda item: ORDER.index(item[0])):
         folders = folders_in(root)
         if plan.by_class:
             inner = {

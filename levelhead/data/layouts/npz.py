@@ -90,6 +90,12 @@ def read(path: Path, group_column: str = "", label_column: str = "") -> Listing:
         splits[split] = Entries(tuple(ids), labels.tolist(), groups, images)
         roles.append(f"{x} and {y} are {split}")
     if not splits:
+        with np.load(file, allow_pickle=False) as archive:
+            scores = {"logits", "probabilities", "confidence"} & set(archive.files)
+        if scores:
+            raise LevelheadError(
+                f"{file}: holds predictions ({min(scores)}), no images; levelhead audit judges them"
+            )
         raise LevelheadError(f"{file}: no images (an array images or x_train); wanted {WORDS}")
     name = path.name if path.is_dir() else path.stem
     roles = [f"Read as npz: {'; '.join(roles)}."]

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from levelhead.data.cache import CHUNK, cores
-from levelhead.data.entries import Entries, Listing, Subset, some, split_of
+from levelhead.data.entries import ORDER, Entries, Listing, Subset, some, split_of
 from levelhead.data.layouts.table import SPLIT_COLUMNS, split_in_column
 from levelhead.data.listing import finish
 from levelhead.errors import LevelheadError
@@ -162,7 +162,7 @@ def read(path: Path, group_column: str = "group", label_column: str = "") -> Lis
     names: tuple[str, ...] | None = None
     parts: dict[str, list[Entries]] = {}
     roles: list[str] = []
-    for split, shards in by_split.items():
+    for split, shards in sorted(by_split.items(), key=lambda item: ORDER.index(item[0])):
         rows: list[_Shard] = []
         reader, columns = None, None
         for file in shards:
