@@ -1,13 +1,16 @@
-"""Files: written whole or not at all, read with an error that names them; where caches lie."""
+"""Files: written whole or not at all, read with an error that names them; hashes, locks, caches."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import os
-from contextlib import suppress
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,12 @@ from levelhead.errors import CannotWrite, LevelheadError
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Write a whole file or nothing of it. Raises CannotWrite when the disk is full."""
+    """Write a whole file or nothing of it, also where power fails.
+
+    Raises CannotWrite when the disk is full.
+    """
     try:
-        _replace(path, content)
+        _replace(path, content, lasting=True)
     except OSError as error:
         raise CannotWrite(f"{path}: cannot be written ({error.strerror})") from None
 
@@ -25,21 +31,89 @@ def write(path: Path, content: str | bytes) -> None:
 def write_cache(path: Path, content: bytes) -> bool:
     """Keep what can be made again, whole or not at all; False where the place does not allow it."""
     try:
-        _replace(path, content)
+        _replace(path, content, lasting=False)
     except OSError:
         return False
     return True
 
 
-def _replace(path: Path, content: str | bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+def _replace(path: Path, content: str | bytes, lasting: bool) -> None:
+    # A name that nobody can have laid a link under.
+    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    # A name of bytes that are no UTF-8 (a lone surrogate) is escaped, which JSON reads back.
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        with part.open("xb") as file:
+            file.write(data)
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(part, path)
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def clean(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote left in a folder."""
+    for part in folder.glob(".*.part"):
+        with suppress(OSError):
+            part.unlink()
+
+
+@contextmanager
+def reading(path: str | Path, fix: str) -> Iterator[None]:
+    """Whatever goes wrong with a file that somebody else may have made becomes one line.
+
+    Libraries raise nearly anything for damaged files; what is a LevelheadError passes as it is.
+    """
+    try:
+        yield
+    except (LevelheadError, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        raise LevelheadError(f"{error.filename or path}: no such file; check the path") from None
+    except OSError as error:
+        where = error.filename or path
+        raise LevelheadError(
+            f"{where}: cannot be read ({error.strerror or error}); {fix}"
+        ) from None
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        reason = f"{type(error).__name__}: {lines[0]}" if lines[0] else type(error).__name__
+        raise LevelheadError(
+            f"{path}: damaged, or not what it should be ({reason}); {fix}"
+        ) from None
+
+
+@contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Hold a folder for one process. Raises LevelheadError where another works on it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise LevelheadError(
+            f"{folder}: another process works on this {what}; wait for it, or stop it first"
+        ) from None
+    except (OSError, NotImplementedError):  # a file system without locks, or a read-only one
+        yield
+        return
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / ".lock").unlink()
+        lock.release()
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -53,10 +127,20 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise LevelheadError(f"{path}: missing; {_remedy(path)}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LevelheadError(
             f"{path}: cannot be read ({error}); restore it, or make it anew"
         ) from None
+
+
+def read_object(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Read a JSON object that has these keys. Raises LevelheadError for anything else."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise LevelheadError(f"{path}: holds no object; restore it, or make it anew")
+    if gone := [key for key in keys if key not in value]:
+        raise LevelheadError(f"{path}: lacks {gone[0]!r}; restore it, or make it anew")
+    return value
 
 
 def _remedy(path: Path) -> str:

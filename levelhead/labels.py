@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from levelhead.errors import LevelheadError, nearest
+from levelhead.text import printable
 
 UNLABELLED = frozenset({"", "-1", "-100"})
 """How data say that an example has no label (−100 is PyTorch's `ignore_index`)."""
@@ -28,7 +29,8 @@ def spellings(values: Iterable[Any]) -> list[str]:
 def spelling(value: Any) -> str:
     """A label as text: trimmed, composed (NFC), bytes decoded, whole floats as whole numbers.
 
-    What is missing (None, NaN, an empty cell) is "".
+    What is missing (None, NaN, an empty cell) is "". Control characters, which drive a terminal or
+    turn the direction of a line, become U+FFFD.
     """
     if value is None:
         return ""
@@ -40,7 +42,7 @@ def spelling(value: Any) -> str:
         if math.isnan(value):
             return ""
         return str(int(value)) if float(value).is_integer() else str(float(value))
-    return unicodedata.normalize("NFC", str(value)).strip()
+    return printable(unicodedata.normalize("NFC", str(value)).strip())
 
 
 def number(text: str) -> str:

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,30 @@ def gains_from_bfloat16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported())
     flags = next((line for line in _cpuinfo() if line.startswith("flags")), "").split()
     return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def memory() -> int:
+    """Bytes of memory that this process may use: of the machine, its container and its limits."""
+    limits = [1 << 62]
+    with suppress(OSError, ValueError, AttributeError):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            limits.append(int(Path(path).read_text()))
+    with suppress(ImportError, OSError):
+        import resource
+
+        limits += [n for n in (resource.getrlimit(resource.RLIMIT_AS)[0],) if n > 0]
+    return min(limits)
+
+
+def fits_in_memory(size: int, what: Any) -> None:
+    """Raise LevelheadError for something to unpack of more bytes than there is memory."""
+    if size > (have := memory()):
+        raise LevelheadError(
+            f"{what}: unpacks to {size / 1e9:,.1f} GB, more than the {have / 1e9:,.1f} GB of "
+            "memory; is it damaged? Else give it unpacked, or in parts"
+        )
 
 
 def tune_malloc() -> None:

@@ -33,6 +33,8 @@ class Recipe:
     """Column of labels in a table or parquet file (default: `label`, or the one alike)."""
     group_column: str = "group"
     """Column of groups there: images that belong together, and are never parted."""
+    outside_paths: bool = False
+    """Let a table name images that lie outside of its own folder."""
     labels: str | None = None
     """PATH or PATH:COLUMN: annotators' labels of train and validation (default: the data's own)."""
     image_size: int | None = None
@@ -49,6 +51,9 @@ class Recipe:
     """Refuse data in which the same image stands in two splits."""
     skip_broken: bool = False
     """Leave out images that cannot be read, and list them in the run."""
+
+    cache: bool = True
+    """Keep decoded images and features for the next run; files count as the same by size, time."""
 
     model: str = "auto"
     """auto, a name from `levelhead models`, timm:NAME or torchvision:NAME."""

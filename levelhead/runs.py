@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from levelhead.errors import LevelheadError
-from levelhead.files import read_json, write
+from levelhead.files import clean, read_object, reading, write
 from levelhead.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from levelhead.data.entries import Dataset
     from levelhead.models import Network, Shape
     from levelhead.outputs import Outputs
+
+
+DATA_KEYS = ("class_names", "channels", "image_size", "mean", "std", "counts", "hashes")
+FINDINGS_KEYS = ("validation", "test", "report", "words")
+MAKE_ANEW = "restore it, or train anew into another --out"
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,12 @@ class Run:
     @property
     def data(self) -> dict[str, Any]:
         """What was trained on: names, counts, hashes, mean and deviation, warnings."""
-        return dict(read_json(self.folder / "data.json"))
+        return read_object(self.folder / "data.json", DATA_KEYS)
 
     @property
     def findings(self) -> dict[str, Any]:
         """The judgement: validation, test, test after calibration."""
-        return dict(read_json(self.folder / "findings.json"))
+        return read_object(self.folder / "findings.json", FINDINGS_KEYS)
 
     @property
     def finished(self) -> bool:
@@ -61,7 +66,8 @@ class Run:
 
     def ids(self, split: str) -> set[str]:
         """Which examples were in a split, from splits.csv."""
-        with (self.folder / "splits.csv").open(newline="", encoding="utf-8") as file:
+        path = self.folder / "splits.csv"
+        with reading(path, MAKE_ANEW), path.open(newline="", encoding="utf-8") as file:
             return {row["id"] for row in csv.DictReader(file) if row["split"] == split}
 
     def path_of(self, split: str) -> Path:
@@ -79,7 +85,9 @@ class Run:
         """Temperature scaling fitted on validation: what studies hold smoothing against."""
         from levelhead.calibrators import calibrator_of
 
-        return calibrator_of(read_json(self.folder / "calibration.json"))
+        path = self.folder / "calibration.json"
+        with reading(path, MAKE_ANEW):
+            return calibrator_of(read_object(path))
 
     @property
     def calibrator(self) -> Calibrator | None:
@@ -92,8 +100,9 @@ class Run:
         chosen = self.findings.get("calibrator")
         if chosen is None:
             return self.calibration
-        stored = chosen["calibration"]
-        return None if stored is None else calibrator_of(stored)
+        with reading(self.folder / "findings.json", MAKE_ANEW):
+            stored = chosen["calibration"]
+            return None if stored is None else calibrator_of(stored)
 
     def snapshot(self, step: int) -> Path:
         """Where the weights after `step` steps are kept."""
@@ -114,11 +123,14 @@ class Run:
         from levelhead.models import build
 
         recipe, data = self.recipe, self.data
-        sizes = data["channels"], data["image_size"], len(data["class_names"])
-        shape = shape_of(recipe, *sizes)
-        network = build(
-            recipe.model, shape, mean=torch.tensor(data["mean"]), std=torch.tensor(data["std"])
-        )
+        with reading(self.folder / "data.json", MAKE_ANEW):
+            sizes = data["channels"], data["image_size"], len(data["class_names"])
+            network = build(
+                recipe.model,
+                shape_of(recipe, *sizes),
+                mean=torch.tensor(data["mean"]),
+                std=torch.tensor(data["std"]),
+            )
         path = self.folder / "model.safetensors" if step is None else self.snapshot(step)
         if step is not None and step not in self.snapshots:
             kept = ", ".join(map(str, self.snapshots)) or "none; train with --save-every"
@@ -129,8 +141,8 @@ class Run:
             raise LevelheadError(
                 f"{path}: missing; training has not finished: levelhead resume {self.folder}"
             ) from None
-        except (SafetensorError, RuntimeError, OSError) as error:
-            reason = str(error).splitlines()[0]
+        except (SafetensorError, RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise LevelheadError(
                 f"{path}: not this recipe's model ({reason}); train anew into another --out"
             ) from None
@@ -193,7 +205,8 @@ def new_folder(out: str | Path | None, name: str) -> Path:
         if out is not None:
             path = Path(out)
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
+            clean(path)
+            if any(file.name != ".lock" for file in path.iterdir()):
                 what = "a run" if (path / "recipe.toml").exists() else "other files"
                 fix = f" or levelhead resume {path}" if what == "a run" else ""
                 raise LevelheadError(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-from pathlib import Path
-
 import pytest
 
 from levelhead import files
@@ -12,20 +9,7 @@ from levelhead.cli import run as cli
 from levelhead.errors import CannotWrite, LevelheadError
 from levelhead.recipe import Recipe
 from levelhead.training import train
-from worlds import sampled
-
-
-def fill_the_disk(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """From now on a file of this name does not fit on the disk."""
-    original = Path.write_bytes
-
-    def write_bytes(path: Path, content: bytes) -> int:
-        if f".{name}." in path.name:
-            original(path, content[: len(content) // 2])
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return original(path, content)
-
-    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+from worlds import fill_the_disk, sampled
 
 
 def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):

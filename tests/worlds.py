@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from scipy.special import softmax
 
@@ -118,3 +121,19 @@ def half_over_seeds(rows: np.ndarray, level: float = 0.95) -> float:
     t, z = stats.t.ppf((1 + level) / 2, seeds - 1), stats.norm.ppf((1 + level) / 2)
     half = np.sqrt(t**2 * over_seeds + z**2 * max(examples - both, 0))
     return float(max(half, np.sqrt(examples)))
+
+
+def fill_the_disk(monkeypatch: pytest.MonkeyPatch, name: str, after: int = 0) -> None:
+    """From now on a file of this name, written once more than `after` times, does not fit."""
+    original, times = Path.open, [0]
+
+    def open_(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        mine = f".{name}." in path.name and "x" in mode
+        times[0] += mine
+        if mine and times[0] > after:
+            with original(path, mode) as file:
+                file.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(path, mode, *rest, **more)
+
+    monkeypatch.setattr(Path, "open", open_)

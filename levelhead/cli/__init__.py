@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
 import warnings
+from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 from levelhead.cli import judging, running, studying
 from levelhead.errors import LevelheadError, nearest
+from levelhead.text import printable
 
 HELP = """levelhead: image classifiers whose confidence can be believed
 
@@ -50,6 +55,10 @@ def run(words: list[str]) -> int:
 
         print(f"levelhead {levelhead.__version__}")
         return 0
+    _bear_any_name()
+    before = None
+    with suppress(ValueError):  # not the main thread
+        before = signal.signal(signal.SIGTERM, _stop)  # like Ctrl-C: no training goes on alone
     try:
         if words[0] not in COMMANDS:
             raise LevelheadError(f"{words[0]}: no such command; {nearest(words[0], [*COMMANDS])}")
@@ -58,8 +67,10 @@ def run(words: list[str]) -> int:
             return COMMANDS[words[0]](words[1:])
     except LevelheadError as error:
         return _fail(str(error))
+    except Terminated:
+        return _fail(_stopped(words), 143)
     except KeyboardInterrupt:
-        return _fail("stopped; a run goes on with levelhead resume RUN", 130)
+        return _fail(_stopped(words), 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -67,13 +78,45 @@ def run(words: list[str]) -> int:
         # torch says "out of memory" or "can't allocate memory", both as a RuntimeError.
         if isinstance(error, RuntimeError) and " memory" not in str(error):
             raise
-        return _fail("out of memory; give a smaller --batch-size or --image-size, or fewer rows")
+        fix = {"train": "give a smaller --batch-size or --image-size", "predict": "fewer images"}
+        return _fail(
+            f"out of memory; {fix.get(words[0], 'free some, or give fewer rows or images')}"
+        )
     except OSError as error:
         return _fail(f"{error.filename or 'file'}: {error.strerror}; see that it can be used")
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM."""
+
+
+def _stop(*_: Any) -> None:
+    raise Terminated
+
+
+def _stopped(words: list[str]) -> str:
+    """What to do after a command that was stopped."""
+    if words[0] in ("train", "distill", "resume"):
+        run = next((b for a, b in pairwise(words) if a == "--out"), "RUN")
+        run = words[1] if words[0] == "resume" and len(words) > 1 else run
+        return f"stopped; levelhead resume {run} goes on"
+    if words[0] in ("compare", "reproduce"):
+        return "stopped; the same command goes on"
+    return "stopped; nothing was finished, give the command again"
+
+
+def _bear_any_name() -> None:
+    """Names that the output's encoding lacks are escaped, and no traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _fail(text: str, code: int = 2) -> int:
-    print(f"levelhead: {' '.join(text.split())}", file=sys.stderr)
+    print(f"levelhead: {printable(' '.join(text.split()))}", file=sys.stderr)
     return code
 
 

@@ -15,6 +15,8 @@ from levelhead.cli.common import (
     print_json,
 )
 from levelhead.cli.flags import Parser, add_recipe, grid_of, recipe_of
+from levelhead.errors import LevelheadError
+from levelhead.text import printable
 
 if TYPE_CHECKING:
     from levelhead.runs import Run
@@ -88,7 +90,15 @@ def resume(words: list[str]) -> int:
     from levelhead.cli.terminal import watcher
     from levelhead.training.run import resume
 
-    return _deliver_run(resume(options.run, watch=watcher()), options.json)
+    try:
+        run = resume(options.run, watch=watcher())
+    except LevelheadError as error:
+        if "--" not in str(error).replace("--out", ""):
+            raise
+        raise LevelheadError(
+            f"{error} (resume keeps the recipe: flags are changed by training anew)"
+        ) from None
+    return _deliver_run(run, options.json)
 
 
 def _deliver_run(run: Run, as_json: bool) -> int:
@@ -168,9 +178,20 @@ def predict(words: list[str]) -> int:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
     add_out(parser, "CSV file to write: path, prediction, confidence, decision, a column a class")
+    parser.add_argument(
+        "--for-spreadsheet",
+        action="store_true",
+        help="write cells that a spreadsheet would take for a formula with an apostrophe",
+    )
+    parser.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="leave with 0 although some images cannot be read (they are named either way)",
+    )
     add_json(parser)
     options = parser.parse(words)
 
+    from levelhead.data.entries import count
     from levelhead.deploy.predict import predict_files
     from levelhead.runs import finished_run
 
@@ -181,16 +202,17 @@ def predict(words: list[str]) -> int:
         device=options.device,
     )
     for path, why in predicted.broken:
-        print(f"levelhead: {path}: {why}; left out", file=sys.stderr)
+        print(f"levelhead: {printable(path)}: {why}; left out", file=sys.stderr)
     if options.out is not None:
-        predicted.save(options.out)
+        predicted.save(options.out, spreadsheet=options.for_spreadsheet)
     if options.json:
         print_json(predicted.to_json())
     elif options.out is not None:
-        print(f"{len(predicted.paths)} predictions written to {options.out}")
+        left = f"; {count(len(predicted.broken), 'image')} left out" if predicted.broken else ""
+        print(f"{count(len(predicted.paths), 'prediction')} written to {options.out}{left}")
     else:
         print("\n".join(predicted.words))
-    return 2 if not predicted.paths else 0
+    return 2 if predicted.broken and not options.skip_broken else 0
 
 
 def report(words: list[str]) -> int:

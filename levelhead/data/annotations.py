@@ -12,6 +12,7 @@ from torch import Tensor
 
 from levelhead.delimited import is_number, rows
 from levelhead.errors import LevelheadError, nearest
+from levelhead.files import reading
 from levelhead.labels import positions, spelling, spellings
 from levelhead.targets import human
 
@@ -29,10 +30,13 @@ def read_labels(
     path, column = Path(told), ""
     if not path.is_file() and ":" in path.name:
         path, column = Path(told.rpartition(":")[0]), told.rpartition(":")[2]
-    columns = dict(_columns(path, class_names))
+    with reading(path, "check the path"):
+        columns = dict(_columns(path, class_names))
     row_ids = spellings(columns.pop("id", ids))
     rest = list(columns)
     length = len(columns[rest[0]]) if rest else 0
+    if not rest:
+        raise LevelheadError(f"{path}: no column of labels; give one named label")
     if len(row_ids) != length:
         raise LevelheadError(
             f"{path}: {length:,} rows for the {len(row_ids):,} images of the original training "

@@ -62,6 +62,14 @@ def count(examples: int, batch_size: int) -> int:
     return -(-examples // min(batch_size, examples))
 
 
+def judging_size(most: int, images: Tensor) -> int:
+    """Images judged at once: `most` of up to 64 px, fewer of larger ones, by their pixels.
+
+    What a layer keeps grows with the pixels: 500 images of 224 px would take gigabytes.
+    """
+    return max(16, most * 64**2 // max(64**2, images.shape[2] * images.shape[3]))
+
+
 @dataclass(frozen=True, eq=False)
 class Augmentation:
     """How training images are moved: crop after reflecting the border by so many px, mirror, a

@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 import warnings
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,7 +25,7 @@ from levelhead.errors import LevelheadError
 from levelhead.files import cache_folder
 
 CHUNK = 32  # neighbours that one thread decodes
-VERSION = 1  # of the cached pixels: raise it when `decode` changes what it makes
+VERSION = 2  # of the cached pixels: raise it when `decode` changes what it makes
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
 
@@ -108,7 +109,12 @@ def decode_split(
         images = np.zeros(shape, np.uint8) if images is None else images
         digests, broken, lasting = _decode_into(images, entries, image_size, resize, bits, progress)
         if cached and lasting and not why:
-            side = {"shape": shape, "digests": digests.tolist(), "broken": list(broken.items())}
+            side = {
+                "shape": shape,
+                "digests": digests.tolist(),
+                "broken": list(broken.items()),
+                "checksum": _checksum(images),
+            }
             try:
                 part_side.write_text(json.dumps(side))
                 os.replace(part, base.with_suffix(".npy"))
@@ -209,14 +215,25 @@ def _reserve(path: Path, shape: tuple[int, ...]) -> Array:
 
 
 def _from_cache(base: Path, n: int) -> Decoded | None:
-    """What an earlier run kept, or None if it is not there or not whole."""
+    """What an earlier run kept, or None if it is not there, not whole, or has changed since."""
     try:
         side = json.loads(base.with_suffix(".json").read_text())
         # Copy on write: torch warns of arrays that it may not write to.
         images = np.load(base.with_suffix(".npy"), mmap_mode="c")
         digests = np.array(side["digests"], np.uint64)
-        if list(images.shape) == side["shape"] and len(images) == n == len(digests):
-            return Decoded(images, digests, dict(side["broken"]))
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
-        pass
+        broken = {int(i): str(why) for i, why in side["broken"]}
+        whole = list(images.shape) == side["shape"] and len(images) == n == len(digests)
+        if whole and images.dtype == np.uint8 and _checksum(images) == side["checksum"]:
+            return Decoded(images, digests, broken)
+    except Exception:  # whatever lies there: a cache is only a cache
+        return None
     return None
+
+
+def _checksum(images: Array) -> str:
+    """CRC-32 of each 16 MB, on all cores: what fell to zeros or was changed is noticed."""
+    data = memoryview(images.reshape(-1))  # type: ignore[arg-type]
+    pieces = range(0, len(data), 1 << 24)
+    with ThreadPoolExecutor(cores()) as threads:
+        sums = threads.map(lambda start: zlib.crc32(data[start : start + (1 << 24)]), pieces)
+        return " ".join(f"{value:08x}" for value in sums)

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from functools import cache
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
 from levelhead.data.entries import Array
+from levelhead.machine import memory
 
 MOST_PIXELS = 178_956_970
 """Images with more pixels than this are refused by their header (a decompression bomb)."""
+BYTES_A_PIXEL = 24
+"""What decoding takes: four channels, a copy on white, the result, and what libraries keep."""
 # Pillow's other formats run helper programs (EPS) or are no images one trains on.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
 SUFFIXES = frozenset(
@@ -52,16 +56,19 @@ def _open(stream: BinaryIO) -> Any:
         raise Broken(f"more than {MOST_PIXELS:,} pixels (a decompression bomb?)") from None
     except UnidentifiedImageError:
         stream.seek(0)
-        start = stream.read(12)
-        raise Broken(f"not an image (begins with {start!r})" if start else "empty file") from None
+        raise Broken("not an image" if stream.read(1) else "empty file") from None
     except Exception as error:  # a damaged header can raise nearly anything
         raise Broken(f"damaged header ({error})") from None
-    if image.width * image.height > MOST_PIXELS:
-        raise Broken(
-            f"{image.width} x {image.height} is more than {MOST_PIXELS:,} pixels "
-            "(a decompression bomb?)"
-        )
+    if image.width * image.height > (most := _most_pixels()):
+        why = "a decompression bomb?" if most == MOST_PIXELS else "what this memory allows"
+        raise Broken(f"{image.width} x {image.height} is more than {most:,} pixels ({why})")
     return image
+
+
+@cache
+def _most_pixels() -> int:
+    """Pixels of one image, while as many others are decoded as there are cores."""
+    return min(MOST_PIXELS, memory() // (2 * BYTES_A_PIXEL * (os.cpu_count() or 1)))
 
 
 def _turned(image: Any, data: bytes) -> bool:

@@ -21,6 +21,7 @@ def load(
     channels: int,
     resize: str = "crop",
     skip_broken: bool = False,
+    cached: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Decode a listing on all cores, or take it from the cache of an earlier run.
@@ -48,6 +49,7 @@ def load(
             resize=resize,
             bits=listing.bits,
             progress=tell,
+            cached=cached,
         )
         examples = Examples(
             decoded.images, entries.labels, entries.ids, decoded.digests, entries.groups

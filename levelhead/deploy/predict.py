@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,23 @@ from torch import Tensor
 
 from levelhead.data import load_images
 from levelhead.data.batches import as_batch
+from levelhead.data.entries import Examples
 from levelhead.data.layouts.folder import image_paths
 from levelhead.errors import LevelheadError
 from levelhead.files import write
 from levelhead.machine import pick_device
+from levelhead.models import Network
 from levelhead.outputs import Outputs
 from levelhead.outputs.outputs import RESERVED
+from levelhead.recipe import Recipe
 from levelhead.runs import Run
+from levelhead.text import printable
+from levelhead.training.defaults import frozen
+from levelhead.training.frozen import fuse
 from levelhead.training.inference import features_of
+
+AT_ONCE = 64
+"""Images in memory at a time, and as many again that are being decoded."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +65,24 @@ class Predicted:
     @property
     def words(self) -> tuple[str, ...]:
         """A line an image: path, decision, confidence."""
-        width = max((len(path) for path in self.paths), default=0)
-        rows = zip(self.paths, self.decisions, self.confidence, strict=True)
+        paths = [printable(path) for path in self.paths]
+        width = max(map(len, paths), default=0)
+        rows = zip(paths, self.decisions, self.confidence, strict=True)
         return tuple(f"{path:<{width}}  {decision}  {sure:.3f}" for path, decision, sure in rows)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, spreadsheet: bool = False) -> None:
         """Write a CSV: path, prediction, confidence, decision, a column a class; `audit` reads it.
 
-        Raises LevelheadError if a class has the name of a column.
+        With `spreadsheet`, cells of text that a spreadsheet would take for a formula (they begin
+        with = + - or @) get an apostrophe before them. Raises LevelheadError if a class has the
+        name of a column, or `path` is no CSV or one of the images.
         """
+        if Path(path).suffix.lower() not in (".csv", ".txt"):
+            raise LevelheadError(
+                f"--out {path}: predictions are a CSV; give a name that ends in .csv"
+            )
+        if Path(path).resolve() in {Path(image).resolve() for image in self.paths}:
+            raise LevelheadError(f"--out {path}: is one of the images; give another name")
         if clash := set(RESERVED) & set(self.class_names):
             raise LevelheadError(
                 f"class {min(clash)!r}: is also the name of a column; use --json, or rename the "
@@ -72,7 +92,8 @@ class Predicted:
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["path", "prediction", "confidence", "decision", *self.class_names])
         columns = (self.paths, self.predictions, self.confidence, self.decisions)
-        for i, row in enumerate(zip(*columns, strict=True)):
+        for i, cells in enumerate(zip(*columns, strict=True)):
+            row = [_inert(cell) if spreadsheet else cell for cell in cells]
             table.writerow([*row, *(f"{p:.9g}" for p in self.probabilities[i].tolist())])
         write(Path(path), text.getvalue())
 
@@ -97,6 +118,11 @@ class Predicted:
         }
 
 
+def _inert(cell: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@\t\r" else cell
+
+
 def predict_files(
     run: Run, images: list[str], *, abstain_below: float = 0.0, device: str = "auto"
 ) -> Predicted:
@@ -107,25 +133,54 @@ def predict_files(
     """
     if not 0 <= abstain_below <= 1:
         raise LevelheadError(f"--abstain-below {abstain_below}: must be between 0 and 1")
-    where = pick_device(device)
     recipe, data = run.recipe, run.data
-    examples, broken = load_images(
-        image_paths(images),
-        image_size=data["image_size"],
-        channels=data["channels"],
-        resize=recipe.resize,
-        bits=data.get("bits", 16),
-    )
-    if not len(examples):
+    names, paths = tuple(data["class_names"]), image_paths(images)
+    ids: list[str] = []
+    broken: list[tuple[str, str]] = []
+    rows: list[Tensor] = []
+    network, forward = _forward(run, pick_device(device))
+    for examples, faults in _decoded(paths, recipe, data):
+        broken += faults
+        if len(examples):
+            ids += examples.ids
+            rows.append(forward(examples))
+    if not rows:
         first, why = broken[0]
         raise LevelheadError(f"{first}: {why}; no image could be read: give another")
-    names = tuple(data["class_names"])
-    network = run.network(where)
-    features = features_of(network, as_batch(examples, where), tta=recipe.tta)
     with torch.no_grad():
-        logits = network.head(features).cpu()
-    unknown = torch.zeros(len(examples), dtype=torch.int64)
+        logits = network.head(torch.cat(rows)).cpu()
+    unknown = torch.zeros(len(ids), dtype=torch.int64)
     outputs = Outputs("logits", logits, unknown, names)
     if (calibrator := run.calibrator) is not None:
         outputs = calibrator.apply(outputs)
-    return Predicted(examples.ids, names, outputs.probabilities(), abstain_below, broken)
+    return Predicted(tuple(ids), names, outputs.probabilities(), abstain_below, tuple(broken))
+
+
+def _forward(run: Run, device: torch.device) -> tuple[Network, Callable[[Examples], Tensor]]:
+    """The network, and the features [N,D] of examples as the run's own test was judged by."""
+    recipe, network = run.recipe, run.network(device)
+    body = fuse(network, run.data["image_size"]).place(device) if frozen(recipe) else network
+    return network, lambda part: features_of(body, as_batch(part, device), tta=recipe.tta)
+
+
+def _decoded(
+    paths: Sequence[Path], recipe: Recipe, data: Mapping[str, Any]
+) -> Iterator[tuple[Examples, tuple[tuple[str, str], ...]]]:
+    """Some images at a time, decoded while the network works on those before them."""
+
+    def some(start: int) -> tuple[Examples, tuple[tuple[str, str], ...]]:
+        return load_images(
+            paths[start : start + AT_ONCE],
+            image_size=data["image_size"],
+            channels=data["channels"],
+            resize=recipe.resize,
+            bits=data.get("bits", 16),
+        )
+
+    with ThreadPoolExecutor(1) as ahead:
+        waiting = ahead.submit(some, 0)
+        for start in range(AT_ONCE, len(paths) + AT_ONCE, AT_ONCE):
+            part = waiting.result()
+            if start < len(paths):
+                waiting = ahead.submit(some, start)
+            yield part

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from levelhead.errors import LevelheadError, nearest
 from levelhead.models.entry import SGD, Entry, Statistics, built
 from levelhead.models.network import Shape
+from levelhead.models.weights import downloaded, lite0_weights
 
 
 class Borrowed(nn.Module):
@@ -88,7 +89,14 @@ def torchvision_network(name: str, shape: Shape, pretrained: bool) -> tuple[nn.M
         else {}
     )
     try:
-        net = models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
+        if pretrained:
+            weights = models.get_model_weights(name).DEFAULT
+            net = models.get_model(name, weights=None, num_classes=len(weights.meta["categories"]))
+            net.load_state_dict(downloaded(weights.url))
+        else:
+            net = models.get_model(name, weights=None, **options)
+    except LevelheadError:
+        raise
     except Exception as error:  # no network, or a file that is not there any more
         raise LevelheadError(_cannot_be_made(f"torchvision:{name}", error, pretrained)) from None
     if getattr(net, "aux_logits", False):
@@ -113,8 +121,6 @@ def lite0(shape: Shape) -> tuple[nn.Module, nn.Linear]:
     The weights come with the package: nothing is downloaded. Images are standardised with mean =
     deviation = 0.5.
     """
-    from levelhead.models.weights import lite0_weights
-
     timm = import_torchvision("timm")
     net = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
     net.load_state_dict(lite0_weights(net.state_dict()))

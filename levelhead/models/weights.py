@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from levelhead.errors import LevelheadError
+from levelhead.files import sha256
 
 
 def lite0_weights(template: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -51,3 +53,23 @@ def from_torch_file(path: Path) -> dict[str, Tensor]:
     """Tensors of a published `.pth` file (weights only: no code in it is run)."""
     state = torch.load(path, map_location="cpu", weights_only=True)
     return {name: tensor.clone().contiguous() for name, tensor in state.items()}
+
+
+def downloaded(url: str) -> dict[str, Tensor]:
+    """Published weights by their address, downloaded once, checked by the hash in their name.
+
+    Raises LevelheadError for a file that does not have it, whoever put it there.
+    """
+    name = url.rpartition("/")[2]
+    file = Path(torch.hub.get_dir()) / "checkpoints" / name
+    published = re.search(r"-([0-9a-f]{8,})\.", name)
+    prefix = published[1] if published else ""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(file), prefix or None, progress=False)
+    if prefix and not sha256(file).startswith(prefix):
+        raise LevelheadError(
+            f"{file}: is not the file that was published (its hash does not begin with {prefix}); "
+            "delete it, and it is downloaded anew"
+        )
+    return from_torch_file(file)

@@ -71,8 +71,12 @@ def answers(
     columns = [_column(values) for values in (labels, predicted)]
     if names is None and all(isinstance(column, Tensor) for column in columns):
         both = [integers(column) for column in columns]
-        most = max(int(c.max()) if len(c) else 0 for c in both)
-        return tuple(str(k) for k in range(max(most + 1, 2))), both[0], both[1]
+        kinds = torch.cat(both).unique()
+        most = int(kinds.max()) if len(kinds) else 0
+        if most < max(1000, 10 * len(kinds)):
+            return tuple(str(k) for k in range(max(most + 1, 2))), both[0], both[1]
+        both = [torch.searchsorted(kinds, column) for column in both]  # numbers of other things
+        return tuple(map(str, kinds.tolist())), both[0], both[1]
     texts = [c if isinstance(c, list) else spellings(integers(c).tolist()) for c in columns]
     for column, what in zip(texts, ("label", "prediction"), strict=True):
         if "" in column:
@@ -81,14 +85,14 @@ def answers(
             )
     if names is None:
         texts = same(texts)
-        kinds = [in_order(set(column)) for column in texts]
-        if not {*kinds[0]} & {*kinds[1]} and len(texts[0]) >= FEW:
-            shown = [", ".join(k[:3]) + (", …" if len(k) > 3 else "") for k in kinds]
+        by_column = [in_order(set(column)) for column in texts]
+        if not {*by_column[0]} & {*by_column[1]} and len(texts[0]) >= FEW:
+            shown = [", ".join(k[:3]) + (", …" if len(k) > 3 else "") for k in by_column]
             raise LevelheadError(
                 f"no prediction is ever a label: labels are {shown[0]}, predictions {shown[1]}; "
                 "write both by the same names"
             )
-        names = tuple(in_order({*kinds[0], *kinds[1]}))
+        names = tuple(in_order({*by_column[0], *by_column[1]}))
         names = (*names, "any other") if len(names) == 1 else names
     both = [
         torch.from_numpy(positions(column, names, where, what))

@@ -20,7 +20,9 @@ from torch import Tensor
 
 from levelhead.delimited import dialect, is_number, rows
 from levelhead.errors import LevelheadError
+from levelhead.files import reading
 from levelhead.labels import positions, spelling, spellings
+from levelhead.machine import fits_in_memory
 from levelhead.outputs.coerce import answers, shares, two_columns, unmasked
 from levelhead.outputs.outputs import RESERVED, STRINGS, TENSORS, Outputs
 from levelhead.outputs.validate import PIECE, Kind, check_rows
@@ -77,11 +79,10 @@ def read_predictions(
     if not path.is_file():
         raise LevelheadError(f"{path}: no such file; check the path")
     try:
-        return reader(path, _Asked(kind, group_column, labelled))
+        with reading(path, "write it anew"):
+            return reader(path, _Asked(kind, group_column, labelled))
     except LevelheadError as error:
         raise LevelheadError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
-    except OSError as error:
-        raise LevelheadError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def read_people(path: str | Path, outputs: Outputs) -> Tensor:
@@ -92,17 +93,12 @@ def read_people(path: str | Path, outputs: Outputs) -> Tensor:
     """
     path = Path(path)
     try:
-        table = (
-            np.load(path, allow_pickle=False) if path.suffix == ".npy" else _counts(path, outputs)
-        )
-        distribution = shares(table)
-    except OSError as error:
-        why = error.strerror or error
-        raise LevelheadError(f"{path}: cannot be read ({why}); check the path") from None
+        with reading(path, "give a row an example, a column a class"):
+            plain = path.suffix == ".npy"
+            table = np.load(path, allow_pickle=False) if plain else _counts(path, outputs)
+            distribution = shares(table)
     except LevelheadError as error:
         raise LevelheadError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
-    except (ValueError, EOFError) as error:
-        raise LevelheadError(f"{path}: no table of counts ({error})") from None
     if distribution.shape != (len(outputs), outputs.classes):
         raise LevelheadError(
             f"{path}: shape {tuple(distribution.shape)} for {len(outputs)} predictions of "
@@ -134,10 +130,16 @@ def _counts(path: Path, outputs: Outputs) -> np.ndarray:
 def _npz(path: Path, asked: _Asked) -> Outputs:
     import zipfile
 
+    needed = {*_KINDS, *TENSORS, "labels", "ids", "groups", "classes"}
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {n: _mapped(path, archive, n) for n in archive.files}
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+            members = {m.filename.removesuffix(".npy"): m for m in archive.zip.infolist()}
+            members = {name: member for name, member in members.items() if name in needed}
+            fits_in_memory(sum(m.file_size for m in members.values() if m.compress_type), path)
+            arrays = {name: _mapped(path, archive, name) for name in members}
+    except LevelheadError:
+        raise
+    except (ValueError, AttributeError, zipfile.BadZipFile, EOFError) as error:
         raise LevelheadError(f"not an npz of plain arrays ({error}); write it anew") from None
     more = {name: arrays.get(name) for name in ("ids", "groups")}
     return _from_arrays(arrays, asked, arrays.get("classes"), more)

@@ -121,7 +121,10 @@ def run_images(folder: str | Path) -> dict[str, np.ndarray]:
     try:
         recipe = run.recipe
         listing = scan(
-            recipe.data, group_column=recipe.group_column, label_column=recipe.label_column
+            recipe.data,
+            group_column=recipe.group_column,
+            label_column=recipe.label_column,
+            outside_paths=recipe.outside_paths,
         )
     except LevelheadError:
         return images

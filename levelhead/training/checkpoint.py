@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +47,7 @@ def save_checkpoint(folder: Path, state: State, history: list[Epoch]) -> None:
         "seconds": state.seconds,
         "step_seconds": state.step_seconds,
         "history": [dataclasses.asdict(row) for row in history],
+        "checksum": checksum(tensors),
     }
     content = save(tensors, metadata={"levelhead": json.dumps(progress)})
     write(folder / "checkpoint" / "last.safetensors", content)
@@ -59,6 +62,8 @@ def load_checkpoint(folder: Path, state: State) -> list[Epoch]:
         with safe_open(path, "pt") as file:
             progress = json.loads((file.metadata() or {})["levelhead"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if progress.get("checksum", checksum(tensors)) != checksum(tensors):
+            raise ValueError("its bytes have changed since it was written")
         model = {
             name.removeprefix("model."): tensor
             for name, tensor in tensors.items()
@@ -72,11 +77,21 @@ def load_checkpoint(folder: Path, state: State) -> list[Epoch]:
         state.epoch = progress["epoch"]
         state.seconds, state.step_seconds = progress["seconds"], progress["step_seconds"]
         return [Epoch(**row) for row in progress["history"]]
-    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LevelheadError(
             f"{path}: not a checkpoint of this run ({reason}); delete it to train from the start"
         ) from None
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes of tensors on the CPU."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def state_of(network: Network) -> dict[str, Tensor]:

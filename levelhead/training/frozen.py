@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from levelhead.data.entries import Examples
 from levelhead.files import cache_folder, write_cache
 from levelhead.models import Network
 from levelhead.targets import Targets
+from levelhead.training.checkpoint import checksum
 from levelhead.training.objective import Objective
 
 PENALTIES = tuple(10.0 ** (p / 2) for p in range(-10, 1))
@@ -43,24 +45,22 @@ def frozen_features(
     device: torch.device,
     tta: str,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    cached: bool = True,
 ) -> Tensor:
     """Features [N,D] of a split, from the cache if an earlier run made them.
 
     key: whatever decides them besides images and weights (model, size, resize).
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file, save
+    from safetensors.torch import save
 
     stamp = hashlib.sha256(repr((key, tta)).encode())
     for tensor in network.body.state_dict().values():
         stamp.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     stamp.update(examples.digests.tobytes())
     path = cache_folder() / "features" / f"{stamp.hexdigest()[:32]}.safetensors"
-    if path.exists():
-        try:
-            return load_file(path)["features"]
-        except SafetensorError:
-            pass  # damaged: it is made again
+    if cached and (kept := _kept(path, len(examples), network.head.in_features)) is not None:
+        return kept
     fast = fuse(network, examples.images.shape[1]).place(device)
     rows = []
     for batch in plain_batches(as_batch(examples, device), 64, device):
@@ -70,8 +70,24 @@ def frozen_features(
         if progress is not None:
             progress(sum(map(len, rows)), len(examples))
     features = torch.cat(rows)
-    write_cache(path, save({"features": features}))  # else it is made again
+    if cached:  # else it is made again
+        tensors = {"features": features}
+        write_cache(path, save(tensors, {"checksum": checksum(tensors)}))
     return features
+
+
+def _kept(path: Path, n: int, width: int) -> Tensor | None:
+    """Features that an earlier run kept; None if they are not there, damaged or others'."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            features: Tensor = file.get_tensor("features")
+            stored = (file.metadata() or {}).get("checksum")
+    except Exception:  # a cache is only a cache
+        return None
+    right = tuple(features.shape) == (n, width) and features.dtype == torch.float32
+    return features if right and stored == checksum({"features": features}) else None
 
 
 def fuse(network: Network, size: int) -> Network:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from levelhead.data.batches import Batch, plain_batches, seeded
+from levelhead.data.batches import Batch, judging_size, plain_batches, seeded
 from levelhead.errors import LevelheadError
 from levelhead.models import Network
 from levelhead.recipe import Recipe
@@ -156,7 +156,8 @@ class _Tally:
 def logits_of(network: Network, split: Batch) -> tuple[Tensor, Tensor]:
     """Logits [N,K] and labels [N] in evaluation mode, in the network's present precision."""
     network.eval()
-    batches = plain_batches(split, JUDGING_BATCH, network.device)
+    size = judging_size(JUDGING_BATCH, split.images)
+    batches = plain_batches(split, size, network.device)
     pairs = [(network(batch.images), batch.labels) for batch in batches]
     return torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
 

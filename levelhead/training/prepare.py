@@ -48,8 +48,13 @@ def prepare(
         if _read_as(chosen) == known.read_as:
             chosen = chosen.replace(data=known.listing.source)
             return resolve(chosen, facts, low_precision=gains_from_bfloat16(device)), known
-    columns = {"group_column": recipe.group_column, "label_column": recipe.label_column}
-    listing = scan(recipe.data, **columns) if listing is None else listing
+    if listing is None:
+        listing = scan(
+            recipe.data,
+            group_column=recipe.group_column,
+            label_column=recipe.label_column,
+            outside_paths=recipe.outside_paths,
+        )
     for name in recipe.classes:
         if name not in listing.class_names:
             fix = nearest(name, list(listing.class_names))
@@ -61,6 +66,7 @@ def prepare(
         channels=listing.channels,
         resize=chosen.resize,
         skip_broken=chosen.skip_broken,
+        cached=chosen.cache,
         progress=progress,
     )
     splits = split(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
 import time
@@ -19,7 +20,7 @@ from levelhead.data import Listing
 from levelhead.data.batches import Augmentation, Batch, TrainingBatches, as_batch
 from levelhead.data.entries import Dataset
 from levelhead.errors import CannotWrite, LevelheadError
-from levelhead.files import write, write_json, write_rows
+from levelhead.files import clean, locked, reading, sha256, write, write_json, write_rows
 from levelhead.judging import run_findings
 from levelhead.machine import pick_device, tune_malloc
 from levelhead.models import Network, build
@@ -57,8 +58,9 @@ def train(
     # What cannot be built must not leave a folder behind.
     network, objective = untrained(recipe, read), objective_of(recipe, read)
     folder = new_folder(out, read.listing.name)
-    write(folder / "recipe.toml", recipe.to_toml())
-    return _carry_out(Run(folder), network, objective, recipe, read, watch)
+    with locked(folder, "run"):
+        write(folder / "recipe.toml", recipe.to_toml())
+        return _carry_out(Run(folder), network, objective, recipe, read, watch)
 
 
 def resume(
@@ -76,17 +78,53 @@ def resume(
     if run.finished:
         return run
     tune_malloc()
-    recipe, read = prepare(run.recipe, known=data, progress=_tell(watch, "reading images"))
-    if (run.folder / "data.json").exists():
-        for split, hash_ in run.data["hashes"].items():
-            if read.hashes[split] != hash_:
-                raise LevelheadError(
-                    f"{run.folder}: the {split} images of {recipe.data} are no longer those it "
-                    "was started on; restore them, or train anew into another --out"
-                )
-    read = relabelled(recipe, read)
-    network, objective = untrained(recipe, read), objective_of(recipe, read)
-    return _carry_out(run, network, objective, recipe, read, watch)
+    with locked(run.folder, "run"):
+        clean(run.folder)
+        recipe, read = prepare(run.recipe, known=data, progress=_tell(watch, "reading images"))
+        if (run.folder / "data.json").exists():
+            _refuse_changes(run, recipe, read)
+        read = relabelled(recipe, read)
+        network, objective = untrained(recipe, read), objective_of(recipe, read)
+        return _carry_out(run, network, objective, recipe, read, watch)
+
+
+def _refuse_changes(run: Run, recipe: Recipe, read: Dataset) -> None:
+    """Raise LevelheadError where images or files are no longer those the run was started on."""
+    kept = run.data
+    for split, hash_ in kept["hashes"].items():
+        if read.hashes.get(split) != hash_:
+            raise LevelheadError(
+                f"{run.folder}: the {split} images of {recipe.data} are no longer those it "
+                "was started on; restore them, or train anew into another --out"
+            )
+    now = inputs_of(recipe)
+    for flag, hash_ in kept.get("inputs", now).items():
+        if now.get(flag) != hash_:
+            raise LevelheadError(
+                f"{run.folder}: the file of {flag} is no longer the one it was started with; "
+                "restore it, or train anew into another --out"
+            )
+
+
+def inputs_of(recipe: Recipe) -> dict[str, str]:
+    """Hashes of the files besides the images that decide a training, by flag."""
+    files: dict[str, list[Path]] = {}
+    if recipe.labels is not None:
+        path = Path(recipe.labels)
+        files["--labels"] = [path if path.is_file() else Path(recipe.labels.rpartition(":")[0])]
+    if recipe.prior not in (None, "frequency"):
+        files["--prior"] = [Path(str(recipe.prior))]
+    if recipe.smoothing_by_class is not None:
+        files["--smoothing-by-class"] = [Path(recipe.smoothing_by_class)]
+    if recipe.teacher is not None:
+        path = Path(recipe.teacher)
+        inside = [path / name for name in ("recipe.toml", "data.json", "model.safetensors")]
+        files["--teacher"] = inside if path.is_dir() else [path]
+    hashes = {}
+    for flag, paths in files.items():
+        with reading(paths[0], "check the path"):
+            hashes[flag] = hashlib.sha256("".join(map(sha256, paths)).encode()).hexdigest()
+    return hashes
 
 
 def untrained(recipe: Recipe, data: Dataset) -> Network:
@@ -150,6 +188,8 @@ def _finish(
             "std": network.std.flatten().tolist(),
             "counts": counts,
             "hashes": data.hashes,
+            "inputs": inputs_of(recipe),
+            "roles": data.listing.roles,
             "notes": data.notes,
             "skipped": data.skipped,
         },
@@ -277,7 +317,9 @@ def _train_head(
 
         key = f"{recipe.model} {recipe.image_size} {recipe.resize}"
         part = data.splits[name]
-        known[name] = frozen_features(network, part, key, device, recipe.tta, tell)
+        known[name] = frozen_features(
+            network, part, key, device, recipe.tta, tell, cached=recipe.cache
+        )
         done += len(part)
     features_in, computed = time.perf_counter() - began, sum(computed_by_split)
     labels = torch.from_numpy(data.train.labels)

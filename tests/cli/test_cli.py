@@ -102,8 +102,13 @@ def test_predict_and_audit_round_trip(
         (new / name).write_bytes((trained.parent / "photos" / source).read_bytes())
     (tmp_path / "new" / "broken.jpg").write_text("no image")
     table = tmp_path / "new.csv"
-    assert run(["predict", str(trained), str(tmp_path / "new"), "--out", str(table)]) == 0
-    assert "broken.jpg" in capsys.readouterr().err
+    words = ["predict", str(trained), str(tmp_path / "new"), "--out", str(table)]
+    assert run(words) == 2, "an image is missing among the predictions"
+    said = capsys.readouterr()
+    assert "broken.jpg" in said.err
+    assert "2 predictions written to" in said.out
+    assert "1 image left out" in said.out
+    assert run([*words, "--skip-broken"]) == 0
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [*rows[0]] == ["path", "prediction", "confidence", "decision", "dark", "light <b>"]
     assert len(rows) == 2

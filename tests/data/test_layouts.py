@@ -226,7 +226,7 @@ def test_empty_text_and_foreign_files() -> None:
     """Files that are no images would raise whatever the decoder raises."""
     with pytest.raises(Broken, match="empty file"):
         pixels(b"")
-    with pytest.raises(Broken, match=r"not an image .begins with b'hello world"):
+    with pytest.raises(Broken, match="not an image"):
         pixels(b"hello world, this is text")
     with pytest.raises(Broken, match="not an image"):  # Pillow would start a helper program
         pixels(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
@@ -729,7 +729,7 @@ def test_a_class_of_broken_pictures(folder: Callable[..., Path]) -> None:
         load(scan(str(root)), image_size=8, channels=3, skip_broken=True)
     for file in root.glob("*/*.png"):
         file.write_bytes(b"text")
-    with pytest.raises(LevelheadError, match=r"a/0.png: not an image .* nor can any of 5 images"):
+    with pytest.raises(LevelheadError, match=r"a/0.png: not an image; nor can any of 5 images"):
         scan(str(root))
 
 

@@ -41,6 +41,7 @@ from levelhead.training.loop import fit, logits_of, start
 from levelhead.training.objective import Objective, class_weights
 from levelhead.training.prepare import prepare, statistics
 from levelhead.training.run import batches_of, objective_of, resume, train
+from worlds import fill_the_disk
 
 CPU = torch.device("cpu")
 
@@ -841,18 +842,8 @@ def test_a_damaged_model_is_said(data, tmp_path):
 def test_a_full_disk_is_said_and_nothing_is_lost(data, tmp_path, monkeypatch):
     """If this fails, a disk that fills in mid-training loses the last checkpoint."""
     chosen = recipe(data, model="linear", epochs=3)
-    original = Path.write_bytes
-
-    def full(self, content):
-        if self.name.startswith(".last") and len(seen) == 1:
-            original(self, content[: len(content) // 2])
-            raise OSError(28, "No space left on device")
-        seen.append(1) if self.name.startswith(".last") else None
-        return original(self, content)
-
-    seen = []
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_bytes", full)
+        fill_the_disk(patched, "last.safetensors", after=1)
         with pytest.raises(LevelheadError, match="No space left") as error:
             train(chosen, tmp_path / "run")
     assert "last.safetensors" in str(error.value)

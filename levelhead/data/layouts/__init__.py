@@ -14,6 +14,7 @@ from levelhead.data.entries import Listing
 from levelhead.data.layouts import digits, folder, idx, npz, parquet, table
 from levelhead.data.memory import MEMORY, is_name
 from levelhead.errors import LevelheadError
+from levelhead.files import reading
 
 
 @dataclass(frozen=True)
@@ -40,31 +41,56 @@ LAYOUTS: dict[str, Layout] = {
 """The kinds of sources, in the order in which they are tried."""
 
 
-def scan(data: str, *, group_column: str = "group", label_column: str = "") -> Listing:
+def scan(
+    data: str,
+    *,
+    group_column: str = "group",
+    label_column: str = "",
+    outside_paths: bool = False,
+) -> Listing:
     """List the images of a source without decoding them.
 
     `data` is the word `digits`, or the path of a file or folder in one of the layouts of
-    `LAYOUTS`; the columns name those of groups and labels in a table or parquet file. Raises
-    LevelheadError if nothing is there, nothing matches, or no classifier can come of it.
+    `LAYOUTS`; the columns name those of groups and labels in a table or parquet file.
+    `outside_paths` lets a table name images outside of its folder. Raises LevelheadError if nothing
+    is there, nothing matches, or no classifier can come of it.
     """
     if data.startswith(MEMORY):
         raise LevelheadError(
             f"{data}: was handed over from memory; hand the same arrays over again, as data="
         )
-    path = Path(data) if is_name(data) else Path(data).expanduser().absolute()
-    try:
+    path = Path(data) if is_name(data) else _path(data)
+    with reading(path, "check what lies there"):
         kinds = [kind for kind, layout in LAYOUTS.items() if layout.here(path)]
         if not kinds:
             known = "; ".join(layout.words for layout in LAYOUTS.values() if layout.words)
             there = "no data in a known layout" if path.exists() else "no such file or folder"
             raise LevelheadError(f"{data}: {there}; give one of: {known}")
         listing = LAYOUTS[kinds[0]].read(path, group_column, label_column)
-    except OSError as error:
-        raise LevelheadError(
-            f"{error.filename or path}: cannot be read ({error.strerror or error})"
-        ) from None
-    notes = _unused(path, kinds, listing)
+        root = path if path.is_dir() else path.parent
+        if not outside_paths and (stray := table.outside(listing, root)) is not None:
+            raise LevelheadError(
+                f"{path}: names {stray}, outside of {root}; move it there, or allow it with "
+                "--outside-paths"
+            )
+        notes = _unused(path, kinds, listing)
     return dataclasses.replace(listing, notes=(*notes, *listing.notes)) if notes else listing
+
+
+def _path(data: str) -> Path:
+    """A path as given. Raises LevelheadError for a user that is none and names of odd bytes."""
+    try:
+        path = Path(data).expanduser().absolute()
+        str(path).encode()
+    except RuntimeError:
+        raise LevelheadError(f"{data}: no such user; write the path out") from None
+    except UnicodeEncodeError:
+        raise LevelheadError(f"{data!a}: the name is no UTF-8; rename it") from None
+    if "://" in data or data.startswith(("http:/", "https:/")):
+        raise LevelheadError(
+            f"{data}: levelhead downloads nothing; fetch it, unpack it, and give its path"
+        )
+    return path
 
 
 def _unused(path: Path, kinds: list[str], listing: Listing) -> list[str]:
@@ -73,7 +99,7 @@ def _unused(path: Path, kinds: list[str], listing: Listing) -> list[str]:
         note = table.unread(path)
         return [note] if note else []
     others = [kind for kind in kinds[1:] if kind != "table"]
-    if kinds[0] in ("labels.csv", "table") and table.uses(listing, path):
+    if kinds[0] in ("labels.csv", "table") and table.outside(listing, path) is None:
         others = [kind for kind in others if kind != "folder"]
     if not others:
         return []

@@ -153,25 +153,34 @@ def _descended(roots: dict[str, Path]) -> dict[str, Path]:
 
 
 def image_files(folder: Path, others: list[Path], left_out: list[str]) -> list[Path]:
-    """All image files below `folder`, through links, sorted; other files go to `others`."""
+    """All image files below `folder`, through links, sorted; other files go to `others`.
 
-    def refuse(error: OSError) -> None:
-        raise LevelheadError(  # it must not pass for an empty folder
-            f"{error.filename}: cannot be read ({error.strerror}); correct its permissions"
-        )
-
+    What is no regular file (a pipe, a device) is no image: reading it might never end.
+    """
     images: list[Path] = []
     seen: set[tuple[int, int]] = set()
-    for where, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        status = os.stat(where)
-        if (status.st_dev, status.st_ino) in seen:  # a link to a folder that was there before
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        left_out += [name for name in folders if _is_litter(name)]
-        folders[:] = [name for name in folders if not _is_litter(name)]
-        for name in files:
-            (images if _is_image(name) else others).append(Path(where, name))
+    waiting = [folder]
+    while waiting:
+        where = waiting.pop()
+        try:
+            status = where.stat()
+            if (status.st_dev, status.st_ino) in seen:  # a link to a folder that was there before
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(where) as entries:
+                for entry in entries:
+                    path = Path(entry.path)
+                    if entry.is_dir():
+                        left_out += [entry.name] if _is_litter(entry.name) else []
+                        waiting += [] if _is_litter(entry.name) else [path]
+                    else:
+                        good = _is_image(entry.name) and (entry.is_file() or entry.is_symlink())
+                        (images if good else others).append(path)
+        except OSError as error:  # it must not pass for an empty folder
+            raise LevelheadError(
+                f"{error.filename or where}: cannot be read ({error.strerror}); correct its "
+                "permissions"
+            ) from None
     return sorted(images)
 
 
@@ -318,8 +327,12 @@ def image_paths(given: list[str]) -> list[Path]:
             if not inside:
                 raise LevelheadError(f"{path}: no images in this folder; give another")
             files += inside
-        elif path.exists():
+        elif path.is_file():
             files.append(path)
+        elif "://" in text or text.startswith(("http:/", "https:/")):
+            raise LevelheadError(f"{text}: levelhead downloads nothing; fetch it and give its path")
+        elif path.exists():
+            raise LevelheadError(f"{path}: a pipe or device, no file; give image files or folders")
         else:
             raise LevelheadError(f"{path}: no such file or folder; correct the path")
     return list(dict.fromkeys(files))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from levelhead.data.entries import Array, Entries, Listing
 from levelhead.data.listing import finish
 from levelhead.errors import LevelheadError
+from levelhead.machine import fits_in_memory
 
 WORDS = (
     "npz: images uint8 [N,H,W] or [N,H,W,C] and labels [N], or x_train, y_train, x_test, y_test "
@@ -46,9 +46,13 @@ def _arrays(path: Path) -> dict[str, Array]:
     needed = {"classes", *(name for names in PAIRS for name in names)}
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            members = archive.zip.infolist()
+            sizes = [m.file_size for m in members if m.filename.removesuffix(".npy") in needed]
+            fits_in_memory(sum(sizes), path)
             return {name: archive[name] for name in archive.files if name in needed}
-    # TypeError: a single array (.npy) under this name.
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except LevelheadError:
+        raise
+    except Exception as error:
         if "pickle" in str(error).lower() and zipfile.is_zipfile(path):
             raise LevelheadError(
                 f"{path}: holds Python objects, which are never loaded as they can run code; "

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from levelhead.data.decode import SUFFIXES
-from levelhead.data.entries import Entries, Listing, count, some, split_of
+from levelhead.data.entries import Entries, Listing, Subset, count, some, split_of
 from levelhead.data.layouts import folder
 from levelhead.data.layouts.folder import Files
 from levelhead.data.listing import finish
@@ -222,11 +222,14 @@ def read(path: Path, group_column: str = "group", label_column: str = "") -> Lis
     return finish(str(path), name, splits, notes=notes, roles=roles)
 
 
-def uses(listing: Listing, inside: Path) -> bool:
-    """Whether all images that a table listed lie below a folder."""
-    readers = [entries.read for entries in listing.splits.values()]
-    paths = [p for reader in readers for p in getattr(getattr(reader, "read", reader), "paths", ())]
-    return bool(paths) and all(p.is_relative_to(inside) for p in paths)
+def outside(listing: Listing, inside: Path) -> Path | None:
+    """The first image, as its path is written, that does not lie below a folder."""
+    for entries in listing.splits.values():
+        read = entries.read.read if isinstance(entries.read, Subset) else entries.read
+        for path in read.paths if isinstance(read, Files) else ():
+            if not Path(os.path.normpath(path)).is_relative_to(inside):
+                return path
+    return None
 
 
 def _rows(table: Path, columns: _Columns, own: str) -> Iterator[_Row]:
