@@ -109,6 +109,7 @@ def test_predict_and_audit_round_trip(
     assert "2 predictions written to" in said.out
     assert "1 image left out" in said.out
     assert run([*words, "--skip-broken"]) == 0
+    capsys.readouterr()
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [*rows[0]] == ["path", "prediction", "confidence", "decision", "dark", "light <b>"]
     assert len(rows) == 2

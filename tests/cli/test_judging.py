@@ -540,7 +540,7 @@ def test_groups_and_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         (["--bins", "0"], "bins 0: must be from 1 to 1,000"),
         (["--bins", "1000000"], "bins 1000000: must be from 1 to 1,000"),
         (["--methods", "temprature"], "did you mean 'temperature'?"),
-        (["--people", "gone.npy"], "gone.npy: cannot be read"),
+        (["--people", "gone.npy"], "gone.npy: no such file"),
         (["--probabilities"], "holds logits, not probabilities; leave out --probabilities"),
         (["--outside", "gone.npz"], "gone.npz: no such file"),
     ],

@@ -20,13 +20,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from damage import datasets, fault_of, one_damaged, predictions
+from damage import datasets, fault_of, one_damaged, photos, predictions
 
-QUICK = ["--model", "linear", "--epochs", "3", "--batch-size", "4", "--device", "cpu"]
+QUICK = ["--model", "mlp", "--width", "8", "--epochs", "3", "--batch-size", "16"]
+QUICK += ["--validation", "0.3", "--device", "cpu"]
 
 
 def inputs(n: int, seed: int, work: Path) -> Iterator[tuple[str, str | None]]:
@@ -51,29 +53,48 @@ def inputs(n: int, seed: int, work: Path) -> Iterator[tuple[str, str | None]]:
 
 def runs(n: int, seed: int, work: Path) -> Iterator[tuple[str, str | None]]:
     """Damaged run folders, finished and stopped, through the commands that take a run."""
-    data = datasets(work / "run-data", np.random.default_rng(seed))
-    folder = next(path for path in data if path.name == "folder")
-    finished = work / "finished"
+    folder = photos(work / "photos", np.random.default_rng(seed), 40)
+    finished, stopped = work / "finished", work / "stopped"
     assert fault_of(["train", str(folder), *QUICK, "--out", str(finished)]) is None
+    _stop_after_an_epoch(["train", str(folder), *QUICK, "--out", str(stopped)])
+    assert (stopped / "checkpoint" / "last.safetensors").exists()
     image = next(folder.rglob("*.png"))
     commands = (
-        ["report"], ["predict"], ["audit", "--json"], ["decide", "--json"], ["calibrate", "--json"],
+        ["report"], ["report"], ["report"], ["predict"], ["audit", "--json"], ["decide", "--json"], ["calibrate", "--json"],
         ["resume"], ["penultimate", "--json"], ["tradeoff", "--json"],
     )  # fmt: skip
     for i in range(n):
         rng = np.random.default_rng([seed, 2, i])
-        done = one_damaged(finished, work / "one", rng)
-        if rng.random() < 0.3:
-            (work / "one" / "findings.json").unlink(missing_ok=True)
         name, *flags = commands[int(rng.integers(len(commands)))]
+        done = one_damaged(stopped if name == "resume" else finished, work / "one", rng)
         words = [name, str(work / "one"), *([str(image)] if name == "predict" else []), *flags]
+        words += ["--out", str(work / "result")] if name in ("audit", "decide") else []
+        shutil.rmtree(work / "result", ignore_errors=True)
         yield f"run {i} ({done}): levelhead {' '.join(words)}", fault_of(words)
+
+
+def _stop_after_an_epoch(words: list[str]) -> None:
+    """Train in this process, as if Ctrl-C came after the first epoch."""
+    from levelhead.cli import run
+    from levelhead.training import checkpoint
+    from levelhead.training import run as training
+
+    whole = training.save_checkpoint
+
+    def stop(*rest: Any) -> None:
+        whole(*rest)
+        raise KeyboardInterrupt
+
+    training.save_checkpoint = stop
+    try:
+        assert run(words) == 130
+    finally:
+        training.save_checkpoint = checkpoint.save_checkpoint
 
 
 def kills(n: int, seed: int, work: Path) -> Iterator[tuple[str, str | None]]:
     """Trainings killed at any moment, and what the next command makes of them."""
-    data = datasets(work / "kill-data", np.random.default_rng(seed))
-    folder = next(path for path in data if path.name == "folder")
+    folder = photos(work / "photos", np.random.default_rng(seed), 20)
     command = [sys.executable, "-m", "levelhead"]
     words = ["train", str(folder), *QUICK, "--out", str(work / "killed")]
     began = time.monotonic()

@@ -244,6 +244,19 @@ def datasets(folder: Path, rng: np.random.Generator) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+def photos(folder: Path, rng: np.random.Generator, n: int) -> Path:
+    """A folder of three classes, train and test, n images each, hard to tell apart."""
+    from PIL import Image
+
+    for split in ("train", "test"):
+        for name, mean in (("cat", 100), ("dog", 130), ("owl", 160)):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(n):
+                pixels = rng.normal(mean, 60, (8, 8, 3)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
+    return folder
+
+
 def one_damaged(whole: Path, into: Path, rng: np.random.Generator) -> str:
     """A copy of a file or folder in which one file is damaged; what was done to which."""
     if into.is_dir():
