@@ -132,7 +132,7 @@ def _npz(path: Path, asked: _Asked) -> Outputs:
 
     needed = {*_KINDS, *TENSORS, "labels", "ids", "groups", "classes"}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             members = {m.filename.removesuffix(".npy"): m for m in archive.zip.infolist()}
             members = {name: member for name, member in members.items() if name in needed}
             fits_in_memory(sum(m.file_size for m in members.values() if m.compress_type), path)

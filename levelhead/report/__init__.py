@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from levelhead.files import read_json, write
+from levelhead.errors import LevelheadError
+from levelhead.files import read_object, reading, write
 from levelhead.report.judgement_page import write_judgement
 from levelhead.report.page import metric_table, shown
 from levelhead.report.run_page import (
@@ -20,7 +21,7 @@ from levelhead.report.run_page import (
     run_words,
 )
 from levelhead.report.study_page import study_report
-from levelhead.runs import finished_run
+from levelhead.runs import MAKE_ANEW, finished_run
 
 __all__ = [
     "metric_table",
@@ -42,9 +43,12 @@ def write_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = N
     """
     folder = Path(folder)
     if _is_study(folder):
-        page = study_report(read_json(folder / "findings.json"))
+        found = _study_findings(folder)
+        with reading(folder / "findings.json", "give the study's command again"):
+            page = study_report(found)
     else:
-        page = run_report(folder, run_images(folder) if images is None else images)
+        with reading(folder / "findings.json", MAKE_ANEW):
+            page = run_report(folder, run_images(folder) if images is None else images)
     write(folder / "report.html", page)
     return folder / "report.html"
 
@@ -56,7 +60,9 @@ def write_figures(folder: str | Path, into: str | Path) -> list[Path]:
     folder, into = Path(folder), Path(into)
     panels: dict[str, tuple[Any, ...]]
     if _is_study(folder):
-        panels = {"comparison": comparison.data(read_json(folder / "findings.json"))}
+        found = _study_findings(folder)
+        with reading(folder / "findings.json", "give the study's command again"):
+            panels = {"comparison": comparison.data(found)}
     else:
         run = finished_run(folder)
         test = run.outputs("test")
@@ -66,6 +72,17 @@ def write_figures(folder: str | Path, into: str | Path) -> list[Path]:
             "curves": curve_panels(run),
         }
     return write_panels(panels, into, (".png",))
+
+
+def _study_findings(folder: Path) -> dict[str, Any]:
+    """The findings of a study. Raises LevelheadError for those of other commands."""
+    found = read_object(folder / "findings.json")
+    if "settings" not in found:
+        raise LevelheadError(
+            f"{folder}: holds what audit, calibrate, decide or another command found, whose page "
+            "is report.html there; give that command again for a new one"
+        )
+    return found
 
 
 def _is_study(folder: Path) -> bool:

@@ -60,8 +60,8 @@ def runs(n: int, seed: int, work: Path) -> Iterator[tuple[str, str | None]]:
     assert (stopped / "checkpoint" / "last.safetensors").exists()
     image = next(folder.rglob("*.png"))
     commands = (
-        ["report"], ["report"], ["report"], ["predict"], ["audit", "--json"], ["decide", "--json"], ["calibrate", "--json"],
-        ["resume"], ["penultimate", "--json"], ["tradeoff", "--json"],
+        *[["report"]] * 3, ["predict"], ["audit", "--json"], ["decide", "--json"],
+        ["calibrate", "--json"], ["resume"], ["penultimate", "--json"], ["tradeoff", "--json"],
     )  # fmt: skip
     for i in range(n):
         rng = np.random.default_rng([seed, 2, i])
