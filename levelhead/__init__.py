@@ -17,6 +17,7 @@ from levelhead.errors import LevelheadError
 from levelhead.recipe import Recipe
 
 if TYPE_CHECKING:
+    from levelhead.deploy.predict import predict
     from levelhead.judging import audit, calibrate, decide, judge, versus
     from levelhead.outputs import Outputs, read_predictions
     from levelhead.report import write_judgement, write_report
@@ -39,6 +40,7 @@ __all__ = [
     "judge",
     "open_run",
     "open_study",
+    "predict",
     "read_predictions",
     "resume",
     "train",
@@ -55,6 +57,7 @@ _ROOMS = {
     "decide": "judging",
     "judge": "judging",
     "versus": "judging",
+    "predict": "deploy.predict",
     "Run": "runs",
     "open_run": "runs",
     "compare": "studies.compare",

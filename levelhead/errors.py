@@ -24,12 +24,15 @@ def nearest(word: str, known: list[str]) -> str:
 
     >>> nearest("resnt18", ["resnet18", "linear"])
     "did you mean 'resnet18'?"
+    >>> nearest("--val", ["--lr", "--validation"])
+    "did you mean '--validation'?"
     >>> nearest("zzz", ["resnet18", "linear"])
     'choose one of linear, resnet18'
     """
     from difflib import get_close_matches
 
-    close = get_close_matches(word, known, n=1)
+    begin = sorted((name for name in known if len(word) > 2 and name.startswith(word)), key=len)
+    close = begin[:1] or get_close_matches(word, known, n=1)
     if close:
         return f"did you mean {close[0]!r}?"
     more = f" and {len(known) - MOST} more" if len(known) > MOST else ""

@@ -68,6 +68,7 @@ def reading(path: str | Path, fix: str) -> Iterator[None]:
 
     Libraries raise nearly anything for damaged files; what is a LevelheadError passes as it is.
     """
+    refuse_pipes(Path(path))
     try:
         yield
     except (LevelheadError, MemoryError):
@@ -85,6 +86,16 @@ def reading(path: str | Path, fix: str) -> Iterator[None]:
         raise LevelheadError(
             f"{path}: damaged, or not what it should be ({reason}); {fix}"
         ) from None
+
+
+def refuse_pipes(path: Path) -> None:
+    """Raise LevelheadError for a pipe or a device: reading it might never end."""
+    try:
+        odd = path.exists() and not path.is_file() and not path.is_dir()
+    except OSError:
+        return  # whoever opens it says why it cannot be
+    if odd:
+        raise LevelheadError(f"{path}: a pipe or device, no file; put the file there")
 
 
 @contextmanager
@@ -123,6 +134,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read JSON. Raises LevelheadError if it is missing or damaged."""
+    refuse_pipes(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -165,3 +177,28 @@ def cache_folder() -> Path:
     import platformdirs
 
     return Path(os.environ.get("LEVELHEAD_CACHE") or platformdirs.user_cache_dir("levelhead"))
+
+
+CACHED = ("decoded", "features", "weights")
+"""The folders in the cache: what is in others is not levelhead's."""
+
+
+def cached() -> dict[str, tuple[int, int]]:
+    """What lies in the cache: files and bytes by kind."""
+    sizes = {}
+    for kind in CACHED:
+        files = [path for path in (cache_folder() / kind).glob("*") if path.is_file()]
+        sizes[kind] = len(files), sum(path.stat().st_size for path in files)
+    return sizes
+
+
+def empty_cache() -> int:
+    """Delete what the cache keeps; returns the bytes. What is in use stays until it is let go."""
+    freed = 0
+    for kind in CACHED:
+        for path in (cache_folder() / kind).glob("*"):
+            with suppress(OSError):
+                size = path.stat().st_size
+                path.unlink()
+                freed += size
+    return freed

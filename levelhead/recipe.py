@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from levelhead.errors import LevelheadError, nearest
+from levelhead.files import refuse_pipes
 
 
 @dataclass(frozen=True)
@@ -257,6 +258,7 @@ class Recipe:
     def load(cls, path: str | Path) -> Recipe:
         """Read a recipe file. Raises LevelheadError if it is missing or not a recipe."""
         path = Path(path)
+        refuse_pipes(path)
         try:
             return cls.from_toml(path.read_text(encoding="utf-8"), str(path))
         except OSError as error:
@@ -280,8 +282,15 @@ def _check_types(recipe: Recipe) -> None:
     for field in dataclasses.fields(Recipe):
         value, hint = getattr(recipe, field.name), hints[field.name]
         flag = "data" if field.name == "data" else "--" + field.name.replace("_", "-")
+        if field.name == "data" and hasattr(value, "shape"):
+            raise LevelheadError(
+                "data: an array, not a name; for arrays: levelhead.train(Recipe('arrays'), "
+                "data=levelhead.data.from_arrays(images, labels))"
+            )
         if not _fits(value, hint):
-            raise LevelheadError(f"{flag} {value!r}: must be {_wanted(hint)}")
+            shown = " ".join(repr(value).split())
+            shown = shown if len(shown) <= 60 else f"{shown[:57]}…"
+            raise LevelheadError(f"{flag} {shown}: must be {_wanted(hint)}")
         parts = value if isinstance(value, tuple) else (value,)
         if not all(_is_unicode(str(part)) for part in parts):
             raise LevelheadError(f"{flag} {value!r}: is not valid Unicode; rename it")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from levelhead.errors import LevelheadError
-from levelhead.files import clean, read_object, reading, write
+from levelhead.files import clean, read_object, reading, refuse_pipes, write
 from levelhead.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Run:
     def history(self) -> list[dict[str, float]]:
         """Rows of history.csv."""
         path = self.folder / "history.csv"
+        refuse_pipes(path)
         try:
             with path.open(newline="", encoding="utf-8") as file:
                 return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
@@ -135,6 +136,7 @@ class Run:
         if step is not None and step not in self.snapshots:
             kept = ", ".join(map(str, self.snapshots)) or "none; train with --save-every"
             raise LevelheadError(f"{path}: no such snapshot; there are {kept}")
+        refuse_pipes(path)
         try:
             network.load_state_dict(load_file(path))
         except FileNotFoundError:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor
 
 from levelhead.errors import LevelheadError
 from levelhead.outputs import Outputs
@@ -50,6 +53,16 @@ class Calibrator(ABC):
     @abstractmethod
     def apply(self, outputs: Outputs) -> Outputs:
         """Calibrated Outputs, in float64. Raises LevelheadError for other classes."""
+
+    def probabilities(self, scores: Any, kind: Literal["logits", "probabilities"]) -> Tensor:
+        """Calibrated probabilities, float64 [N, K], of scores [N, K] that have no labels.
+
+        `scores`: an array, a tensor or lists. Raises LevelheadError as `apply` and `Outputs` do.
+        """
+        names = getattr(self, "class_names", None)
+        make = Outputs.from_logits if kind == "logits" else Outputs.from_probabilities
+        n = len(scores)
+        return self.apply(make(scores, torch.zeros(n, dtype=torch.int64), names)).probabilities()
 
     def summary(self) -> dict[str, Any]:
         """Its block in a judgement: what was applied, and what it was fitted on."""
@@ -99,6 +112,11 @@ def fitting_split(outputs: Outputs) -> str:
 
 def check_classes(outputs: Outputs, method: str, names: tuple[str, ...] | None = None) -> None:
     """Raise LevelheadError for Outputs of the confidence alone, or with other classes' names."""
+    if not isinstance(outputs, Outputs):
+        raise LevelheadError(
+            f"{method}: applies to Outputs, not {type(outputs).__name__}; for an array: "
+            "calibrator.probabilities(scores, 'logits')"
+        )
     if outputs.kind == "confidence":
         raise LevelheadError(
             f"{method}: the outputs hold the confidence alone; give the scores of all classes"

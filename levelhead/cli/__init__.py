@@ -40,6 +40,7 @@ HELP = """levelhead: image classifiers whose confidence can be believed
                                         run a published paper's experiments again
   levelhead report RUN                  write the report of a run or study anew
   levelhead models                      the networks that --model knows
+  levelhead cache [--empty]             what is kept for later runs, and how large it is
 
 Each has --help, and --json for results on standard output (progress goes to standard error).
 DATA is `digits`, or a folder of images, a labels.csv, parquet or IDX files, or an npz."""
@@ -142,4 +143,5 @@ COMMANDS = {
     "report": running.report,
     "check": running.check,
     "models": running.models,
+    "cache": running.cache,
 }

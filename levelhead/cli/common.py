@@ -24,6 +24,11 @@ def add_json(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
+def add_quiet(parser: Parser) -> None:
+    """`--quiet`."""
+    parser.add_argument("--quiet", action="store_true", help="no progress, only notes and the end")
+
+
 def add_budget(parser: Parser) -> None:
     """`--budget MINUTES`."""
     parser.add_argument(

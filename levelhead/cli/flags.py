@@ -13,6 +13,20 @@ from typing import Any, NoReturn
 from levelhead.errors import LevelheadError, nearest
 from levelhead.recipe import Recipe
 
+SECTIONS = {
+    "classes": "data and splits",
+    "model": "model",
+    "loss": "loss, targets and teacher",
+    "optimizer": "optimisation",
+    "crop": "augmentation and views",
+    "save_every": "run",
+}
+"""Where a section of flags begins in --help, by the first field of it."""
+MOST_USED = (
+    *("model", "smoothing", "epochs", "batch_size", "lr", "image_size", "validation"),
+    *("pretrained", "finetune", "seed"),
+)
+
 
 class Parser(argparse.ArgumentParser):
     """argparse whose complaints are LevelheadErrors: one line, with the nearest flag."""
@@ -57,8 +71,11 @@ def add_recipe(parser: Parser, *, many: bool = False) -> None:
     """One flag a field, `data` as the first word. With `many` each flag but seeds takes a list."""
     hints = typing.get_type_hints(Recipe)
     help_ = explanations()
-    group = parser.add_argument_group("recipe")
+    first = parser.add_argument_group("most used")
+    group = first
     for field in dataclasses.fields(Recipe):
+        if field.name in SECTIONS:
+            group = parser.add_argument_group(SECTIONS[field.name])
         text = help_[field.name].replace("%", "%%")
         if field.name == "data":
             parser.add_argument("data", metavar="DATA", help=text)
@@ -75,14 +92,16 @@ def add_recipe(parser: Parser, *, many: bool = False) -> None:
         # argparse.SUPPRESS: a flag that was not given leaves Recipe's own default.
         common: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
         if kind is bool:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
+            place = first if field.name in MOST_USED else group
+            place.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
             continue
         common |= {"type": _named(kind), "metavar": options.get("metavar")}
         if "choices" in options:
             common["choices"] = options["choices"]
         if options.get("several") or (many and field.name not in ("seed", "split_seed")):
             common["nargs"] = "+"
-        group.add_argument(flag, **common)
+        place = first if field.name in MOST_USED else group
+        place.add_argument(flag, **common)
 
 
 def recipe_fields(options: argparse.Namespace) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from levelhead.cli.common import (
     add_jobs,
     add_json,
     add_out,
+    add_quiet,
     deadline,
     deliver,
     print_json,
@@ -25,18 +26,23 @@ if TYPE_CHECKING:
 def train(words: list[str]) -> int:
     """`levelhead train`."""
     parser = Parser(
-        prog="levelhead train", description="Train, calibrate, judge, report: DATA becomes a run."
+        prog="levelhead train",
+        usage="levelhead train DATA [flags]",
+        description="Train, calibrate, judge, report: DATA becomes a run.",
     )
     add_recipe(parser)
     add_out(parser, "run folder to make (default: the next runs/NAME-N)")
     add_json(parser)
+    add_quiet(parser)
     options = parser.parse(words)
     recipe = recipe_of(options)
 
     from levelhead.cli.terminal import watcher
     from levelhead.training.run import train
 
-    return _deliver_run(train(recipe, options.out, watch=watcher()), options.json)
+    return _deliver_run(
+        train(recipe, options.out, watch=watcher(quiet=options.quiet)), options.json
+    )
 
 
 def distill(words: list[str]) -> int:
@@ -85,13 +91,14 @@ def resume(words: list[str]) -> int:
     )
     parser.add_argument("run", metavar="RUN", help="run folder")
     add_json(parser)
+    add_quiet(parser)
     options = parser.parse(words)
 
     from levelhead.cli.terminal import watcher
     from levelhead.training.run import resume
 
     try:
-        run = resume(options.run, watch=watcher())
+        run = resume(options.run, watch=watcher(quiet=options.quiet))
     except LevelheadError as error:
         if "--" not in str(error).replace("--out", ""):
             raise
@@ -118,6 +125,7 @@ def compare(words: list[str]) -> int:
     """`levelhead compare`."""
     parser = Parser(
         prog="levelhead compare",
+        usage="levelhead compare DATA [flags, each with several values]",
         description="Train every combination of the values given, over seeds, and say which to "
         "use. Any flag takes several values. The same command again goes on where it stopped.",
     )
@@ -135,6 +143,7 @@ def compare(words: list[str]) -> int:
     add_budget(parser)
     add_out(parser, "study folder (default: the next runs/NAME-study-N)")
     add_json(parser)
+    add_quiet(parser)
     options = parser.parse(words)
     recipe, grid = grid_of(options)
 
@@ -143,7 +152,7 @@ def compare(words: list[str]) -> int:
     from levelhead.studies.compare import compare, table
     from levelhead.text import columns
 
-    watch = watcher(epochs=False)
+    watch = watcher(epochs=False, quiet=options.quiet)
     study = compare(
         recipe,
         grid,
@@ -192,11 +201,10 @@ def predict(words: list[str]) -> int:
     options = parser.parse(words)
 
     from levelhead.data.entries import count
-    from levelhead.deploy.predict import predict_files
-    from levelhead.runs import finished_run
+    from levelhead.deploy.predict import predict as predict_images
 
-    predicted = predict_files(
-        finished_run(options.run),
+    predicted = predict_images(
+        options.run,
         options.images,
         abstain_below=options.abstain_below,
         device=options.device,
@@ -254,6 +262,35 @@ def check(words: list[str]) -> int:
         print_json(findings)
     else:
         print("\n".join(sentences(findings)))
+    return 0
+
+
+def cache(words: list[str]) -> int:
+    """`levelhead cache`."""
+    parser = Parser(
+        prog="levelhead cache",
+        description="What levelhead keeps for later runs (decoded images, features, weights), and "
+        "where. All of it can be made again.",
+    )
+    parser.add_argument("--empty", action="store_true", help="delete it")
+    add_json(parser)
+    options = parser.parse(words)
+
+    from levelhead.files import cache_folder, cached, empty_cache
+
+    kinds = cached()
+    total = sum(size for _, size in kinds.values())
+    freed = empty_cache() if options.empty else 0
+    if options.json:
+        sizes = {kind: {"files": n, "bytes": size} for kind, (n, size) in kinds.items()}
+        print_json({"folder": str(cache_folder()), "kinds": sizes, "freed": freed})
+        return 0
+    for kind, (n, size) in kinds.items():
+        print(f"{kind:<10} {n:>6,} files  {size / 1e6:>10,.1f} MB")
+    print(
+        f"{total / 1e6:,.1f} MB in {cache_folder()}"
+        + (f"; {freed / 1e6:,.1f} MB freed" if options.empty else "; --empty deletes it")
+    )
     return 0
 
 

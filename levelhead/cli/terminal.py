@@ -12,19 +12,28 @@ if TYPE_CHECKING:
     from levelhead.training.events import Event
 
 
-def watcher(epochs: bool = True) -> Callable[[Event], None]:
+EPOCHS_APART = 1.0
+"""Seconds between two lines of epochs that stay: short ones would fill the screen."""
+
+
+def watcher(epochs: bool = True, quiet: bool = False) -> Callable[[Event], None]:
     """A `watch` for train and compare: live lines on a terminal, a line now and then in a log.
 
-    Without `epochs` their lines pass, too.
+    Without `epochs` their lines pass, too, and so they do where they come faster than one a second.
+    `quiet`: notes alone.
     """
     from levelhead.text import duration
     from levelhead.training.events import Epoch, Note, Progress, Step
 
     passing, lasting = _lines()
+    last = -EPOCHS_APART
 
     def watch(event: Event) -> None:
+        nonlocal last
         if isinstance(event, Note):
             lasting(event.text)
+        elif quiet:
+            return
         elif isinstance(event, Progress):
             passing(f"{event.what}: {event.done:,} of {event.total:,}")
         elif isinstance(event, Step):
@@ -34,7 +43,9 @@ def watcher(epochs: bool = True) -> Callable[[Event], None]:
                 f"{event.images_per_second:,.0f} images/s, {duration(left)} left"
             )
         elif isinstance(event, Epoch):
-            (lasting if epochs else passing)(
+            due = time.monotonic() - last >= EPOCHS_APART
+            last = time.monotonic() if due else last
+            (lasting if epochs and due else passing)(
                 f"epoch {event.epoch:3}: train loss {event.train_loss:.4f}, "
                 f"NLL {event.train_nll:.4f}, accuracy {event.train_accuracy:.4f}; "
                 f"validation NLL {event.validation_nll:.4f}, "

@@ -24,7 +24,7 @@ from levelhead.models import Network
 from levelhead.outputs import Outputs
 from levelhead.outputs.outputs import RESERVED
 from levelhead.recipe import Recipe
-from levelhead.runs import Run
+from levelhead.runs import Run, finished_run
 from levelhead.text import printable
 from levelhead.training.defaults import frozen
 from levelhead.training.frozen import fuse
@@ -123,18 +123,26 @@ def _inert(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@\t\r" else cell
 
 
-def predict_files(
-    run: Run, images: list[str], *, abstain_below: float = 0.0, device: str = "auto"
+def predict(
+    run: Run | str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    abstain_below: float = 0.0,
+    device: str = "auto",
 ) -> Predicted:
-    """Predict images, and every image in folders, with a run's temperature applied.
+    """Predict images, and every image in folders, with a run's calibrator applied.
+
+    `run`: a finished run, or its folder. `images`: a path, or several.
 
     Raises LevelheadError for a path that does not exist, a folder without images, and where no
     image at all can be read; single broken ones are listed in `broken`.
     """
     if not 0 <= abstain_below <= 1:
         raise LevelheadError(f"--abstain-below {abstain_below}: must be between 0 and 1")
+    run = finished_run(run.folder if isinstance(run, Run) else run)
+    several = [images] if isinstance(images, str | Path) else images
     recipe, data = run.recipe, run.data
-    names, paths = tuple(data["class_names"]), image_paths(images)
+    names, paths = tuple(data["class_names"]), image_paths([str(path) for path in several])
     ids: list[str] = []
     broken: list[tuple[str, str]] = []
     rows: list[Tensor] = []

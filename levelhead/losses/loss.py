@@ -59,14 +59,20 @@ class Loss:
     def __call__(
         self,
         logits: Tensor,
-        targets: Targets,
+        targets: Targets | Tensor,
         *,
         smoothing: Epsilon = 0.0,
         convention: Convention = "uniform",
         class_weights: Tensor | None = None,
         **knobs: float | None,
     ) -> Tensor:
-        """The loss of each example, [B]. Raises LevelheadError as `options` and `check` do."""
+        """The loss of each example, [B]. Raises LevelheadError as `options` and `check` do.
+
+        A plain tensor as targets holds labels int64 [B], or distributions [B,K].
+        """
+        if isinstance(targets, Tensor):
+            soft = targets.is_floating_point()
+            targets = Targets(targets.argmax(1), targets) if soft else Targets(targets)
         options = self.options(smoothing, convention, class_weights, knobs)
         self.check(targets)
         return self.function(logits, targets, options)

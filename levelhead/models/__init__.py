@@ -30,10 +30,11 @@ def find_model(name: str) -> Entry:
     """The entry of a model by name. Raises LevelheadError with the nearest for an unknown one."""
     entry = MODELS.get(name) or borrowed.borrowed(name)
     if entry is None:
-        raise LevelheadError(
-            f"--model {name}: unknown; {nearest(name, ['auto', *MODELS])} "
-            "(or timm:NAME, torchvision:NAME)"
-        )
+        fix = f"{nearest(name, ['auto', *MODELS])} (or timm:NAME, torchvision:NAME)"
+        for library in borrowed.libraries_of(name):
+            fix = f"{library} has it: --model {library}:{name} --pretrained"
+            break
+        raise LevelheadError(f"--model {name}: unknown; {fix}")
     return entry
 
 

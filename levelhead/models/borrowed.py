@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from types import ModuleType
@@ -189,6 +190,14 @@ _BORROWED = Entry(
     size=_size,
     weights="download",
 )
+
+
+def libraries_of(name: str) -> Iterator[str]:
+    """Which libraries have a network of this name."""
+    if name in import_torchvision("torchvision").models.list_models():
+        yield "torchvision"
+    if import_torchvision("timm").is_model(name):
+        yield "timm"
 
 
 def borrowed(name: str) -> Entry | None:

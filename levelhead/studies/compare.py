@@ -23,7 +23,7 @@ from levelhead.data import Listing
 from levelhead.data.entries import Dataset
 from levelhead.data.memory import is_name
 from levelhead.errors import LevelheadError, nearest
-from levelhead.files import read_json, write, write_json
+from levelhead.files import locked, read_json, write, write_json
 from levelhead.models import MODELS
 from levelhead.recipe import Recipe
 from levelhead.runs import Run, new_folder
@@ -165,34 +165,35 @@ def compare(
             watch(event)
         notes.update([event.text] if isinstance(event, Note) else [])
 
-    wait = [cell for cell in todo if not Run(folder / cell.folder).finished]
-    why: dict[Path, str] = {}
-    if jobs > 1:
-        why = side_by_side([_job(folder, cell) for cell in wait], jobs, deadline, once)
-    longest = 0.0
-    for number, cell in enumerate(todo, 1):
-        run, began = Run(folder / cell.folder), time.monotonic()
-        reason = why.get(run.folder)
-        if reason is None and not run.finished and began + longest > deadline:
-            reason = LATE
-        try:
-            if reason is None and not run.finished:
-                watch(Note(f"{cell.name}, seed {cell.seed} ({number} of {len(todo)})"))
-                run = carry_on(_job(folder, cell), known[cell.name], once)
-                longest = max(longest, time.monotonic() - began)
-        except LevelheadError as error:
-            watch(Note(f"Failed: {error}"))
-            reason = str(error)
-        if reason is not None:
-            failed.append({"name": cell.name, "seed": cell.seed, "why": reason})
-            continue
-        hashes.append(run.data["hashes"])
-        if hashes[-1] != hashes[0]:
-            raise LevelheadError(
-                f"{run.folder}: trained on other splits than the rest of the study; the data has "
-                "changed: restore it, or compare anew into another --out"
-            )
-        groups.setdefault(cell.name, []).append(judged(cell, run))
+    with locked(folder, "study"):
+        wait = [cell for cell in todo if not Run(folder / cell.folder).finished]
+        why: dict[Path, str] = {}
+        if jobs > 1:
+            why = side_by_side([_job(folder, cell) for cell in wait], jobs, deadline, once)
+        longest = 0.0
+        for number, cell in enumerate(todo, 1):
+            run, began = Run(folder / cell.folder), time.monotonic()
+            reason = why.get(run.folder)
+            if reason is None and not run.finished and began + longest > deadline:
+                reason = LATE
+            try:
+                if reason is None and not run.finished:
+                    watch(Note(f"{cell.name}, seed {cell.seed} ({number} of {len(todo)})"))
+                    run = carry_on(_job(folder, cell), known[cell.name], once)
+                    longest = max(longest, time.monotonic() - began)
+            except LevelheadError as error:
+                watch(Note(f"Failed: {error}"))
+                reason = str(error)
+            if reason is not None:
+                failed.append({"name": cell.name, "seed": cell.seed, "why": reason})
+                continue
+            hashes.append(run.data["hashes"])
+            if hashes[-1] != hashes[0]:
+                raise LevelheadError(
+                    f"{run.folder}: trained on other splits than the rest of the study; the data "
+                    "has changed: restore it, or compare anew into another --out"
+                )
+            groups.setdefault(cell.name, []).append(judged(cell, run))
     if late := sum(one["why"] == LATE for one in failed):
         watch(Note(f"{late} of {len(todo)} trainings wait: the time is spent, go on by this again"))
     if not groups:
@@ -292,12 +293,21 @@ def _check_request(folder: Path, asked: str) -> None:
             f"{folder / 'study.toml'}: cannot be read ({error}); compare into another --out"
         ) from None
     for name in {**there, **here}:
+        if name not in there and here[name] == _default(name):
+            continue  # a field that came after this study was begun
         if there.get(name) != here.get(name):
             old, new = (_shown(fields.get(name, "unset")) for fields in (there, here))
             raise LevelheadError(
                 f"--out {folder}: holds a study with {name} {old}, not {new}; ask for the same, "
                 "or choose another folder"
             )
+
+
+def _default(name: str) -> Any:
+    """What recipe.toml holds of a field that nobody set."""
+    fields = {field.name: field.default for field in dataclasses.fields(Recipe)}
+    value = fields.get(name)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _unfinished(asked: str) -> Path | None:

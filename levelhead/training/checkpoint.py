@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from levelhead.errors import LevelheadError
-from levelhead.files import write
+from levelhead.files import refuse_pipes, write
 from levelhead.models import Network
 from levelhead.training import optim
 from levelhead.training.events import Epoch
@@ -58,6 +58,7 @@ def load_checkpoint(folder: Path, state: State) -> list[Epoch]:
     path = folder / "checkpoint" / "last.safetensors"
     if not path.exists():
         return []
+    refuse_pipes(path)
     try:
         with safe_open(path, "pt") as file:
             progress = json.loads((file.metadata() or {})["levelhead"])

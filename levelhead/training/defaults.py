@@ -99,6 +99,8 @@ def choices(recipe: Recipe, examples: int) -> str:
     start = f"{recipe.model} at {recipe.image_size} px"
     if frozen(recipe):
         return f"{start}, its pretrained body frozen: features once, then the head."
+    if find_model(recipe.model).weights == "download" and not recipe.pretrained:
+        start += ", from random weights (--pretrained downloads the published ones)"
     assert recipe.epochs is not None
     assert recipe.batch_size is not None
     steps = -(-examples // recipe.batch_size)

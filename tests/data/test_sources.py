@@ -413,7 +413,6 @@ def test_the_range_of_sixteen_bits(factor: int, bits: int, tmp_path: Path) -> No
 def test_predictions_use_the_range_of_the_training_set(tmp_path: Path) -> None:
     """A run trained on 12-bit images would see black ones when it predicts."""
     import levelhead
-    from levelhead.deploy.predict import predict_files
 
     for name, mean in (("low", 90), ("high", 150)):
         (tmp_path / "data" / name).mkdir(parents=True)
@@ -424,7 +423,7 @@ def test_predictions_use_the_range_of_the_training_set(tmp_path: Path) -> None:
     recipe = levelhead.Recipe(str(tmp_path / "data"), model="linear", epochs=30)
     run = levelhead.train(recipe, tmp_path / "run")
     assert run.data["bits"] == 12
-    predicted = predict_files(run, [str(tmp_path / "data")])
+    predicted = levelhead.predict(run.folder, tmp_path / "data")
     right = [
         Path(p).parent.name == c
         for p, c in zip(predicted.paths, predicted.predictions, strict=True)
