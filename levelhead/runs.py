@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from levelhead.outputs import Outputs
 
 
-DATA_KEYS = ("class_names", "channels", "image_size", "mean", "std", "counts", "hashes")
-FINDINGS_KEYS = ("validation", "test", "report", "words")
 MAKE_ANEW = "restore it, or train anew into another --out"
 
 
@@ -42,12 +40,12 @@ class Run:
     @property
     def data(self) -> dict[str, Any]:
         """What was trained on: names, counts, hashes, mean and deviation, warnings."""
-        return read_object(self.folder / "data.json", DATA_KEYS)
+        return read_object(self.folder / "data.json")
 
     @property
     def findings(self) -> dict[str, Any]:
         """The judgement: validation, test, test after calibration."""
-        return read_object(self.folder / "findings.json", FINDINGS_KEYS)
+        return read_object(self.folder / "findings.json")
 
     @property
     def finished(self) -> bool:

@@ -100,7 +100,8 @@ def _text(number: float, style: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The same with U+FFFD for each control character."""
+    """The same with a space for tabs and line ends, U+FFFD for every other control character."""
+    text = re.sub(r"[\t\n\v\f\r\x85]", " ", text)
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 

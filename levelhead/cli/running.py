@@ -110,14 +110,18 @@ def resume(words: list[str]) -> int:
 
 def _deliver_run(run: Run, as_json: bool) -> int:
     """The page of a run where it has none, and what it options."""
+    from levelhead.files import reading
     from levelhead.report import run_words, write_report
+    from levelhead.runs import MAKE_ANEW
 
     if not (run.folder / "report.html").exists():  # or it was killed while writing it
         write_report(run.folder)
     if as_json:
         print_json(run.findings | {"run": str(run.folder)})
     else:
-        print("\n".join(run_words(run)))
+        with reading(run.folder / "findings.json", MAKE_ANEW):
+            lines = run_words(run)
+        print("\n".join(lines))
     return 0
 
 

@@ -35,8 +35,8 @@ def finish(
     for split, part in parts.items():
         _check(f"{source}: {split}", part)
     parts = {s: dataclasses.replace(p, labels=spellings(p.labels)) for s, p in parts.items()}
-    parts, said = _labelled(parts, class_names)
-    notes += said
+    parts, remarks = _labelled(parts, class_names)
+    notes += remarks
     if "train" not in parts:
         raise LevelheadError(f"{source}: no images to train on; add a training split")
     if "validation" in parts and "test" not in parts:

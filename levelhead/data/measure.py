@@ -49,8 +49,8 @@ def measure(splits: Mapping[str, Entries]) -> Measures:
     notes = []
     if colour and grey:
         notes.append(f"{colour} is in colour, most others are grey: all are read in colour.")
-    bits, said = _bits(splits, deep_ones)
-    return Measures(size, 3 if colour or not grey else 1, bits, (*notes, *said))
+    bits, remarks = _bits(splits, deep_ones)
+    return Measures(size, 3 if colour or not grey else 1, bits, (*notes, *remarks))
 
 
 def _sample(entries: Entries) -> tuple[list[tuple[str, int, int]], str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,12 @@ from levelhead.data.batches import as_batch
 from levelhead.data.entries import Examples
 from levelhead.data.layouts.folder import image_paths
 from levelhead.errors import LevelheadError
-from levelhead.files import write
+from levelhead.files import reading, write
 from levelhead.machine import pick_device
 from levelhead.models import Network
 from levelhead.outputs import Outputs
 from levelhead.outputs.outputs import RESERVED
-from levelhead.recipe import Recipe
-from levelhead.runs import Run, finished_run
+from levelhead.runs import MAKE_ANEW, Run, finished_run
 from levelhead.text import printable
 from levelhead.training.defaults import frozen
 from levelhead.training.frozen import fuse
@@ -142,12 +141,15 @@ def predict(
     run = finished_run(run.folder if isinstance(run, Run) else run)
     several = [images] if isinstance(images, str | Path) else images
     recipe, data = run.recipe, run.data
-    names, paths = tuple(data["class_names"]), image_paths([str(path) for path in several])
+    with reading(run.folder / "data.json", MAKE_ANEW):
+        names, size = tuple(map(str, data["class_names"])), int(data["image_size"])
+        channels, bits = int(data["channels"]), int(data.get("bits", 16))
+    paths = image_paths([str(path) for path in several])
     ids: list[str] = []
     broken: list[tuple[str, str]] = []
     rows: list[Tensor] = []
     network, forward = _forward(run, pick_device(device))
-    for examples, faults in _decoded(paths, recipe, data):
+    for examples, faults in _decoded(paths, recipe.resize, size, channels, bits):
         broken += faults
         if len(examples):
             ids += examples.ids
@@ -172,18 +174,13 @@ def _forward(run: Run, device: torch.device) -> tuple[Network, Callable[[Example
 
 
 def _decoded(
-    paths: Sequence[Path], recipe: Recipe, data: Mapping[str, Any]
+    paths: Sequence[Path], resize: str, size: int, channels: int, bits: int
 ) -> Iterator[tuple[Examples, tuple[tuple[str, str], ...]]]:
     """Some images at a time, decoded while the network works on those before them."""
 
     def some(start: int) -> tuple[Examples, tuple[tuple[str, str], ...]]:
-        return load_images(
-            paths[start : start + AT_ONCE],
-            image_size=data["image_size"],
-            channels=data["channels"],
-            resize=recipe.resize,
-            bits=data.get("bits", 16),
-        )
+        part = paths[start : start + AT_ONCE]
+        return load_images(part, image_size=size, channels=channels, resize=resize, bits=bits)
 
     with ThreadPoolExecutor(1) as ahead:
         waiting = ahead.submit(some, 0)

@@ -92,8 +92,13 @@ def torchvision_network(name: str, shape: Shape, pretrained: bool) -> tuple[nn.M
     try:
         if pretrained:
             weights = models.get_model_weights(name).DEFAULT
-            net = models.get_model(name, weights=None, num_classes=len(weights.meta["categories"]))
+            size = {"num_classes": len(weights.meta["categories"])}
+            quick = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+            net = models.get_model(name, weights=None, **size, **quick)
             net.load_state_dict(downloaded(weights.url))
+            for second in ("aux1", "aux2", "AuxLogits"):  # outputs of training alone
+                if getattr(net, second, None) is not None:
+                    setattr(net, second, None)
         else:
             net = models.get_model(name, weights=None, **options)
     except LevelheadError:

@@ -7,18 +7,19 @@ penalty with the best NLL on folds of the training split wins.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from levelhead.data.augment import views
-from levelhead.data.batches import as_batch, plain_batches, seeded
-from levelhead.data.entries import Examples
+from levelhead.data.batches import seeded
+from levelhead.data.entries import Array, Examples
 from levelhead.files import cache_folder, write_cache
 from levelhead.models import Network
 from levelhead.targets import Targets
@@ -27,6 +28,8 @@ from levelhead.training.objective import Objective
 
 PENALTIES = tuple(10.0 ** (p / 2) for p in range(-10, 1))
 FOLDS = 5
+AT_ONCE = 64
+"""Images whose features are made at once."""
 
 
 @dataclass(frozen=True)
@@ -40,40 +43,65 @@ class Trial:
 
 def frozen_features(
     network: Network,
-    examples: Examples,
+    splits: Mapping[str, Examples],
     key: str,
     device: torch.device,
     tta: str,
     progress: Callable[[int, int], None] | None = None,
     *,
     cached: bool = True,
-) -> Tensor:
-    """Features [N,D] of a split, from the cache if an earlier run made them.
+) -> dict[str, Tensor]:
+    """Features [N,D] of each split, from the cache if an earlier run made them.
 
-    key: whatever decides them besides images and weights (model, size, resize).
+    They are made and kept in the order of the images' digests, so that other splits of the same
+    images need no new ones. key: whatever decides them besides images and weights (model, size,
+    resize). `progress` is called only where features are made.
     """
     from safetensors.torch import save
 
+    digests = np.concatenate([part.digests for part in splits.values()])
+    order = np.argsort(digests, kind="stable")
     stamp = hashlib.sha256(repr((key, tta)).encode())
     for tensor in network.body.state_dict().values():
         stamp.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    stamp.update(examples.digests.tobytes())
+    stamp.update(digests[order].tobytes())
     path = cache_folder() / "features" / f"{stamp.hexdigest()[:32]}.safetensors"
-    if cached and (kept := _kept(path, len(examples), network.head.in_features)) is not None:
-        return kept
-    fast = fuse(network, examples.images.shape[1]).place(device)
-    rows = []
-    for batch in plain_batches(as_batch(examples, device), 64, device):
-        with torch.no_grad():
-            by_view = [fast.features(view) for view in views(batch.images, tta)]
-            rows.append(torch.stack(by_view).mean(0).cpu())
+    features = _kept(path, len(order), network.head.in_features) if cached else None
+    if features is None:
+        features = _made(network, list(splits.values()), order, device, tta, progress)
+        if cached:  # else it is made again
+            tensors = {"features": features}
+            write_cache(path, save(tensors, {"checksum": checksum(tensors)}))
+    place = torch.from_numpy(np.argsort(order, kind="stable"))
+    pieces = features[place].split([len(part) for part in splits.values()])
+    return dict(zip(splits, pieces, strict=True))
+
+
+@torch.no_grad()
+def _made(
+    network: Network,
+    parts: Sequence[Examples],
+    order: Array,
+    device: torch.device,
+    tta: str,
+    progress: Callable[[int, int], None] | None,
+) -> Tensor:
+    """Features of the images of all parts, one part after the other, in an order of positions."""
+    fast = fuse(network, parts[0].images.shape[1]).place(device)
+    ends = np.cumsum([len(part) for part in parts])
+    rows: list[Tensor] = []
+    for start in range(0, len(order), AT_ONCE):
+        index = order[start : start + AT_ONCE]
+        of = np.searchsorted(ends, index, side="right")
+        pixels = np.stack(
+            [parts[p].images[i - (ends[p] - len(parts[p]))] for p, i in zip(of, index, strict=True)]
+        )
+        images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
+        by_view = [fast.features(view) for view in views(images, tta)]
+        rows.append(torch.stack(by_view).mean(0).cpu())
         if progress is not None:
-            progress(sum(map(len, rows)), len(examples))
-    features = torch.cat(rows)
-    if cached:  # else it is made again
-        tensors = {"features": features}
-        write_cache(path, save(tensors, {"checksum": checksum(tensors)}))
-    return features
+            progress(start + len(index), len(order))
+    return torch.cat(rows)
 
 
 def _kept(path: Path, n: int, width: int) -> Tensor | None:

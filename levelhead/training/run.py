@@ -18,14 +18,14 @@ from levelhead import machine
 from levelhead.calibrators import CALIBRATORS
 from levelhead.data import Listing
 from levelhead.data.batches import Augmentation, Batch, TrainingBatches, as_batch
-from levelhead.data.entries import Dataset
+from levelhead.data.entries import ORDER, Dataset
 from levelhead.errors import CannotWrite, LevelheadError
 from levelhead.files import clean, locked, reading, sha256, write, write_json, write_rows
 from levelhead.judging import run_findings
 from levelhead.machine import pick_device, tune_malloc
 from levelhead.models import Network, build
 from levelhead.recipe import Recipe
-from levelhead.runs import Run, new_folder, open_run, shape_of, write_splits
+from levelhead.runs import MAKE_ANEW, Run, new_folder, open_run, shape_of, write_splits
 from levelhead.training.checkpoint import load_checkpoint, save_checkpoint, state_of
 from levelhead.training.defaults import WINDOW_SHARE, choices, frozen
 from levelhead.training.distillation import load_teacher, warning
@@ -90,15 +90,17 @@ def resume(
 
 def _refuse_changes(run: Run, recipe: Recipe, read: Dataset) -> None:
     """Raise LevelheadError where images or files are no longer those the run was started on."""
-    kept = run.data
-    for split, hash_ in kept["hashes"].items():
+    with reading(run.folder / "data.json", MAKE_ANEW):
+        kept = run.data
+        hashes, inputs = dict(kept["hashes"]), dict(kept.get("inputs") or {})
+    for split, hash_ in hashes.items():
         if read.hashes.get(split) != hash_:
             raise LevelheadError(
                 f"{run.folder}: the {split} images of {recipe.data} are no longer those it "
                 "was started on; restore them, or train anew into another --out"
             )
     now = inputs_of(recipe)
-    for flag, hash_ in kept.get("inputs", now).items():
+    for flag, hash_ in inputs.items():
         if now.get(flag) != hash_:
             raise LevelheadError(
                 f"{run.folder}: the file of {flag} is no longer the one it was started with; "
@@ -305,23 +307,17 @@ def _train_head(
     """Features of the frozen body, once; then the head. Also returns the features by split."""
     began = time.perf_counter()
     network.place(device)
-    total = sum(map(len, data.splits.values()))
-    known: dict[str, Tensor] = {}
-    done = 0
-    computed_by_split = [0, 0, 0]  # images whose features were computed, not taken from the cache
-    for place, name in enumerate(("train", "validation", "test")):
+    computed = 0  # images whose features were made, not taken from the cache
 
-        def tell(part: int, _: int, before: int = done, place: int = place) -> None:
-            computed_by_split[place] = part
-            watch(Progress("features", before + part, total))
+    def tell(done: int, total: int) -> None:
+        nonlocal computed
+        computed = done
+        watch(Progress("features", done, total))
 
-        key = f"{recipe.model} {recipe.image_size} {recipe.resize}"
-        part = data.splits[name]
-        known[name] = frozen_features(
-            network, part, key, device, recipe.tta, tell, cached=recipe.cache
-        )
-        done += len(part)
-    features_in, computed = time.perf_counter() - began, sum(computed_by_split)
+    key = f"{recipe.model} {recipe.image_size} {recipe.resize}"
+    parts = {name: data.splits[name] for name in ORDER}
+    known = frozen_features(network, parts, key, device, recipe.tta, tell, cached=recipe.cache)
+    features_in = time.perf_counter() - began
     labels = torch.from_numpy(data.train.labels)
     network.head.cpu()
     trials = fit_head(network.head, known["train"], labels, objective, recipe.penalty, recipe.seed)

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 
 from levelhead.data.augment import crop_and_flip
 from levelhead.errors import LevelheadError
-from levelhead.models import MODELS, Network, Shape, build, weights
+from levelhead.files import sha256
+from levelhead.models import MODELS, Network, Shape, borrowed, build, weights
 from levelhead.models.alexnet import Centre, Neighbours
 from levelhead.models.borrowed import import_torchvision
 from levelhead.models.network import Conv2d, Linear
@@ -376,10 +377,8 @@ def test_torchvisions_rescaling_networks_survive_a_reload(monkeypatch):
     """If this fails, a pretrained googlenet or inception judged after training is another
     network when the run is opened again: `transform_input` is no tensor and is not saved."""
     models = import_torchvision().models
-    original = models.get_model
-    monkeypatch.setattr(
-        models, "get_model", lambda name, weights=None, **o: _googlenet(original, name, weights, o)
-    )
+    published = models.get_model("googlenet", weights=None, init_weights=False).state_dict()
+    monkeypatch.setattr(borrowed, "downloaded", lambda url: published)
     mean, std = torch.full((3,), 120.0), torch.full((3,), 60.0)
     shape = Shape(3, 32, 5)
     trained = build("torchvision:googlenet", shape, mean=mean, std=std, pretrained=True)
@@ -394,12 +393,18 @@ def test_torchvisions_rescaling_networks_survive_a_reload(monkeypatch):
         torch.testing.assert_close(trained(images), reopened(images))
 
 
-def _googlenet(original, name, weights, options):
-    """What torchvision does for weights="DEFAULT", less the download."""
-    options = {**options, "aux_logits": False, "init_weights": False}
-    if weights is not None:
-        options.setdefault("transform_input", True)
-    return original(name, weights=None, **options)
+def test_downloads_are_loaded_without_running_code_and_by_their_hash(tmp_path, monkeypatch):
+    """Whatever lies in the download cache under the name would be unpickled."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    good = tmp_path / "net.pth"
+    torch.save({"w": torch.ones(2)}, good)
+    name = f"net-{sha256(good)[:8]}.pth"
+    (tmp_path / "checkpoints" / name).write_bytes(good.read_bytes())
+    assert weights.downloaded(f"https://example.org/{name}")["w"].tolist() == [1, 1]
+    (tmp_path / "checkpoints" / name).write_bytes(good.read_bytes() + b"x")
+    with pytest.raises(LevelheadError, match="is not the file that was published"):
+        weights.downloaded(f"https://example.org/{name}")
 
 
 # --- EfficientNet-Lite0 --------------------------------------------------------------------------

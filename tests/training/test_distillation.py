@@ -146,7 +146,7 @@ def test_no_warning_where_nothing_is_known_to_go_wrong(teacher, tmp_path):
         ({"teacher_norm": 3.0}, "--teacher-norm 3.0: is for distillation"),
         ({"teacher": "T", "teacher_norm": 0.0}, "--teacher-norm 0.0: must be above 0"),
         ({"teacher": "T", "match": "logits", "temperature": 2.0}, "knows no temperature"),
-        ({"teacher": "nowhere"}, "nowhere: cannot be read as predictions"),
+        ({"teacher": "nowhere"}, "nowhere: no such file; check the path"),
         ({"teacher": "T", "beta": 1.5}, "--beta 1.5: must be between 0 and 1"),
         ({"teacher": "T", "temperature": 0.0}, "--temperature 0.0: must be above 0"),
         ({"teacher": "T", "split_seed": 3}, "images that judge the student"),

@@ -35,7 +35,7 @@ from levelhead.models import Shape, build
 from levelhead.recipe import Recipe
 from levelhead.runs import finished_run, open_run
 from levelhead.training import frozen
-from levelhead.training.events import Epoch, Note, Step
+from levelhead.training.events import Epoch, Note, Progress, Step
 from levelhead.training.inference import features_of, outputs_of
 from levelhead.training.loop import fit, logits_of, start
 from levelhead.training.objective import Objective, class_weights
@@ -1143,10 +1143,19 @@ def test_a_frozen_body_end_to_end(photos, tmp_path, monkeypatch):
 
     # A cache damaged by a crash costs the features again, not the run.
     kept = list((tmp_path / "cache" / "features").glob("*.safetensors"))
-    assert len(kept) == 3
+    assert len(kept) == 1
     kept[0].write_bytes(kept[0].read_bytes()[:100])
-    kept[1].write_bytes(b"")
     assert weights_of(train(chosen, tmp_path / "fixed")) == weights_of(run)
+
+    # Other splits of the same images need no new features.
+    seen: list[str] = []
+    again = chosen.replace(split_seed=7, validation=0.3)
+    train(
+        again,
+        tmp_path / "again",
+        watch=lambda e: seen.append(e.what) if isinstance(e, Progress) else None,
+    )
+    assert "features" not in seen
 
     # Other views must not take those features.
     flipped = train(chosen.replace(tta="flip"), tmp_path / "flipped")
