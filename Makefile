@@ -6,6 +6,9 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0 torchvision==0.28.0
 PIP_FLAGS ?=
 ARGS ?=
+# Tests side by side, a file in one process, each process on one thread (JOBS=0: all in this one).
+JOBS ?= 2
+PYTEST = $(if $(filter 0,$(JOBS)),,OMP_NUM_THREADS=1) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 # The newest Python that starts, is new enough, and can make an environment.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
@@ -33,14 +36,14 @@ demo: $(VENV)/installed
 	$(BIN)/levelhead compare digits --smoothing 0 0.1 --seeds 3 --out runs/demo
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python docs/build.py --check
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .
