@@ -20,8 +20,6 @@ from levelhead.errors import LevelheadError
 SEPARATORS = (",", ";", "\t")
 LOOK = 1 << 16
 """Bytes from which the dialect is told."""
-MOST_CELLS = 1 << 20
-"""A line of more characters than that is no line of a table."""
 _COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 
 
@@ -32,11 +30,6 @@ class Dialect:
     encoding: str
     separator: str
     decimal: str
-
-    @property
-    def plain(self) -> bool:
-        """Whether any reader of CSV would take it."""
-        return self == Dialect("utf-8-sig", ",", ".")
 
 
 def opened(path: Path) -> BinaryIO:

@@ -98,6 +98,14 @@ def refuse_pipes(path: Path) -> None:
         raise LevelheadError(f"{path}: a pipe or device, no file; put the file there")
 
 
+def refuse_address(text: str) -> None:
+    """Raise LevelheadError for a web address given as a path (which loses a slash)."""
+    if "://" in text or text.startswith(("http:/", "https:/")):
+        raise LevelheadError(
+            f"{text}: levelhead downloads nothing; fetch it, unpack it, and give its path"
+        )
+
+
 @contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
     """Hold a folder for one process. Raises LevelheadError where another works on it."""
@@ -145,13 +153,11 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
-def read_object(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Read a JSON object that has these keys. Raises LevelheadError for anything else."""
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises LevelheadError for anything else."""
     value = read_json(path)
     if not isinstance(value, dict):
         raise LevelheadError(f"{path}: holds no object; restore it, or make it anew")
-    if gone := [key for key in keys if key not in value]:
-        raise LevelheadError(f"{path}: lacks {gone[0]!r}; restore it, or make it anew")
     return value
 
 

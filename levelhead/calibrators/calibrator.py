@@ -11,8 +11,9 @@ from torch import Tensor
 
 from levelhead.errors import LevelheadError
 from levelhead.outputs import Outputs
+from levelhead.outputs.coerce import MASKED
 
-LOG_ZERO = -1e30  # stands for log 0: its probability is exactly 0, and 0 · 1e30 is no NaN
+LOG_ZERO = MASKED  # stands for log 0
 
 
 class Calibrator(ABC):

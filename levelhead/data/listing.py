@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -47,9 +46,12 @@ def finish(
         )
     if class_names is None:
         columns = same([part.labels for part in parts.values()])
-        parts = {s: _relabelled(p, c) for (s, p), c in zip(parts.items(), columns, strict=True)}
+        parts = {
+            split: dataclasses.replace(part, labels=column)
+            for (split, part), column in zip(parts.items(), columns, strict=True)
+        }
         names = in_order({label for column in columns for label in column})
-        notes += _lookalikes(names, columns)
+        notes += _lookalikes(names)
     else:
         names = list(map(spelling, class_names))
         if len(parts["train"].ids) < len(names):
@@ -163,8 +165,8 @@ def take(part: Entries, index: Sequence[int]) -> Entries:
     )
 
 
-def _lookalikes(names: list[str], columns: list[list[str]]) -> list[str]:
-    """A note on classes whose names differ in capitals or spelling of a number alone."""
+def _lookalikes(names: list[str]) -> list[str]:
+    """A note on classes whose names differ in capitals alone."""
     by_form: dict[str, list[str]] = {}
     for name in names:
         by_form.setdefault(name.casefold(), []).append(name)
@@ -172,10 +174,6 @@ def _lookalikes(names: list[str], columns: list[list[str]]) -> list[str]:
     if not twins:
         return []
     return [f"Classes {' and '.join(map(repr, twins[0]))} differ in capitals alone; one or two?"]
-
-
-def _relabelled(part: Entries, labels: Sequence[Any]) -> Entries:
-    return dataclasses.replace(part, labels=labels)
 
 
 def _check(where: str, part: Entries) -> None:

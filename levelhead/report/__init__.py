@@ -43,9 +43,9 @@ def write_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = N
     """
     folder = Path(folder)
     if _is_study(folder):
-        found = _study_findings(folder)
+        findings = _study_findings(folder)
         with reading(folder / "findings.json", "give the study's command again"):
-            page = study_report(found)
+            page = study_report(findings)
     else:
         with reading(folder / "findings.json", MAKE_ANEW):
             page = run_report(folder, run_images(folder) if images is None else images)
@@ -60,9 +60,9 @@ def write_figures(folder: str | Path, into: str | Path) -> list[Path]:
     folder, into = Path(folder), Path(into)
     panels: dict[str, tuple[Any, ...]]
     if _is_study(folder):
-        found = _study_findings(folder)
+        findings = _study_findings(folder)
         with reading(folder / "findings.json", "give the study's command again"):
-            panels = {"comparison": comparison.data(found)}
+            panels = {"comparison": comparison.data(findings)}
     else:
         run = finished_run(folder)
         test = run.outputs("test")
@@ -76,13 +76,13 @@ def write_figures(folder: str | Path, into: str | Path) -> list[Path]:
 
 def _study_findings(folder: Path) -> dict[str, Any]:
     """The findings of a study. Raises LevelheadError for those of other commands."""
-    found = read_object(folder / "findings.json")
-    if "settings" not in found:
+    findings = read_object(folder / "findings.json")
+    if "settings" not in findings:
         raise LevelheadError(
             f"{folder}: holds what audit, calibrate, decide or another command found, whose page "
             "is report.html there; give that command again for a new one"
         )
-    return found
+    return findings
 
 
 def _is_study(folder: Path) -> bool:

@@ -110,22 +110,16 @@ def run_images(folder: str | Path) -> dict[str, np.ndarray]:
 
     Full size, uint8 [H,W] or [H,W,3]. Empty where the data has moved: a report does without.
     """
-    from levelhead.data import scan
     from levelhead.data.decode import Broken, pixels
     from levelhead.figures import samples
+    from levelhead.training.prepare import listing_of
 
     run = finished_run(folder)
     test = run.outputs("test")
     ids = set(samples.wanted(calibrated(run, test) or test))
     images: dict[str, np.ndarray] = {}
     try:
-        recipe = run.recipe
-        listing = scan(
-            recipe.data,
-            group_column=recipe.group_column,
-            label_column=recipe.label_column,
-            outside_paths=recipe.outside_paths,
-        )
+        listing = listing_of(run.recipe)
     except LevelheadError:
         return images
     for entries in listing.splits.values():

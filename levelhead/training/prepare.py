@@ -48,13 +48,7 @@ def prepare(
         if _read_as(chosen) == known.read_as:
             chosen = chosen.replace(data=known.listing.source)
             return resolve(chosen, facts, low_precision=gains_from_bfloat16(device)), known
-    if listing is None:
-        listing = scan(
-            recipe.data,
-            group_column=recipe.group_column,
-            label_column=recipe.label_column,
-            outside_paths=recipe.outside_paths,
-        )
+    listing = listing_of(recipe) if listing is None else listing
     for name in recipe.classes:
         if name not in listing.class_names:
             fix = nearest(name, list(listing.class_names))
@@ -82,6 +76,16 @@ def prepare(
     chosen = chosen.replace(data=listing.source)
     low_precision = gains_from_bfloat16(device)
     return resolve(chosen, _facts(measured), low_precision=low_precision), measured
+
+
+def listing_of(recipe: Recipe) -> Listing:
+    """The images that a recipe names. Raises LevelheadError as `scan` does."""
+    return scan(
+        recipe.data,
+        group_column=recipe.group_column,
+        label_column=recipe.label_column,
+        outside_paths=recipe.outside_paths,
+    )
 
 
 def _facts(data: Dataset) -> Facts:

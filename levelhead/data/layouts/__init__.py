@@ -14,7 +14,7 @@ from levelhead.data.entries import Listing
 from levelhead.data.layouts import digits, folder, idx, npz, parquet, table
 from levelhead.data.memory import MEMORY, is_name
 from levelhead.errors import LevelheadError
-from levelhead.files import reading
+from levelhead.files import reading, refuse_address
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,7 @@ def _path(data: str) -> Path:
         raise LevelheadError(f"{data}: no such user; write the path out") from None
     except UnicodeEncodeError:
         raise LevelheadError(f"{data!a}: the name is no UTF-8; rename it") from None
-    if "://" in data or data.startswith(("http:/", "https:/")):
-        raise LevelheadError(
-            f"{data}: levelhead downloads nothing; fetch it, unpack it, and give its path"
-        )
+    refuse_address(data)
     return path
 
 

@@ -12,6 +12,7 @@ from levelhead.data.decode import SUFFIXES
 from levelhead.data.entries import ORDER, Entries, Listing, count, exact_split, some, split_of
 from levelhead.data.listing import finish
 from levelhead.errors import LevelheadError
+from levelhead.files import refuse_address, refuse_pipes
 from levelhead.labels import spelling
 
 WORDS = (
@@ -197,7 +198,16 @@ def fits(path: Path) -> bool:
         return False
     if plan.roots != {"train": path}:
         return True
-    return sum(bool(image_files(folder, [], [])) for folder in folders_in(path)) > 1
+    return sum(map(_holds_image, folders_in(path))) > 1
+
+
+def _holds_image(folder: Path) -> bool:
+    """Whether there is an image in a folder or below it; stops at the first."""
+    for _, folders, files in os.walk(folder, followlinks=True):
+        if any(map(_is_image, files)):
+            return True
+        folders[:] = [name for name in folders if not _is_litter(name)]
+    return False
 
 
 def read(path: Path, group_column: str = "", label_column: str = "") -> Listing:
@@ -329,10 +339,8 @@ def image_paths(given: list[str]) -> list[Path]:
             files += inside
         elif path.is_file():
             files.append(path)
-        elif "://" in text or text.startswith(("http:/", "https:/")):
-            raise LevelheadError(f"{text}: levelhead downloads nothing; fetch it and give its path")
-        elif path.exists():
-            raise LevelheadError(f"{path}: a pipe or device, no file; give image files or folders")
         else:
+            refuse_address(text)
+            refuse_pipes(path)
             raise LevelheadError(f"{path}: no such file or folder; correct the path")
     return list(dict.fromkeys(files))

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from levelhead.data.decode import SUFFIXES
@@ -73,20 +74,20 @@ def _tables(path: Path) -> list[Path]:
     ]
     named = [file for file in found if _stem(file) in NAMED or split_of(_stem(file))]
     tables = named or [file for file in found if not file.name.lower().endswith(".txt")][:1]
-    return [file for file in tables if not _refusal(file)]
+    return [file for file in tables if _tells_labels(file)]
 
 
 def _stem(file: Path) -> str:
     return re.sub(r"\.(csv|tsv|txt)(\.gz)?$", "", file.name, flags=re.IGNORECASE).lower()
 
 
-def _refusal(file: Path) -> str:
-    """Why a table tells no labels of images; "" if it does."""
+def _tells_labels(file: Path) -> bool:
+    """Whether a table has columns of images and of labels."""
     try:
-        columns = _columns(file, "group", "")
-    except LevelheadError as error:
-        return str(error)
-    return "" if columns.label or columns.one_hot else "no column of labels"
+        _columns(file, "group", "")
+    except LevelheadError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,10 @@ class _Columns:
 
 
 def _columns(table: Path, group_column: str, label_column: str) -> _Columns:
-    """Raises LevelheadError for a table without a column of images."""
+    """Raises LevelheadError for a table without a column of images, or of labels."""
     if table.name.lower().endswith(".txt"):
         return _Columns(("path", "label"), "path", "label", "", "", (), (), False)
-    lines = list(_first(rows(table), 20))
+    lines = list(islice(rows(table), 20))
     names = tuple(spelling(cell) for cell in (lines[0][1] if lines else []))
 
     def of(wanted: Sequence[str], taken: Sequence[str] = ()) -> str:
@@ -152,11 +153,6 @@ def _columns(table: Path, group_column: str, label_column: str) -> _Columns:
         twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise LevelheadError(f"{table}: the column {twice!r} occurs twice; rename one")
     return _Columns(names, image, label, group, split, one_hot, tuple(rest), True)
-
-
-def _first(lines: Iterator[tuple[int, list[str]]], n: int) -> Iterator[tuple[int, list[str]]]:
-    for _, line in zip(range(n), lines, strict=False):
-        yield line
 
 
 def read(path: Path, group_column: str = "group", label_column: str = "") -> Listing:
