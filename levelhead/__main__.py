@@ -6,11 +6,14 @@ import sys
 
 def main() -> int:
     """Run a command; what is wrong with the input becomes one line and exit code 2."""
+    _open_closed_streams()
     from levelhead.cli import run
+    from levelhead.cli.terminal import without_decoders
     from levelhead.text import printable
 
     try:
-        return run(sys.argv[1:])
+        with without_decoders():
+            return run(sys.argv[1:])
     except Exception as error:
         if os.environ.get("LEVELHEAD_DEBUG"):
             raise
@@ -21,6 +24,17 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
+
+
+def _open_closed_streams() -> None:
+    """Lead standard streams that are closed (`2>&-`) to nowhere: no file may take their place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            mode = "w" if number else "r"
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 if __name__ == "__main__":

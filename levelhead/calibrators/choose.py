@@ -15,6 +15,7 @@ from levelhead.calibrators import CALIBRATORS, spoken
 from levelhead.calibrators.calibrator import check_classes
 from levelhead.errors import LevelheadError, nearest
 from levelhead.outputs import Outputs
+from levelhead.outputs.outputs import log_probabilities, probabilities
 from levelhead.outputs.validate import first
 from levelhead.statistics.binning import bin_confidence
 from levelhead.statistics.examples import (
@@ -151,10 +152,14 @@ def _if_wrong(before: Outputs, after: Outputs) -> Tensor:
         rows = before.rows
         own: Tensor = rows.entropy - torch.special.entr(rows.confidence)
         return own.clamp(min=0)
-    p = before.probabilities().scatter(1, before.predictions()[:, None], 0.0)
-    costs: Tensor = -p * after.log_probabilities()
-    total: Tensor = costs.where(p > 0, torch.zeros_like(p)).sum(1)
-    return total
+    totals, start = [], 0
+    for (scores, _), (other, _) in zip(before.pieces(), after.pieces(), strict=True):
+        answer = before.rows.prediction[start : start + len(scores), None].long()
+        start += len(scores)
+        p = probabilities(before.kind, scores).scatter_(1, answer, 0.0)
+        costs = -p * log_probabilities(after.kind, other)
+        totals.append(costs.where(p > 0, torch.zeros_like(p)).sum(1))
+    return torch.cat(totals)
 
 
 def _intervals(

@@ -14,7 +14,7 @@ from torch import Tensor
 from levelhead.calibrators.calibrator import LOG_ZERO, Calibrator, check_classes
 from levelhead.errors import LevelheadError
 from levelhead.outputs import Outputs
-from levelhead.outputs.validate import first
+from levelhead.outputs.validate import Kind, first
 from levelhead.statistics.examples import (
     count_units,
     example_variance,
@@ -28,6 +28,7 @@ _SMALLEST = 1e-12  # in the same units
 _PIECE = 1 << 18  # scores at a time: a float64 copy that stays in the cache
 _LIKELY = 2000  # up to so many examples the likelihood ratio is asked, too
 _START = 20_000  # rows that give the first guess
+_COPIED = 1 << 26  # up to so many probabilities their logarithms are kept, else made anew
 
 
 @dataclass(frozen=True)
@@ -90,18 +91,19 @@ class Temperature(Calibrator):
         """
         scores, labels, n = outputs.scores, outputs.labels, len(outputs)
         check_classes(outputs, cls.method)
-        if outputs.kind == "probabilities":
-            if (i := first(scores.gather(1, labels[:, None])[:, 0] == 0)) is not None:
-                raise LevelheadError(
-                    f"row {i}: the label's probability is exactly 0, which no temperature fixes; "
-                    "give logits, or probabilities with more digits"
-                )
-            scores = scores.double().log().clamp_(min=LOG_ZERO)
+        kind, own = outputs.kind, scores.gather(1, labels[:, None])[:, 0]
+        if kind == "probabilities" and (i := first(own == 0)) is not None:
+            raise LevelheadError(
+                f"row {i}: the label's probability is exactly 0, which no temperature fixes; "
+                "give logits, or probabilities with more digits"
+            )
+        if kind == "probabilities" and scores.numel() <= _COPIED:
+            scores, kind = _logits(kind, scores), "logits"
 
         def sums(log_beta: float, step: int = 1) -> tuple[float, float, float, float]:
-            return _sums(scores[::step], labels[::step], math.exp(log_beta))
+            return _sums(kind, scores[::step], labels[::step], math.exp(log_beta))
 
-        spread = _spread(scores)
+        spread = _spread(kind, scores)
         if spread == 0:
             return cls(1.0, 0.0, math.inf, n, fitted_on, "flat")
         ends = (-math.log(WIDEST * spread), -math.log(_SMALLEST * spread))
@@ -116,7 +118,7 @@ class Temperature(Calibrator):
         # `curve` is dΣψ/du at the last evaluation, a step of less than 1e-5 away.
         units, design = outputs.units, 1.0
         if units is not None:
-            slopes = _slopes(scores, labels, math.exp(log_beta))
+            slopes = _slopes(kind, scores, labels, math.exp(log_beta))
             design = max(1.0, example_variance(slopes, units) * n * n / max(squares, 1e-300))
         z = normal_quantile(small_sample(level, count_units(n, units)))
         half = z * math.sqrt(design * squares * n / max(n - 1, 1)) / max(curve, 1e-300)
@@ -209,10 +211,16 @@ class Temperature(Calibrator):
         )
 
 
-def _spread(logits: Tensor) -> float:
+def _logits(kind: Kind, scores: Tensor) -> Tensor:
+    """Logits as they are, probabilities as logarithms in float64."""
+    return scores if kind == "logits" else scores.double().log().clamp_(min=LOG_ZERO)
+
+
+def _spread(kind: Kind, scores: Tensor) -> float:
     """The largest difference of two logits of one row; of log 0 nothing is counted."""
     largest = size = 0.0
-    for z in logits.split(max(1, _PIECE // logits.shape[1])):
+    for piece in scores.split(max(1, _PIECE // scores.shape[1])):
+        z = _logits(kind, piece)
         top, least = z.amax(1), z.amin(1)
         if float(least.min()) <= LOG_ZERO:
             least = z.masked_fill(z <= LOG_ZERO, math.inf).amin(1)
@@ -221,13 +229,15 @@ def _spread(logits: Tensor) -> float:
     return largest if largest > max(1e-12 * size, 1e-30) else 0.0
 
 
-def _sums(logits: Tensor, labels: Tensor, beta: float) -> tuple[float, float, float, float]:
+def _sums(
+    kind: Kind, scores: Tensor, labels: Tensor, beta: float
+) -> tuple[float, float, float, float]:
     """Over rows, with z the logits and u = log β: Σ NLL, dΣ/du, β² Σ Var z, β² Σ ψ²."""
     nll = slope = curve = squares = 0.0
-    one = torch.ones(logits.shape[1], dtype=torch.float64)
-    step = max(1, _PIECE // logits.shape[1])
-    for piece, label in zip(logits.split(step), labels.split(step), strict=True):
-        z = piece.double()
+    one = torch.ones(scores.shape[1], dtype=torch.float64)
+    step = max(1, _PIECE // scores.shape[1])
+    for piece, label in zip(scores.split(step), labels.split(step), strict=True):
+        z = _logits(kind, piece).double()
         d = z - z.amax(1, keepdim=True)
         own = d.gather(1, label[:, None]).squeeze(1)
         e = (beta * d).exp_()
@@ -243,12 +253,12 @@ def _sums(logits: Tensor, labels: Tensor, beta: float) -> tuple[float, float, fl
     return nll, beta * slope, beta * beta * curve, beta * beta * squares
 
 
-def _slopes(logits: Tensor, labels: Tensor, beta: float) -> Tensor:
+def _slopes(kind: Kind, scores: Tensor, labels: Tensor, beta: float) -> Tensor:
     """dNLL/du of each row, u = log β, float64 [N]."""
     found = []
-    step = max(1, _PIECE // logits.shape[1])
-    for piece, label in zip(logits.split(step), labels.split(step), strict=True):
-        z = piece.double()
+    step = max(1, _PIECE // scores.shape[1])
+    for piece, label in zip(scores.split(step), labels.split(step), strict=True):
+        z = _logits(kind, piece).double()
         mean = (torch.softmax(beta * z, 1) * z).sum(1)
         found.append(beta * (mean - z.gather(1, label[:, None])[:, 0]))
     return torch.cat(found)

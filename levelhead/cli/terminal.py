@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import re
 import shutil
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +19,11 @@ if TYPE_CHECKING:
 
 EPOCHS_APART = 1.0
 """Seconds between two lines of epochs that stay: short ones would fill the screen."""
+_DECODERS = re.compile(
+    rb"libpng (error|warning): |(Corrupt|Premature end of) JPEG |Invalid SOS parameters|"
+    rb"TIFF\w*: |\[ ?(WARN|ERROR):[\d.:@]+\] global .*(grfmt|loadsave|utils\.cpp)"
+)
+"""How lines begin that libraries print of a damaged image; levelhead's own sentence names it."""
 
 
 def watcher(epochs: bool = True, quiet: bool = False) -> Callable[[Event], None]:
@@ -60,6 +70,48 @@ def counter(what: str) -> Callable[[int, int], None]:
     """A `progress(done, total)` that shows how far a stage is."""
     passing, _ = _lines()
     return lambda done, total: passing(f"{what}: {done:,} of {total:,}")
+
+
+@contextlib.contextmanager
+def without_decoders() -> Iterator[None]:
+    """Leave out what C libraries write of damaged images, straight to the process's error output.
+
+    Descriptor 2 is read through a pipe meanwhile, Python writes to where it led before. For the
+    whole process, so for the command line alone.
+    """
+    try:
+        known = os.dup(2)
+    except OSError:  # closed
+        yield
+        return
+    end, start = os.pipe()
+    os.dup2(start, 2)
+    os.close(start)
+    before = sys.stderr
+    sys.stderr = io.TextIOWrapper(
+        os.fdopen(os.dup(known), "wb", 0),
+        encoding=getattr(before, "encoding", None) or "utf-8",
+        errors="backslashreplace",
+        write_through=True,
+    )
+    reader = threading.Thread(target=_forward, args=(end, known), daemon=True)
+    reader.start()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+        sys.stderr = before
+        os.dup2(known, 2)  # the pipe ends here, but for children that go on
+        reader.join(1.0)
+
+
+def _forward(end: int, known: int) -> None:
+    """Lines of the pipe `end` to `known`, but for those of decoders."""
+    with os.fdopen(end, "rb") as lines, contextlib.suppress(OSError):
+        for line in lines:
+            if not _DECODERS.match(line):
+                os.write(known, line)
 
 
 def _lines() -> tuple[Callable[[str], None], Callable[[str], None]]:

@@ -19,7 +19,7 @@ from levelhead.data.entries import Examples
 from levelhead.data.layouts.folder import image_paths
 from levelhead.errors import LevelheadError
 from levelhead.files import reading, write
-from levelhead.machine import pick_device
+from levelhead.machine import pick_device, tune_malloc
 from levelhead.models import Network
 from levelhead.outputs import Outputs
 from levelhead.outputs.outputs import RESERVED
@@ -131,13 +131,15 @@ def predict(
 ) -> Predicted:
     """Predict images, and every image in folders, with a run's calibrator applied.
 
-    `run`: a finished run, or its folder. `images`: a path, or several.
+    `run`: a finished run, or its folder. `images`: a path, or several. On Linux the process keeps
+    freed memory from here on (`machine.tune_malloc`): a third of the time.
 
     Raises LevelheadError for a path that does not exist, a folder without images, and where no
     image at all can be read; single broken ones are listed in `broken`.
     """
     if not 0 <= abstain_below <= 1:
         raise LevelheadError(f"--abstain-below {abstain_below}: must be between 0 and 1")
+    tune_malloc()
     run = finished_run(run.folder if isinstance(run, Run) else run)
     several = [images] if isinstance(images, str | Path) else images
     recipe, data = run.recipe, run.data
@@ -153,14 +155,13 @@ def predict(
         broken += faults
         if len(examples):
             ids += examples.ids
-            rows.append(forward(examples))
+            with torch.no_grad():  # logits alone are kept: features are a hundred times as many
+                rows.append(network.head(forward(examples)).cpu())
     if not rows:
         first, why = broken[0]
         raise LevelheadError(f"{first}: {why}; no image could be read: give another")
-    with torch.no_grad():
-        logits = network.head(torch.cat(rows)).cpu()
     unknown = torch.zeros(len(ids), dtype=torch.int64)
-    outputs = Outputs("logits", logits, unknown, names)
+    outputs = Outputs("logits", torch.cat(rows), unknown, names)
     if (calibrator := run.calibrator) is not None:
         outputs = calibrator.apply(outputs)
     return Predicted(tuple(ids), names, outputs.probabilities(), abstain_below, tuple(broken))

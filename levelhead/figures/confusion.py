@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from levelhead.figures.canvas import BLUE, GRID, INK, VERMILLION, percent, shorten, tip
-from levelhead.metrics.counts import confusion
+from levelhead.metrics.counts import class_counts, confusion
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +20,8 @@ NUMBERED = 20
 """Up to this many classes a cell carries its count."""
 TOLD = 300
 """So many of the commonest mistakes show their numbers under the pointer."""
+SHOWN = 2_000
+"""Of more classes those that occur most often are shown: a matrix of all would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Confusion:
 
     counts: np.ndarray  # int64 [K,K], rows are true classes, columns predictions
     class_names: tuple[str, ...]
+    left_out: int = 0  # rarer classes, which are not shown
 
     @property
     def shares(self) -> np.ndarray:
@@ -43,7 +46,8 @@ class Confusion:
     @property
     def label(self) -> str:
         right = int(np.trace(self.counts))
-        return f"Confusion matrix: {right} of {int(self.counts.sum())} on the diagonal"
+        shown = f" of the {len(self.class_names):,} commonest classes" if self.left_out else ""
+        return f"Confusion matrix{shown}: {right} of {int(self.counts.sum())} on the diagonal"
 
     def pairs(self, limit: int = 20) -> list[tuple[str, str, int, float]]:
         """The commonest mistakes: (true, predicted, count, share of the true class)."""
@@ -67,11 +71,27 @@ def data(outputs: Outputs, ordered: bool = False) -> tuple[Confusion]:
 
     `ordered` puts classes that are taken for each other side by side.
     """
-    counts, names = confusion(outputs).numpy(), outputs.class_names
+    names = outputs.class_names
+    if len(names) > SHOWN:
+        counts, names = _commonest(outputs)
+    else:
+        counts = confusion(outputs).numpy()
     if ordered and len(names) > 2:
         order = neighbours(counts)
         counts, names = counts[np.ix_(order, order)], tuple(names[k] for k in order)
-    return (Confusion(counts, names),)
+    return (Confusion(counts, names, len(outputs.class_names) - len(names)),)
+
+
+def _commonest(outputs: Outputs) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Counts [SHOWN,SHOWN] and names of the classes with the most labels and predictions."""
+    _, support, predicted = class_counts(outputs)
+    kept = np.sort(np.argsort(-(support + predicted).numpy(), kind="stable")[:SHOWN])
+    place = np.full(outputs.classes, -1)
+    place[kept] = np.arange(SHOWN)
+    row, column = place[outputs.labels.numpy()], place[outputs.predictions().numpy()]
+    both = (row >= 0) & (column >= 0)
+    cells = np.bincount(row[both] * SHOWN + column[both], minlength=SHOWN * SHOWN)
+    return cells.reshape(SHOWN, SHOWN), tuple(outputs.class_names[k] for k in kept)
 
 
 def neighbours(counts: np.ndarray) -> np.ndarray:

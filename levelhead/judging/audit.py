@@ -36,11 +36,16 @@ from levelhead.statistics.measured import Measured
 
 RANKED = 20_000
 """Calibrators are ranked on so many examples at most: more would not change the order."""
+CALIBRATED, SCORES_CALIBRATED = 200_000, 1 << 26
+"""Of more examples or scores (half a GiB in float64) those ranked show what calibration does."""
 
 
 @dataclass(frozen=True, eq=False)
 class Audited:
-    """What an audit says of some outputs; `after` are the same, calibrated fold by fold."""
+    """What an audit says of some outputs; `after` are the same, calibrated fold by fold.
+
+    Of more than 200,000 examples or 67 million scores `after` are 20,000 of them, drawn at random.
+    """
 
     outputs: Outputs
     findings: dict[str, Any]
@@ -110,10 +115,11 @@ def audit(
     findings = judge(outputs, **choices)
     findings["bins"] = bins
     findings["calibrated"] = _could_be_calibrated(outputs, level, resamples, seed, bins)
-    advice, after = _advice(outputs, methods, **choices)
+    advice, before, after = _advice(outputs, methods, **choices)
     findings["temperature"] = advice.pop("temperature")
     if after is not None:
-        advice["before"] = {name: findings["metrics"][name] for name in HEADLINE}
+        few = findings if before is outputs else judge(before, metrics=HEADLINE, **choices)
+        advice["before"] = {name: few["metrics"][name] for name in HEADLINE}
         advice["after"] = judge(after, metrics=HEADLINE, **choices)["metrics"]
     findings["advice"] = advice
     findings["selective"] = thresholds
@@ -123,12 +129,17 @@ def audit(
         findings["label_noise"] = label_noise(outputs, noise, level)
     findings["report"] = classification_report(outputs)
     choices.pop("bins")
-    findings["words"] = _sentences(outputs, after, findings, risk, **choices)
+    findings["words"] = _sentences(outputs, before, after, findings, risk, **choices)
     return Audited(outputs, findings, after)
 
 
 def _sentences(
-    outputs: Outputs, after: Outputs | None, findings: dict[str, Any], risk: float, **choices: Any
+    outputs: Outputs,
+    before: Outputs,
+    after: Outputs | None,
+    findings: dict[str, Any],
+    risk: float,
+    **choices: Any,
 ) -> list[str]:
     """What an audit found, as sentences: doubt and verdict first, then advice and thresholds."""
     advice = findings["advice"]
@@ -137,7 +148,9 @@ def _sentences(
         verdict(outputs, findings["calibrated"], sides=findings["metrics"], **choices),
     ]
     if after is not None:
-        sentences.append(nll_change(outputs, after, advice["method"], advice=True, **choices))
+        some = "" if before is outputs else f"On {len(before):,} examples drawn at random: "
+        change = nll_change(before, after, advice["method"], advice=True, **choices)
+        sentences.append(some + change if change else "")
     raw = "model's own " if after is not None else ""
     sentences += [*advice["words"], threshold_words(findings["selective"], risk, raw)]
     sentences += about(outputs, choices["level"])
@@ -165,18 +178,20 @@ def _could_be_calibrated(
 
 def _advice(
     outputs: Outputs, methods: Sequence[str] | None, **choices: Any
-) -> tuple[dict[str, Any], Outputs | None]:
-    """The ranking of calibrators, the choice, and outputs calibrated fold by fold with it."""
+) -> tuple[dict[str, Any], Outputs, Outputs | None]:
+    """The ranking of calibrators, the choice; outputs before, and calibrated fold by fold."""
     advice: dict[str, Any] = {
         "text": "advice, not applied", "method": None, "n": len(outputs), "ranking": [],
         "before": None, "after": None, "temperature": None, "mends": None, "words": [],
     }  # fmt: skip
+    few = before = outputs
     try:
-        few = outputs
         if len(outputs) > RANKED:
             draw = torch.Generator().manual_seed(choices["seed"])
             few = outputs.take(torch.randperm(len(outputs), generator=draw)[:RANKED].sort().values)
             advice["n"] = RANKED
+            whole = len(outputs) <= CALIBRATED and outputs.scores.numel() <= SCORES_CALIBRATED
+            before = outputs if whole else few
         where = "these examples: advice, not applied"
         fitted = CALIBRATORS["temperature"].fit_outputs(outputs, fitted_on=where)
         advice["temperature"] = fitted.summary()
@@ -189,19 +204,19 @@ def _advice(
         advice["mends"] = _mends(ranked, choice.best, few, choices["level"])
         advice["words"] = [sentence]
         if method == "none":
-            return advice, None
-        after = cross_fitted(outputs, method, seed=choices["seed"])
+            return advice, before, None
+        after = cross_fitted(before, method, seed=choices["seed"])
         if method == "temperature":
             advice["words"].append(fitted.sentence())
         advice["words"].append(
             "That is advice, not applied: fit it on examples that neither trained nor judge the "
             "model (levelhead calibrate VALIDATION --apply TEST)."
         )
-        return advice, after
+        return advice, before, after
     except LevelheadError as error:
         advice["reason"] = str(error)
         advice["words"] = [f"No calibrator: {error}."]
-        return advice, None
+        return advice, before, None
 
 
 def _mends(

@@ -12,8 +12,8 @@ import torch
 
 from levelhead.calibrators import Calibrator, Temperature
 from levelhead.errors import LevelheadError
-from levelhead.metrics import METRICS, intervals_of, reason
-from levelhead.metrics.counts import confusion
+from levelhead.metrics import HEADLINE, METRICS, intervals_of, reason
+from levelhead.metrics.counts import class_counts
 from levelhead.outputs import Outputs
 from levelhead.statistics.binning import BINS
 from levelhead.statistics.examples import (
@@ -47,7 +47,7 @@ def judge(
 
     With `calibrator` (fitted elsewhere) the outputs are calibrated first, and `temperature` says
     how. Of outputs with groups, groups are what intervals resample; up to 50 of them are also
-    judged one by one, under `groups`. `bins` is that of the
+    judged one by one, under `groups`, by those named or `HEADLINE`. `bins` is that of the
     binned metrics. Fractions, natural logarithms; what is not finite is None beside a `reason`.
     Raises LevelheadError for bins that cannot be.
     """
@@ -74,7 +74,7 @@ def judge(
         for group in np.unique(names).tolist():
             part = outputs.take(np.flatnonzero(names == group))
             part = dataclasses.replace(part, groups=None)  # within a group examples are drawn
-            cells = _metrics(part, tuple(found), **choices)[0]
+            cells = _metrics(part, metrics or HEADLINE, **choices)[0]
             judged["groups"][group] = {"n": len(part), "metrics": cells}
     return judged
 
@@ -132,8 +132,7 @@ def classification_report(outputs: Outputs) -> dict[str, Any]:
     "weighted": {…}}`. Precision of a class never predicted, recall of one without examples are
     undefined: None, and left out of the means (scikit-learn's zero_division=nan).
     """
-    counts = confusion(outputs).double()
-    hits, support, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
+    hits, support, predicted = (counts.double() for counts in class_counts(outputs))
     parts = {
         "precision": hits / predicted,
         "recall": hits / support,

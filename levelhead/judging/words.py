@@ -11,7 +11,7 @@ from levelhead.calibrators import Calibrator, spoken
 from levelhead.calibrators.choose import costs_of_errors
 from levelhead.decisions.scores import find_score
 from levelhead.judging.judge import confidence_gap
-from levelhead.metrics.counts import confusion
+from levelhead.metrics.counts import class_counts, taken_for
 from levelhead.outputs import Outputs
 from levelhead.statistics.examples import (
     FEW_ERRORS,
@@ -246,11 +246,9 @@ def _weakest(outputs: Outputs, level: float) -> str:
 
     It was picked for being low: its interval is that of one of K classes (Bonferroni).
     """
-    counts = confusion(outputs)
-    support = counts.sum(1)
-    recall = counts.diagonal() / support
-    k = int(recall.nan_to_num(2.0).argmin())
-    hits, of = int(counts[k, k]), int(support[k])
+    right, support, _ = class_counts(outputs)
+    k = int((right / support).nan_to_num(2.0).argmin())
+    hits, of = int(right[k]), int(support[k])
     if hits == of:
         return "No class has an error."
     here = outputs.labels == k
@@ -258,14 +256,12 @@ def _weakest(outputs: Outputs, level: float) -> str:
     present = int((support > 0).sum())
     corrected = 1 - (1 - level) / present
     low, high = share_interval(outputs.rows.correct[here], corrected, own)
-    wrong = counts[k].clone()
-    wrong[k] = 0
-    other = int(wrong.argmax())
+    other, times = (int(values[k]) for values in taken_for(outputs))
     names = outputs.class_names
     sentence = (
         f"Weakest class: {names[k]}, {hits:,} of {of:,} found ({_percent(hits / of)}, interval "
         f"{_range(low, high)}, corrected for {present} classes), most often taken for "
-        f"{names[other]} ({int(wrong[other]):,})."
+        f"{names[other]} ({times:,})."
     )
     absent = int((support == 0).sum())
     if absent:

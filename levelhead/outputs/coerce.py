@@ -11,7 +11,7 @@ from torch import Tensor
 
 from levelhead.errors import LevelheadError
 from levelhead.labels import in_order, number, positions, same, spelling, spellings
-from levelhead.outputs.validate import first
+from levelhead.outputs.validate import PIECE, first
 
 MASKED = -1e30
 """Stands for a logit of −inf: its probability is exactly 0, and 0 · 1e30 is no NaN."""
@@ -135,7 +135,8 @@ def unmasked(scores: Tensor, labels: Tensor, where: Callable[[int], str]) -> tup
 
     Raises LevelheadError where the label's own logit is −inf.
     """
-    if scores.ndim != 2 or not bool(torch.isneginf(scores).any()):
+    step = max(1, PIECE // max(1, scores.shape[-1]))
+    if scores.ndim != 2 or not any(bool(z.isneginf().any()) for z in scores.split(step)):
         return scores, 0
     masked = torch.isneginf(scores)
     if tuple(labels.shape) == (len(scores),) and 0 <= int(labels.min()) <= int(labels.max()) < len(

@@ -71,7 +71,7 @@ def audit_report(result: Audited, panels: Panels, name: str, command: str) -> st
         drawings=_drawings(panels),
         least=round(min(96 * matrix.size[0], 460)),  # px; narrower, its numbers are too small
         pairs=matrix.pairs(WEAKEST if outputs.classes > WEAKEST else 10),
-        classes=weakest_first(findings["report"]["classes"], matrix),
+        classes=weakest_first(findings["report"]["classes"], outputs),
         weakest=WEAKEST,
         headline=HEADLINE,
         metrics=METRICS,

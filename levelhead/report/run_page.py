@@ -13,12 +13,12 @@ import numpy as np
 from levelhead.errors import LevelheadError
 from levelhead.files import read_json
 from levelhead.metrics import HEADLINE, METRICS
+from levelhead.metrics.counts import taken_for
 from levelhead.report.page import metric_table, page, svgs
 from levelhead.runs import Run, finished_run
 from levelhead.text import duration
 
 if TYPE_CHECKING:
-    from levelhead.figures.confusion import Confusion
     from levelhead.outputs import Outputs
 
 WEAKEST = 20
@@ -66,7 +66,7 @@ def run_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = Non
         metrics=METRICS,
         least=round(min(96 * matrix.size[0], 460)),  # px; narrower, its numbers are too small
         pairs=matrix.pairs(WEAKEST if test.classes > WEAKEST else 10),
-        classes=weakest_first(found["report"]["classes"], matrix),
+        classes=weakest_first(found["report"]["classes"], test),
         curves=list(zip(svgs("curves", lines), lines, strict=True)),
         recipe={k: v for k, v in dataclasses.asdict(recipe).items() if v is not None},
         environment=_environment(run),
@@ -159,17 +159,16 @@ def run_words(run: Run) -> list[str]:
     ]
 
 
-def weakest_first(report: Sequence[Mapping[str, Any]], matrix: Confusion) -> list[dict[str, Any]]:
+def weakest_first(report: Sequence[Mapping[str, Any]], outputs: Outputs) -> list[dict[str, Any]]:
     """The rows of a classification report by F1, each with what the class is taken for.
 
     Classes without examples come last: nothing of theirs was missed.
     """
-    wrong = matrix.counts - np.diag(np.diag(matrix.counts))
     rows: list[dict[str, Any]] = []
-    for k, row in enumerate(report):
-        other = int(wrong[k].argmax())
-        taken = matrix.class_names[other] if wrong[k, other] else None
-        rows.append({**row, "taken_for": taken, "times": int(wrong[k, other])})
+    others, counts = (values.tolist() for values in taken_for(outputs))
+    for row, other, times in zip(report, others, counts, strict=True):
+        taken = outputs.class_names[other] if times else None
+        rows.append({**row, "taken_for": taken, "times": times})
     return sorted(rows, key=lambda row: (row["support"] == 0, row["f1"] is None, row["f1"] or 0.0))
 
 
