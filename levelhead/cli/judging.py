@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,8 +14,12 @@ from levelhead.cli.flags import Parser
 from levelhead.errors import LevelheadError
 
 if TYPE_CHECKING:
+    from levelhead.judging import Decided
     from levelhead.outputs import Outputs
     from levelhead.report.judgement_page import Judgement
+
+MOST_VALIDATION = 0.5
+"""To hold out more than this share is no advice: what trains would be too little."""
 
 _PREDICTIONS = "npz, safetensors, csv, parquet, or a run folder (its test outputs)"
 
@@ -65,6 +70,7 @@ def audit(words: list[str]) -> int:
         page = _page(result, options, options.predictions, "audit", words)
         table = metric_table({"as given": result.findings})
         lines = [*result.words, "", table, f"Report: {folder}/report.html"]
+        lines.append(_after_audit(options, result.method))
         return deliver(result, lines, as_json=options.json, folder=folder, write_pages=page)
 
 
@@ -109,6 +115,7 @@ def calibrate(words: list[str]) -> int:
         page = _page(result, options, options.apply or options.validation, "calibrate", words)
         lines = [*result.words, "", ranking_table(findings["ranking"]), ""]
         lines += [metric_table(stages, HEADLINE), f"Report: {folder}/report.html"]
+        lines.append(f"Next: levelhead decide {shlex.join(_same(words))}")
         return deliver(result, lines, as_json=options.json, folder=folder, write_pages=page)
 
 
@@ -164,8 +171,53 @@ def decide(words: list[str]) -> int:
             outside=outside,
         )
         page = _page(result, options, options.apply or options.validation, "decide", words)
-        lines = [*result.words, f"Report: {folder}/report.html"]
+        lines = [*result.words, f"Report: {folder}/report.html", *_after_decide(options, result)]
         return deliver(result, lines, as_json=options.json, folder=folder, write_pages=page)
+
+
+def _after_audit(options: Any, method: str | None) -> str:
+    """The command that does something about what was found."""
+    name = "decide" if method in (None, "none") else "calibrate"
+    if Path(options.predictions).is_dir():
+        return f"Next: levelhead {name} {shlex.quote(options.predictions)}"
+    kind = f" --{options.kind}" if options.kind else ""
+    return f"Next: levelhead {name} VALIDATION --apply {shlex.quote(options.predictions)}{kind}"
+
+
+def _same(words: list[str]) -> list[str]:
+    """The words of a `calibrate` that `decide` takes, too: all but where the result went."""
+    kept, skip = [], False
+    for word in words:
+        if not skip and word not in ("--out", "--json") and not word.startswith("--out="):
+            kept.append(word)
+        skip = word == "--out"
+    return kept
+
+
+def _after_decide(options: Any, result: Decided) -> list[str]:
+    """The command that obeys the threshold, or that trains with the examples it lacks."""
+    from levelhead.decisions.scores import sharp
+    from levelhead.runs import finished_run
+
+    if not Path(options.validation).is_dir():
+        return []
+    run, where = finished_run(options.validation), shlex.quote(options.validation)
+    threshold, recipe = result.findings["threshold"]["set"], run.recipe
+    if threshold["keeps"] == "nothing":
+        have = run.data["counts"]["train"] + run.data["counts"]["validation"]
+        share = math.ceil(200 * (threshold["needed"] or have) / have) / 100
+        if not recipe.validation < share <= MOST_VALIDATION:
+            return []
+        return [
+            f"Next: levelhead train {shlex.quote(recipe.data)} --validation {share:g}, which holds "
+            f"out {round(share * have):,} images: half of them set the threshold, and that takes "
+            f"{threshold['needed']:,} at least"
+        ]
+    plain = run.calibrator is None and result.findings["confidence"] == "raw"
+    if threshold["keeps"] == "some" and plain and threshold["score"] == "msp":
+        where += f" IMAGE... --abstain-below {sharp(threshold['value'])}"
+        return [f"Next: levelhead predict {where}"]
+    return []
 
 
 def _add_kind(parser: Parser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -254,6 +255,9 @@ def check(words: list[str]) -> int:
         prog="levelhead check", description="What is in a data set, and what is wrong with it."
     )
     parser.add_argument("data", metavar="DATA", help="the data, as for levelhead train")
+    parser.add_argument("--label-column", default="", metavar="NAME", help="as for train")
+    parser.add_argument("--group-column", default="group", metavar="NAME", help="as for train")
+    parser.add_argument("--outside-paths", action="store_true", help="as for train")
     add_json(parser)
     options = parser.parse(words)
 
@@ -261,11 +265,20 @@ def check(words: list[str]) -> int:
     from levelhead.data.check import check
     from levelhead.data.check import words as sentences
 
-    findings = check(options.data, progress=counter("reading images"))
+    findings = check(
+        options.data,
+        label_column=options.label_column,
+        group_column=options.group_column,
+        outside_paths=options.outside_paths,
+        progress=counter("reading images"),
+    )
     if options.json:
         print_json(findings)
-    else:
-        print("\n".join(sentences(findings)))
+        return 0
+    print("\n".join(sentences(findings)))
+    if findings["refusal"] is None:
+        more = ["--skip-broken"] if findings["unreadable"] else []
+        print(f"Next: levelhead train {shlex.join([*words, *more])}")
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,10 @@ import numpy as np
 from levelhead.data import scan
 from levelhead.data.cache import on_all_cores
 from levelhead.data.decode import Broken, digest, header, pixels, reason
-from levelhead.data.entries import Entries, count, some
+from levelhead.data.entries import Dataset, Entries, Examples, Listing, count, some
+from levelhead.data.splits import split as complete
+from levelhead.errors import LevelheadError
+from levelhead.recipe import Recipe
 
 Seen = tuple[str, int, int, int] | str  # (mode, width, height, digest), or why not
 
@@ -20,22 +23,32 @@ Seen = tuple[str, int, int, int] | str  # (mode, width, height, digest), or why 
 def check(
     data: str,
     *,
+    label_column: str = "",
     group_column: str = "group",
+    outside_paths: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Read every image of a source at full size and report what stands out.
 
     The dict is fit for JSON: counts per split and class, sizes, modes, unreadable images,
     copies (images with the same decoded pixels) within and across splits, the same image
-    under two labels, groups, notes. Raises LevelheadError where `scan` does.
+    under two labels, groups, notes; `refusal`, why `levelhead train` would not take it (as far as
+    the images go, with --skip-broken), or None. Raises LevelheadError where `scan` does.
     """
-    listing = scan(data, group_column=group_column)
+    listing = scan(
+        data,
+        label_column=label_column,
+        group_column=group_column,
+        outside_paths=outside_paths,
+    )
     names = listing.class_names
     total = sum(map(len, listing.splits.values()))
     by_digest: dict[int, list[dict[str, str]]] = defaultdict(list)
     modes: Counter[str] = Counter()
     widths, heights = [], []
-    unreadable, splits = [], {}
+    unreadable: list[dict[str, str]] = []
+    splits: dict[str, Any] = {}
+    digests: dict[str, dict[int, int]] = defaultdict(dict)  # by split, of the images by place
     done = 0
     for split, entries in listing.splits.items():
 
@@ -49,6 +62,7 @@ def check(
                 continue
             mode, width, height, key = found
             modes[mode] += 1
+            digests[split][i] = key
             widths.append(width)
             heights.append(height)
             label = names[int(entries.labels[i])]
@@ -77,7 +91,38 @@ def check(
         "channels": listing.channels,
         "bits": listing.bits,
         "notes": list(listing.notes),
+        "refusal": _refusal(listing, digests),
     }
+
+
+def _refusal(listing: Listing, digests: Mapping[str, Mapping[int, int]]) -> str | None:
+    """Why the images that can be read cannot be split for training, or None."""
+    parts, names = {}, listing.class_names
+    for split, entries in listing.splits.items():
+        readable = np.array(sorted(digests[split]), dtype=np.int64)
+        had, have = (
+            np.bincount(y, minlength=len(names)) for y in (entries.labels, entries.labels[readable])
+        )
+        if split != "validation" and (lost := np.flatnonzero((have == 0) & (had > 0))).size:
+            return f"no image of {names[int(lost[0])]!r} in {split} can be read"
+        parts[split] = Examples(
+            np.zeros((len(readable), 1, 1, 1), np.uint8),
+            entries.labels[readable],
+            tuple(entries.ids[i] for i in readable),
+            np.array([digests[split][i] for i in readable], dtype=np.uint64),
+            None if entries.groups is None else tuple(entries.groups[i] for i in readable),
+        )
+    usual = Recipe(listing.source)
+    try:
+        complete(
+            Dataset(listing, names, parts, ""),
+            validation=usual.validation,
+            test=usual.test,
+            seed=usual.split_seed,
+        )
+    except LevelheadError as error:
+        return str(error).removeprefix(f"{listing.source}: ")
+    return None
 
 
 def _look(entries: Entries, bits: int, progress: Callable[[int, int], None]) -> list[Seen]:
@@ -144,8 +189,6 @@ def words(findings: dict[str, Any]) -> list[str]:
         )
     if train[large] >= 3 * train[small]:
         lines.append("They are unbalanced: look at each class's recall, not at accuracy alone.")
-    if train[small] < (2 if "test" in splits else 3):
-        lines.append(f"Class {small!r} is too small to be split: add images, or remove it.")
     if findings["modes"]:
         sizes = " and ".join(
             f"{side}s from {s['min']} to {s['max']} (median {s['median']:g})"
@@ -182,4 +225,7 @@ def words(findings: dict[str, Any]) -> list[str]:
         lines.append(f"{count(groups['n'], 'group')} (largest: {largest}), which are kept whole.")
         if groups["across"]:
             lines.append(f"Groups in several splits: {some(groups['across'])}. Move each into one.")
-    return [*lines, *findings["notes"]]
+    lines += findings["notes"]
+    if findings["refusal"] is not None:
+        lines.append(f"levelhead train would refuse it: {findings['refusal']}.")
+    return lines

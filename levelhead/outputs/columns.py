@@ -42,6 +42,7 @@ class Asked:
 
 
 def read_csv(path: Path, asked: Asked) -> Outputs:
+    """Outputs of a CSV, packed or not. Raises LevelheadError for a table that cannot be judged."""
     import pyarrow as pa
     from pyarrow import csv
 
@@ -87,6 +88,7 @@ def _line(path: Path, row: int) -> int:
 
 
 def read_parquet(path: Path, asked: Asked) -> Outputs:
+    """Outputs of a parquet file. Raises LevelheadError for a table that cannot be judged."""
     import pyarrow as pa
     from pyarrow import parquet
 

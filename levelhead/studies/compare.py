@@ -15,6 +15,7 @@ import re
 import time
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from levelhead.data import Listing
 from levelhead.data.entries import Dataset
 from levelhead.data.memory import is_name
 from levelhead.errors import LevelheadError, nearest
-from levelhead.files import locked, read_json, write, write_json
+from levelhead.files import locked, read_json, refuse_pipes, write, write_json
 from levelhead.models import MODELS
 from levelhead.recipe import Recipe
 from levelhead.runs import Run, new_folder
@@ -284,6 +285,7 @@ def _request(recipe: Recipe, grid: Mapping[str, Sequence[Any]], seeds: int) -> s
 
 def _check_request(folder: Path, asked: str) -> None:
     """Raise LevelheadError, naming the difference, if the folder's study is another."""
+    refuse_pipes(folder / "study.toml")
     try:
         stored = (folder / "study.toml").read_text(encoding="utf-8")
         requests = [tomllib.loads(text) for text in (stored, asked)]
@@ -312,7 +314,11 @@ def _default(name: str) -> Any:
 
 def _unfinished(asked: str) -> Path | None:
     """The newest study of this request in runs/ that has no findings yet."""
-    same = [path.parent for path in Path("runs").glob("*/study.toml") if path.read_text() == asked]
+    same = []
+    for path in Path("runs").glob("*/study.toml"):
+        with suppress(OSError, ValueError):  # not one of ours
+            if path.is_file() and path.read_text(encoding="utf-8") == asked:
+                same.append(path.parent)
     stopped = [path for path in same if not (path / "findings.json").exists()]
     return max(stopped, key=lambda path: path.stat().st_mtime, default=None)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from levelhead.data.batches import Augmentation, Batch, TrainingBatches, as_batch
 from levelhead.errors import LevelheadError
-from levelhead.files import write
+from levelhead.files import refuse_pipes, write
 from levelhead.machine import pick_device
 from levelhead.recipe import Recipe
 from levelhead.representation.geometry import position, triples
@@ -58,6 +58,7 @@ def information(
     curve: list[dict[str, Any]] = []
     drawn: dict[int, Information] = {}
     kept = run.path_of(f"differences-{a}-{b}-{per_class}-{draws}-{seed}")
+    refuse_pipes(kept)
     try:
         tables = load_file(kept)
     except (OSError, SafetensorError):

@@ -143,7 +143,9 @@ def main() -> int:
     for part, n in ((inputs, asked.inputs), (runs, asked.runs), (kills, asked.kills)):
         began, name = time.monotonic(), part.__name__
         with tempfile.TemporaryDirectory() as folder:
-            for what, fault in part(n, asked.seed, Path(folder)):
+            for i, (what, fault) in enumerate(part(n, asked.seed, Path(folder))):
+                if i % 100 == 0:
+                    print(f"{name}: {i} of {n}, {time.monotonic() - began:.0f} s", flush=True)
                 if fault is not None:
                     faults[name] += 1
                     print(f"{what}\n{fault}\n", flush=True)

@@ -9,8 +9,9 @@ import os
 import shutil
 import signal
 import struct
+import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,19 +140,31 @@ class Slow(Exception):
 
 
 @contextlib.contextmanager
-def limited(seconds: int) -> Iterator[None]:
-    """Raise Slow where the block takes longer."""
+def limited(seconds: int, folders: Sequence[Path] = ()) -> Iterator[None]:
+    """Raise Slow where the block takes longer, also for pipes in `folders`."""
 
     def ring(*_: Any) -> None:
         raise Slow(f"more than {seconds} s")
 
     before = signal.signal(signal.SIGALRM, ring)
+    # A library that waits in C sees no signal: the pipes that it may read come to their end.
+    ends = threading.Timer(seconds, _end_pipes, [folders])
+    ends.daemon = True
+    ends.start()
     signal.alarm(seconds)
     try:
         yield
     finally:
+        ends.cancel()
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _end_pipes(folders: Sequence[Path]) -> None:
+    for path in (path for folder in folders for path in folder.rglob("*")):
+        if path.is_fifo():
+            with contextlib.suppress(OSError):
+                os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
 
 
 def fault_of(words: list[str], seconds: int = 60) -> str | None:
@@ -162,8 +175,16 @@ def fault_of(words: list[str], seconds: int = 60) -> str | None:
     from levelhead.cli import run
 
     out, err = io.StringIO(), io.StringIO()
+    there = [
+        folder for word in words for folder in (Path(word), Path(word).parent) if word[0] != "-"
+    ]
+    there = [folder for folder in there if folder.is_absolute() and folder.is_dir()]
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), limited(seconds):
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            limited(seconds, there),
+        ):
             code = run(words)
     except Slow as error:
         return str(error)

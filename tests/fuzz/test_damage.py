@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -48,3 +49,35 @@ def test_damage_is_damage(tmp_path: Path) -> None:
     assert np.mean([damaged_text(text, rng) != text for _ in range(200)]) > 0.8
     tree = '{"a": [1, 2, {"b": 3}]}'
     assert np.mean([damaged_json(tree, rng) != tree for _ in range(200)]) > 0.9
+
+
+def test_no_reader_waits_for_a_pipe(tmp_path: Path) -> None:
+    """A pipe (or a link to a device) in a folder of data or in place of predictions would hang."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    from damage import datasets, fault_of, predictions
+
+    rng = np.random.default_rng(0)
+    places = [
+        ("check", file) for folder in datasets(tmp_path / "data", rng) for file in _few(folder)
+    ]
+    places += [("audit", file) for file in predictions(tmp_path / "predictions", rng)]
+    faults = []
+    for command, file in places:
+        whole = file.read_bytes()
+        target = file.parent if command == "check" else file
+        if command == "check":
+            target = next(p for p in file.parents if p.parent == tmp_path / "data")
+        for make in (os.mkfifo, lambda path: os.symlink("/dev/zero", path)):
+            file.unlink()
+            make(file)
+            flags = ["--json", "--logits"] if file.suffix in (".csv", ".parquet") else ["--json"]
+            fault = fault_of([command, str(target), *(flags if command == "audit" else [])], 10)
+            faults += [f"{command} {file.relative_to(tmp_path)}: {fault}"] if fault else []
+            file.unlink()
+            file.write_bytes(whole)
+    assert not faults, "\n".join(faults)
+
+
+def _few(folder: Path) -> list[Path]:
+    """A file of each kind in a folder."""
+    return list({file.suffix: file for file in sorted(folder.rglob("*.*"))}.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -34,11 +35,15 @@ class Files:
     paths: tuple[Path, ...]
 
     def __call__(self, index: int) -> bytes:
-        return self.paths[index].read_bytes()
+        with self.open(index) as stream:
+            return stream.read()
 
     def open(self, index: int) -> BinaryIO:
-        """A stream of the same bytes."""
-        return self.paths[index].open("rb")
+        """A stream of the same bytes. Raises OSError, too, for a pipe: it might never end."""
+        path = self.paths[index]
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "a pipe, device or folder, no file", str(path))
+        return path.open("rb")
 
     def stamp(self) -> Any:
         """What the cache is valid for."""

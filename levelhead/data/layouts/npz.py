@@ -28,7 +28,7 @@ def _file(path: Path) -> Path | None:
     """The file itself, or a folder's only .npz if it holds images."""
     if not path.is_dir():
         return path if path.suffix.lower() == ".npz" and path.is_file() else None
-    inside = list(path.glob("*.npz"))
+    inside = [file for file in path.glob("*.npz") if file.is_file()]
     if len(inside) != 1 or not zipfile.is_zipfile(inside[0]):
         return None
     with zipfile.ZipFile(inside[0]) as archive:

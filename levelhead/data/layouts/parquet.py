@@ -17,6 +17,7 @@ from levelhead.data.entries import ORDER, Entries, Listing, Subset, some, split_
 from levelhead.data.layouts.table import SPLIT_COLUMNS, split_in_column
 from levelhead.data.listing import finish
 from levelhead.errors import LevelheadError
+from levelhead.files import refuse_pipes
 from levelhead.labels import spelling
 
 WORDS = (
@@ -203,6 +204,7 @@ def _shard(file: Path, split: str, group_column: str, label_column: str) -> tupl
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    refuse_pipes(file)
     try:
         opened = pq.ParquetFile(file)
         columns = _columns(file, opened.schema_arrow, label_column)
