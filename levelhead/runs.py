@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,28 @@ if TYPE_CHECKING:
 MAKE_ANEW = "restore it, or train anew into another --out"
 
 
+def _splits(value: Any, kind: type) -> bool:
+    """Whether each split has a value of a kind."""
+    names = ("train", "validation", "test")
+    return isinstance(value, dict) and all(type(value.get(name)) is kind for name in names)
+
+
+_DATA: dict[str, Callable[[Any], bool]] = {
+    "name": lambda value: isinstance(value, str),
+    "source": lambda value: isinstance(value, str),
+    "class_names": lambda value: (
+        isinstance(value, list) and len(value) > 1 and all(isinstance(n, str) for n in value)
+    ),
+    "channels": lambda value: value in (1, 3) and type(value) is int,
+    "image_size": lambda value: type(value) is int and value > 0,
+    "counts": lambda value: _splits(value, int),
+    "hashes": lambda value: _splits(value, str),
+    "notes": lambda value: isinstance(value, list),
+    "skipped": lambda value: isinstance(value, list),
+}
+"""What every data.json holds, by field."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder, read when asked. Raises LevelheadError for what is missing or damaged."""
@@ -39,8 +61,17 @@ class Run:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What was trained on: names, counts, hashes, mean and deviation, warnings."""
-        return read_object(self.folder / "data.json")
+        """What was trained on: names, counts, hashes, mean and deviation, warnings.
+
+        Raises LevelheadError for a file that lacks what readers of runs lean on.
+        """
+        path = self.folder / "data.json"
+        content = read_object(path)
+        for name, fits in _DATA.items():
+            if name not in content or not fits(content[name]):
+                what = "no" if name not in content else "another"
+                raise LevelheadError(f"{path}: holds {what} {name!r}; {MAKE_ANEW}")
+        return content
 
     @property
     def findings(self) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +13,9 @@ from levelhead.cli.flags import Parser
 from levelhead.errors import LevelheadError
 
 if TYPE_CHECKING:
-    from levelhead.judging import Decided
     from levelhead.outputs import Outputs
     from levelhead.report.judgement_page import Judgement
-
-MOST_VALIDATION = 0.5
-"""To hold out more than this share is no advice: what trains would be too little."""
+    from levelhead.report.next_steps import Step
 
 _PREDICTIONS = "npz, safetensors, csv, parquet, or a run folder (its test outputs)"
 
@@ -56,7 +52,7 @@ def audit(words: list[str]) -> int:
 
     from levelhead.judging import audit
     from levelhead.outputs import read_people
-    from levelhead.report import metric_table
+    from levelhead.report import metric_table, next_steps
 
     outputs = _read(options, options.predictions)
     if options.other is not None:
@@ -67,10 +63,11 @@ def audit(words: list[str]) -> int:
     with _folder(options, options.predictions, "audit") as folder:
         choices = {"risk": options.risk, "methods": _methods(options), "bins": options.bins}
         result = audit(outputs, outside=outside, noise=options.label_noise, **choices)
-        page = _page(result, options, options.predictions, "audit", words)
+        steps = next_steps.after_audit(result, options.predictions, options.kind)
+        page = _page(result, options, options.predictions, "audit", words, steps)
         table = metric_table({"as given": result.findings})
         lines = [*result.words, "", table, f"Report: {folder}/report.html"]
-        lines.append(_after_audit(options, result.method))
+        lines += next_steps.lines(steps)
         return deliver(result, lines, as_json=options.json, folder=folder, write_pages=page)
 
 
@@ -104,7 +101,7 @@ def calibrate(words: list[str]) -> int:
 
     from levelhead.judging import calibrate
     from levelhead.metrics import HEADLINE
-    from levelhead.report import metric_table
+    from levelhead.report import metric_table, next_steps
     from levelhead.report.judgement_page import ranking_table
 
     validation, test = _both(options)
@@ -112,10 +109,13 @@ def calibrate(words: list[str]) -> int:
         result = calibrate(validation, test, _methods(options))
         findings = result.findings
         stages = {"before": findings["before"], "after": findings["after"]}
-        page = _page(result, options, options.apply or options.validation, "calibrate", words)
+        steps = next_steps.after_calibration(words)
+        page = _page(
+            result, options, options.apply or options.validation, "calibrate", words, steps
+        )
         lines = [*result.words, "", ranking_table(findings["ranking"]), ""]
         lines += [metric_table(stages, HEADLINE), f"Report: {folder}/report.html"]
-        lines.append(f"Next: levelhead decide {shlex.join(_same(words))}")
+        lines += next_steps.lines(steps)
         return deliver(result, lines, as_json=options.json, folder=folder, write_pages=page)
 
 
@@ -152,6 +152,7 @@ def decide(words: list[str]) -> int:
 
     from levelhead.decisions.costs import of_errors, read_costs
     from levelhead.judging import decide
+    from levelhead.report import next_steps
 
     validation, test = _both(options)
     costs = None if options.costs is None else read_costs(options.costs, test.class_names)
@@ -170,54 +171,10 @@ def decide(words: list[str]) -> int:
             abstain_price=options.abstain_price,
             outside=outside,
         )
-        page = _page(result, options, options.apply or options.validation, "decide", words)
-        lines = [*result.words, f"Report: {folder}/report.html", *_after_decide(options, result)]
+        steps = next_steps.after_decision(result, options.validation)
+        page = _page(result, options, options.apply or options.validation, "decide", words, steps)
+        lines = [*result.words, f"Report: {folder}/report.html", *next_steps.lines(steps)]
         return deliver(result, lines, as_json=options.json, folder=folder, write_pages=page)
-
-
-def _after_audit(options: Any, method: str | None) -> str:
-    """The command that does something about what was found."""
-    name = "decide" if method in (None, "none") else "calibrate"
-    if Path(options.predictions).is_dir():
-        return f"Next: levelhead {name} {shlex.quote(options.predictions)}"
-    kind = f" --{options.kind}" if options.kind else ""
-    return f"Next: levelhead {name} VALIDATION --apply {shlex.quote(options.predictions)}{kind}"
-
-
-def _same(words: list[str]) -> list[str]:
-    """The words of a `calibrate` that `decide` takes, too: all but where the result went."""
-    kept, skip = [], False
-    for word in words:
-        if not skip and word not in ("--out", "--json") and not word.startswith("--out="):
-            kept.append(word)
-        skip = word == "--out"
-    return kept
-
-
-def _after_decide(options: Any, result: Decided) -> list[str]:
-    """The command that obeys the threshold, or that trains with the examples it lacks."""
-    from levelhead.decisions.scores import sharp
-    from levelhead.runs import finished_run
-
-    if not Path(options.validation).is_dir():
-        return []
-    run, where = finished_run(options.validation), shlex.quote(options.validation)
-    threshold, recipe = result.findings["threshold"]["set"], run.recipe
-    if threshold["keeps"] == "nothing":
-        have = run.data["counts"]["train"] + run.data["counts"]["validation"]
-        share = math.ceil(200 * (threshold["needed"] or have) / have) / 100
-        if not recipe.validation < share <= MOST_VALIDATION:
-            return []
-        return [
-            f"Next: levelhead train {shlex.quote(recipe.data)} --validation {share:g}, which holds "
-            f"out {round(share * have):,} images: half of them set the threshold, and that takes "
-            f"{threshold['needed']:,} at least"
-        ]
-    plain = run.calibrator is None and result.findings["confidence"] == "raw"
-    if threshold["keeps"] == "some" and plain and threshold["score"] == "msp":
-        where += f" IMAGE... --abstain-below {sharp(threshold['value'])}"
-        return [f"Next: levelhead predict {where}"]
-    return []
 
 
 def _add_kind(parser: Parser) -> None:
@@ -313,15 +270,19 @@ def _folder(options: Any, path: str, what: str) -> AbstractContextManager[Path |
 
 
 def _page(
-    result: Judgement, options: Any, path: str, name: str, words: list[str]
+    result: Judgement,
+    options: Any,
+    path: str,
+    name: str,
+    words: list[str],
+    steps: Sequence[Step] = (),
 ) -> Callable[[Path], Any]:
     """Writes the page and, where asked for, the figures."""
     from levelhead.report import write_judgement
 
     command = shlex.join(["levelhead", name, *words])
-    return lambda folder: write_judgement(
-        result, folder, title=_name(path), command=command, figures=options.figures
-    )
+    more = {"command": command, "steps": steps, "figures": options.figures}
+    return lambda folder: write_judgement(result, folder, title=_name(path), **more)
 
 
 def _name(path: str) -> str:

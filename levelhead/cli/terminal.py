@@ -89,10 +89,10 @@ def without_decoders() -> Iterator[None]:
     os.close(start)
     before = sys.stderr
     sys.stderr = io.TextIOWrapper(
-        os.fdopen(os.dup(known), "wb", 0),
+        os.fdopen(os.dup(known), "wb"),
         encoding=getattr(before, "encoding", None) or "utf-8",
         errors="backslashreplace",
-        write_through=True,
+        line_buffering=True,
     )
     reader = threading.Thread(target=_forward, args=(end, known), daemon=True)
     reader.start()
@@ -100,10 +100,12 @@ def without_decoders() -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError, ValueError):
-            sys.stderr.flush()
+            sys.stderr.close()
         sys.stderr = before
         os.dup2(known, 2)  # the pipe ends here, but for children that go on
         reader.join(1.0)
+        if not reader.is_alive():
+            os.close(known)
 
 
 def _forward(end: int, known: int) -> None:

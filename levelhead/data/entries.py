@@ -93,6 +93,7 @@ class Entries:
     groups: tuple[str, ...] | None = None
     images: Array | None = None  # uint8 [N,H,W,C]
     read: Reader | None = None
+    paths: tuple[str, ...] | None = None  # what images are called, where their ids are numbers
 
     def __len__(self) -> int:
         return len(self.ids)

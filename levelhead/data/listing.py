@@ -98,6 +98,7 @@ def finish(
             None if part.groups is None else tuple(part.groups),
             part.images,
             part.read,
+            part.paths,
         )
         for split, part in parts.items()
     }
@@ -162,6 +163,7 @@ def take(part: Entries, index: Sequence[int]) -> Entries:
         None if part.groups is None else tuple(part.groups[i] for i in index),
         None if part.images is None else part.images[list(index)],
         None if read is None else Subset(read, tuple(index)),
+        None if part.paths is None else tuple(part.paths[i] for i in index),
     )
 
 

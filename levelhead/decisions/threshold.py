@@ -127,7 +127,7 @@ def threshold_for_risk(
         return upper_bound(errors_to[cut] / design[cut], cut / design[cut], share)
 
     search = _fixed_sequence if method == "ltt" else _binary_search
-    level, kept, tested = search(sure, bound, risk, delta)
+    level, kept = search(sure, bound, risk, delta)
     threshold = Threshold(
         # s > u, written as s >= the next float64.
         value=float(np.nextafter(sure[kept], math.inf)) if kept < n else -math.inf,
@@ -148,7 +148,7 @@ def threshold_for_risk(
     )
     if kept:
         return threshold
-    reason, needed = _why(errors_to, np.array(tested), risk, level, bound)
+    reason, needed = _why(sure, errors_to, risk, level, bound)
     nothing: dict[str, Any] = {"value": None, "bound": None, "guarantee": None}
     return dataclasses.replace(threshold, **nothing, reason=reason, needed=needed)
 
@@ -179,15 +179,15 @@ def _whole_ties(sure: Any, ranks: Any) -> Any:
 
 def _fixed_sequence(
     sure: Any, bound: Callable[[Any, float], Any], risk: float, delta: float
-) -> tuple[float, int, list[int]]:
-    """Level of each test, the largest count that may be kept (0: none), and the cuts tested."""
+) -> tuple[float, int]:
+    """Level of each test, and the largest count that may be kept (0: none)."""
     n = len(sure)
     # A chain from a strict start may end at an early error, one from a lax start needs a risk that
     # is low there: several, as many as could each succeed and lie a factor 2 apart.
     m = max(m for m in range(1, STARTS + 1) if m == 1 or _fewest(risk, delta / m) << (m - 1) <= n)
     level, first = delta / m, _fewest(risk, delta / m)
     if first > n:
-        return level, 0, [n]
+        return level, 0
     starts = np.unique(_whole_ties(sure, np.geomspace(first, n, m + 1)[:-1].round()))
     every = np.linspace(first, n, min(STEPS, n - first + 1)).round()
     cuts = np.union1d(starts, _whole_ties(sure, every))
@@ -196,24 +196,23 @@ def _fixed_sequence(
     begin = np.searchsorted(cuts, starts)
     ends = fails[np.searchsorted(fails, begin)]  # the first failure at or after each start
     last = int(ends[ends > begin].max(initial=0))
-    return level, int(cuts[last - 1]) if last else 0, cuts.tolist()
+    return level, int(cuts[last - 1]) if last else 0
 
 
 def _binary_search(
     sure: Any, bound: Callable[[Any, float], Any], risk: float, delta: float
-) -> tuple[float, int, list[int]]:
+) -> tuple[float, int]:
     """The same by selection with guaranteed risk."""
     low, high, kept = 0, len(sure), 0
-    steps, tested = max(1, math.ceil(math.log2(high))), []
+    steps = max(1, math.ceil(math.log2(high)))
     for _ in range(steps):
         middle = (low + high + 1) // 2
         cut = int(_whole_ties(sure, middle))
-        tested.append(cut)
         if bound(cut, delta / steps) <= risk:
             low = kept = max(kept, cut)
         else:
             high = max(low, middle - 1)
-    return delta / steps, kept, tested
+    return delta / steps, kept
 
 
 def _fewest(risk: float, level: float) -> int:
@@ -222,7 +221,7 @@ def _fewest(risk: float, level: float) -> int:
 
 
 def _why(
-    errors_to: Any, cuts: Any, risk: float, level: float, bound: Callable[[Any, float], Any]
+    sure: Any, errors_to: Any, risk: float, level: float, bound: Callable[[Any, float], Any]
 ) -> tuple[str, int | None]:
     """Why no cut qualifies, and how many examples would do, None where no number would."""
     n, fewest, limit = len(errors_to) - 1, _fewest(risk, level), f"{risk * 100:.4g} %"
@@ -231,17 +230,19 @@ def _why(
             f"{n:,} are too few examples: even without an error, {fewest:,} are needed to show a "
             f"risk of at most {limit}; add {fewest - n:,}"
         ), fewest
+    cuts = np.unique(_whole_ties(sure, np.arange(fewest, n + 1)))
     bounds = bound(cuts, level)
     kept, wrong = int(cuts[bounds.argmin()]), int(errors_to[cuts[bounds.argmin()]])
     many = np.geomspace(1, 1e9, 1000)
     enough = many[upper_bound(wrong / kept * many, many, level) <= risk]
-    needed, fix = None, "allow a higher risk or improve the model"
+    needed, fix = None, "allow a higher risk, improve the model, or set it on more examples"
     if len(enough):
         needed = math.ceil(enough[0] * n / kept)
         fix = f"about {needed:,} examples in all would show it if that share stayed"
     return (
-        f"no cut is safe: at best {wrong:,} of {kept:,} kept are wrong, a risk of up to "
-        f"{bounds.min() * 100:.3g} % where {limit} is wanted; {fix}"
+        f"no cut is safe: it takes {fewest:,} kept at least to show it, and at best {wrong:,} of "
+        f"{kept:,} are wrong then, a risk of up to {bounds.min() * 100:.3g} % where {limit} is "
+        f"wanted; {fix}"
     ), needed
 
 

@@ -178,7 +178,9 @@ def bars(panel: Reliability, axes: Axes) -> None:
     width = np.diff(panel.edges)[there]
     accuracy, confidence = panel.accuracy[there], panel.confidence[there]
     x, w = panel.edges[:-1][there] + width / 2, width * 0.92
-    axes.bar(x, accuracy, w, color=BLUE, alpha=0.85, linewidth=0, label="accuracy of the bin")
+    # Hatching on a bar could not be seen: where the gap is below the accuracy, the bar ends there.
+    solid = np.minimum(accuracy, confidence)
+    axes.bar(x, solid, w, color=BLUE, alpha=0.85, linewidth=0, label="accuracy of the bin")
     gaps = np.stack([x, w, np.abs(confidence - accuracy), np.minimum(confidence, accuracy)])
     # Out of sight, for the legend: panels side by side have the same one, and so the same height.
     unseen = (-1, 0.1, 1, 0)
@@ -187,8 +189,7 @@ def bars(panel: Reliability, axes: Axes) -> None:
         (False, GREEN, "gap: not confident enough"),
     ):
         at, wide, tall, low = np.column_stack([gaps[:, (confidence > accuracy) == over], unseen])
-        if over:
-            axes.bar(at, tall, wide, low, color=colour, alpha=0.3, linewidth=0)
+        axes.bar(at, tall, wide, low, color=colour, alpha=0.3, linewidth=0)
         look = {"edgecolor": colour, "hatch": "///", "linewidth": 0.8, "label": name}
         axes.bar(at, tall, wide, low, fill=False, **look)  # type: ignore[arg-type]
     axes.vlines(x, panel.low[there], panel.high[there], color=INK, linewidth=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from levelhead.calibrators import Calibrator, spoken
@@ -204,7 +205,10 @@ def decision_words(found: Mapping[str, Any], risk: float, alpha: float) -> list[
     for one, of in ((chosen, whose), (raw, "model's own ")):
         if one is None:
             continue
-        sentences.append(threshold_words({"thresholds": [one["set"]]}, risk, of))
+        sentence = threshold_words({"thresholds": [one["set"]]}, risk, of)
+        if sentence in sentences:  # neither has one, for the same reason
+            continue
+        sentences.append(sentence)
         test = one["test"]
         if test["risk"]["value"] is not None:
             kept, wrong = _percent(test["coverage"]["value"]), _percent(test["risk"]["value"])
@@ -241,8 +245,22 @@ def decision_words(found: Mapping[str, Any], risk: float, alpha: float) -> list[
     return sentences
 
 
-def _weakest(outputs: Outputs, level: float) -> str:
-    """The class with the lowest recall, what it is taken for, and how low its recall may be.
+@dataclass(frozen=True)
+class WeakClass:
+    """The class with the lowest recall: hits of n examples, and the interval of that share."""
+
+    name: str
+    hits: int
+    n: int
+    low: float
+    high: float
+    taken_for: str
+    times: int
+    present: int  # classes with examples
+
+
+def weakest_class(outputs: Outputs, level: float) -> WeakClass | None:
+    """The class with the lowest recall; None where no class has an error.
 
     It was picked for being low: its interval is that of one of K classes (Bonferroni).
     """
@@ -250,22 +268,28 @@ def _weakest(outputs: Outputs, level: float) -> str:
     k = int((right / support).nan_to_num(2.0).argmin())
     hits, of = int(right[k]), int(support[k])
     if hits == of:
-        return "No class has an error."
+        return None
     here = outputs.labels == k
     own = None if outputs.units is None else outputs.units[here].unique(return_inverse=True)[1]
     present = int((support > 0).sum())
-    corrected = 1 - (1 - level) / present
-    low, high = share_interval(outputs.rows.correct[here], corrected, own)
+    low, high = share_interval(outputs.rows.correct[here], 1 - (1 - level) / present, own)
     other, times = (int(values[k]) for values in taken_for(outputs))
     names = outputs.class_names
+    return WeakClass(names[k], hits, of, low, high, names[other], times, present)
+
+
+def _weakest(outputs: Outputs, level: float) -> str:
+    """The class with the lowest recall, what it is taken for, and how low its recall may be."""
+    weak, k = weakest_class(outputs, level), outputs.classes
+    if weak is None:
+        return "No class has an error."
     sentence = (
-        f"Weakest class: {names[k]}, {hits:,} of {of:,} found ({_percent(hits / of)}, interval "
-        f"{_range(low, high)}, corrected for {present} classes), most often taken for "
-        f"{names[other]} ({times:,})."
+        f"Weakest class: {weak.name}, {weak.hits:,} of {weak.n:,} found "
+        f"({_percent(weak.hits / weak.n)}, interval {_range(weak.low, weak.high)}, corrected for "
+        f"{weak.present} classes), most often taken for {weak.taken_for} ({weak.times:,})."
     )
-    absent = int((support == 0).sum())
-    if absent:
-        sentence += f" {absent} of {len(names)} classes have no example here."
+    if absent := k - weak.present:
+        sentence += f" {absent} of {k} classes have no example here."
     return sentence
 
 

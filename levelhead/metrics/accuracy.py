@@ -15,6 +15,7 @@ from levelhead.statistics.examples import clopper_pearson, share_interval
 
 accuracy = Metric(
     name="accuracy",
+    meaning="share of right answers",
     title="Accuracy",
     short="accuracy",
     unit="%",
@@ -34,6 +35,7 @@ def top_k(outputs: Outputs, k: int) -> Tensor:
 
 top5 = Metric(
     name="top5",
+    meaning="the true class is among the five likeliest",
     title="Top-5 accuracy",
     short="top-5 accuracy",
     unit="%",

@@ -152,6 +152,7 @@ def _ends(prepared: Ranked, level: float, units: Tensor | None) -> tuple[float, 
 
 aurc = Metric(
     name="aurc",
+    meaning="mean error when the surest answers come first",
     title="Area under risk–coverage",
     short="AURC",
     direction="down",

@@ -25,6 +25,7 @@ def _error_cost(outputs: Outputs) -> float:
 
 brier = Metric(
     name="brier",
+    meaning="squared distance from certainty of the truth, 0 to 2",
     title="Brier score",
     short="Brier score",
     direction="down",

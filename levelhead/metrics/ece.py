@@ -184,6 +184,7 @@ ece = metric(
     _absolute,
     short="ECE",
     heading="ECE",
+    meaning="how far confidence and accuracy are apart, over 15 bins",
 )
 
 ece_mass = metric(

@@ -52,6 +52,7 @@ class Metric:
     interval: Literal["wilson", "bootstrap", "calibration", "none"]
     short: str = ""  # what a sentence calls it; else the title
     heading: str = ""  # what a table calls it; else the title
+    meaning: str = ""  # a few words for somebody who does not know it
     unit: Literal["%", "nats", ""] = ""  # % is printed times 100
     digits: int = 4  # of a difference in a sentence
     binned: bool = False  # whether `prepare` takes `bins`

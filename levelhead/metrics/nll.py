@@ -41,6 +41,7 @@ def _error_cost(outputs: Outputs) -> float:
 
 nll = Metric(
     name="nll",
+    meaning="mean −log of the probability of the true class",
     title="Negative log-likelihood",
     short="NLL",
     heading="NLL",

@@ -176,6 +176,7 @@ def _influence(prepared: Smoothed, cells: int = 256) -> Tensor:
 
 smece = Metric(
     name="smece",
+    meaning="how far confidence and accuracy are apart, without bins",
     title="Smooth calibration error",
     short="smooth calibration error",
     direction="down",

@@ -15,6 +15,7 @@ from levelhead.report.page import metric_table, shown
 from levelhead.report.run_page import (
     calibrated,
     curve_panels,
+    images_and_paths,
     reliability_panels,
     run_images,
     run_report,
@@ -48,7 +49,8 @@ def write_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = N
             page = study_report(findings)
     else:
         with reading(folder / "findings.json", MAKE_ANEW):
-            page = run_report(folder, run_images(folder) if images is None else images)
+            both = images_and_paths(folder) if images is None else (images, {})
+            page = run_report(folder, *both)
     write(folder / "report.html", page)
     return folder / "report.html"
 

@@ -15,6 +15,7 @@ from levelhead.files import write
 from levelhead.judging import Audited, Calibrated, Decided, Versus
 from levelhead.metrics import HEADLINE, METRICS
 from levelhead.outputs import Outputs
+from levelhead.report.next_steps import Step
 from levelhead.report.page import page, shown, svgs
 from levelhead.report.run_page import WEAKEST, weakest_first
 from levelhead.statistics.multiplicity import missing_by_chance
@@ -34,33 +35,37 @@ def write_judgement(
     *,
     title: str = "predictions",
     command: str = "",
+    steps: Sequence[Step] = (),
     figures: bool = False,
 ) -> Path:
     """Write report.html of an audit, a calibration, decisions or a comparison; returns its path.
 
-    `command` is what made it, to be shown; with `figures` also figures/, as PNG and SVG.
+    `command` is what made it, to be shown, `steps` what to do next; with `figures` also figures/,
+    as PNG and SVG.
     """
     folder = Path(folder)
     if isinstance(result, Audited):
         panels = audit_panels(result)
-        page = audit_report(result, panels, title, command)
+        page = audit_report(result, panels, title, command, steps)
     elif isinstance(result, Calibrated):
         panels = calibration_panels(result.test, result.outputs, result.findings)
-        page = calibration_report(result.findings, panels, title, command)
+        page = calibration_report(result.findings, panels, title, command, steps)
     elif isinstance(result, Versus):
         panels = {}
         first, second = result.findings["names"]
         page = versus_report(result.findings, f"{second} against {first}", command)
     else:
         panels = decision_panels(result)
-        page = decision_report(result.findings, panels, title, command)
+        page = decision_report(result.findings, panels, title, command, steps)
     write(folder / "report.html", page)
     if figures:
         write_panels(panels, folder / "figures")
     return folder / "report.html"
 
 
-def audit_report(result: Audited, panels: Panels, name: str, command: str) -> str:
+def audit_report(
+    result: Audited, panels: Panels, name: str, command: str, steps: Sequence[Step] = ()
+) -> str:
     """The page of an audit, with its panels."""
     outputs, findings = result.outputs, result.findings
     (matrix,) = confusion.data(outputs)
@@ -81,6 +86,7 @@ def audit_report(result: Audited, panels: Panels, name: str, command: str) -> st
             sum(m["low"] is not None for m in findings["metrics"].values())
         ),
         command=command,
+        steps=steps,
     )
 
 
@@ -106,7 +112,9 @@ def audit_panels(result: Audited) -> Panels:
     return drawn
 
 
-def calibration_report(found: Mapping[str, Any], panels: Panels, name: str, command: str) -> str:
+def calibration_report(
+    found: Mapping[str, Any], panels: Panels, name: str, command: str, steps: Sequence[Step] = ()
+) -> str:
     """The page of a calibration: what `findings.calibrate` found."""
     return page(
         "calibration",
@@ -116,6 +124,7 @@ def calibration_report(found: Mapping[str, Any], panels: Panels, name: str, comm
         headline=HEADLINE,
         metrics=METRICS,
         command=command,
+        steps=steps,
     )
 
 
@@ -132,7 +141,9 @@ def calibration_panels(before: Outputs, after: Outputs, found: Mapping[str, Any]
     return drawn
 
 
-def decision_report(found: Mapping[str, Any], panels: Panels, name: str, command: str) -> str:
+def decision_report(
+    found: Mapping[str, Any], panels: Panels, name: str, command: str, steps: Sequence[Step] = ()
+) -> str:
     """The page of decisions: what `findings.decide` found."""
     return page(
         "decision",
@@ -140,6 +151,7 @@ def decision_report(found: Mapping[str, Any], panels: Panels, name: str, command
         found=found,
         drawings=_drawings(panels),
         command=command,
+        steps=steps,
     )
 
 

@@ -19,6 +19,9 @@ from levelhead.text import columns, duration, interval_texts
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+SMALL, LARGE = 112, 320
+"""Pixels of the longer side of an image on a page: so much is kept exactly; at most."""
+
 
 def page(kind: str, **view: Any) -> str:
     """The template `kind`.html.jinja, filled."""
@@ -111,14 +114,15 @@ def title(metric: str) -> str:
 
 
 def _thumbnail(image: np.ndarray) -> str:
-    """A small PNG as a data URI."""
+    """An image to press for a closer look, as a data URI: PNG up to 112 pixels, else JPEG."""
     from PIL import Image
 
     from levelhead.figures.samples import thumbnail
 
+    kind = "png" if max(image.shape[:2]) <= SMALL else "jpeg"
     out = io.BytesIO()
-    Image.fromarray(thumbnail(image)).save(out, "png")
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+    Image.fromarray(thumbnail(image, LARGE)).save(out, kind, quality=85)
+    return f"data:image/{kind};base64," + base64.b64encode(out.getvalue()).decode()
 
 
 def _value(value: Any) -> str:

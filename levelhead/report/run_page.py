@@ -14,6 +14,8 @@ from levelhead.errors import LevelheadError
 from levelhead.files import read_json
 from levelhead.metrics import HEADLINE, METRICS
 from levelhead.metrics.counts import taken_for
+from levelhead.report.next_steps import after_training
+from levelhead.report.next_steps import lines as lines_of
 from levelhead.report.page import metric_table, page, svgs
 from levelhead.runs import Run, finished_run
 from levelhead.text import duration
@@ -38,11 +40,16 @@ def stages_of(run: Run) -> dict[str, Mapping[str, Any]]:
     return stages
 
 
-def run_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = None) -> str:
+def run_report(
+    folder: str | Path,
+    images: Mapping[str, np.ndarray] | None = None,
+    paths: Mapping[str, str] | None = None,
+) -> str:
     """The page of a finished run. Raises LevelheadError for what is missing or damaged.
 
     `images` holds the images to show by id of the test split, uint8 [H,W] or [H,W,1 or 3]
-    (`images` finds them); those that are missing are named instead.
+    (`run_images` finds them); those that are missing are named instead. `paths`, by id, are what
+    some are called.
     """
     from levelhead.figures import confusion, samples
 
@@ -58,6 +65,7 @@ def run_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = Non
         last=[*stages.values()][-1],
         found=found,
         data=data,
+        paths=paths or {},
         reliability=svgs("reliability", reliability_panels(run, test, after)),
         galleries=samples.data(after or test, images or {}),
         matrix=svgs("confusion", (matrix,))[0],
@@ -71,6 +79,7 @@ def run_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = Non
         recipe={k: v for k, v in dataclasses.asdict(recipe).items() if v is not None},
         environment=_environment(run),
         command=recipe.command(),
+        steps=after_training(run, after or test),
         again=f"levelhead report {shlex.quote(str(folder))}",
     )
 
@@ -110,6 +119,11 @@ def run_images(folder: str | Path) -> dict[str, np.ndarray]:
 
     Full size, uint8 [H,W] or [H,W,3]. Empty where the data has moved: a report does without.
     """
+    return images_and_paths(folder)[0]
+
+
+def images_and_paths(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """`run_images`, and by id too what such an image is called, where its id is a number."""
     from levelhead.data.decode import Broken, pixels
     from levelhead.figures import samples
     from levelhead.training.prepare import listing_of
@@ -118,13 +132,16 @@ def run_images(folder: str | Path) -> dict[str, np.ndarray]:
     test = run.outputs("test")
     ids = set(samples.wanted(calibrated(run, test) or test))
     images: dict[str, np.ndarray] = {}
+    paths: dict[str, str] = {}
     try:
         listing = listing_of(run.recipe)
     except LevelheadError:
-        return images
+        return images, paths
     for entries in listing.splits.values():
         for i, name in enumerate(entries.ids):
             if name in ids and name not in images:
+                if entries.paths is not None:
+                    paths[name] = entries.paths[i]
                 try:
                     if entries.images is not None:
                         images[name] = entries.images[i]
@@ -132,12 +149,12 @@ def run_images(folder: str | Path) -> dict[str, np.ndarray]:
                         images[name] = pixels(entries.read(i), listing.bits)
                 except (OSError, Broken):
                     continue
-    return images
+    return images, paths
 
 
 def run_words(run: Run) -> list[str]:
     """What a person wants to read when training has ended, ending in the next command to type."""
-    data, found, folder = run.data, run.findings, shlex.quote(str(run.folder))
+    data, found = run.data, run.findings
     counts = ", ".join(f"{n:,} {name}" for name, n in data["counts"].items())
     rate = found["images_per_second"]  # none where the features were there already
     speed = "" if rate is None else f" ({rate:,.0f} images/s)"
@@ -155,7 +172,7 @@ def run_words(run: Run) -> list[str]:
         *metric_table(stages_of(run), HEADLINE).splitlines(),
         "",
         f"Report: {run.folder / 'report.html'}",
-        f"Next: levelhead predict {folder} IMAGE...",
+        *lines_of(after_training(run, run.outputs("test"))),
     ]
 
 

@@ -7,6 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,9 @@ def resume(
     """
     run = open_run(folder)
     if run.finished:
+        # It may have been killed on the last step, or while it wrote its page.
+        with suppress(LevelheadError, OSError), locked(run.folder, "run"):
+            _tidy(run.folder)
         return run
     tune_malloc()
     with locked(run.folder, "run"):
@@ -239,8 +243,14 @@ def _finish(
         counts=counts,
     )
     write_json(folder / "findings.json", findings)
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    _tidy(folder)
     return run
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a finished run needs no longer."""
+    clean(folder)
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
 
 
 def _train_whole(

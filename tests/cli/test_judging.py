@@ -377,7 +377,9 @@ def test_audit_command_leaves_a_report(
     said = told(capsys, *words, "--figures", "--out", str(out))
     found = json.loads((out / "findings.json").read_text(encoding="utf-8"))
     assert said.splitlines()[: len(found["words"])] == found["words"]
-    assert said.splitlines()[-1] == f"Report: {out}/report.html"
+    report, then = said.splitlines()[-2:]
+    assert report == f"Report: {out}/report.html"
+    assert then == f"Next: levelhead calibrate VALIDATION --apply {files['test']}"
     assert {row["method"] for row in found["advice"]["ranking"]} == {"none", "temperature"}
     assert 0.2 in [row["risk_wanted"] for row in found["selective"]["thresholds"]]
     outputs = read_predictions(files["test"])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from levelhead.cli import run as cli
 from levelhead.data.check import check, words
 from levelhead.errors import LevelheadError
 
@@ -92,7 +93,42 @@ def test_groups_and_small_classes(folder: Callable[..., Path]) -> None:
     }
     told = " ".join(words(findings))
     assert "Groups in several splits: p0, p1." in told
-    assert "Class 'b' is too small to be split" in told
+    refusal = "class 'b' has 1 group; at least 2 are needed to take a validation set from train"
+    assert f"levelhead train would refuse it: {refusal}" in told
+
+
+def test_check_refuses_what_training_refuses(
+    folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A person would be sent from a check that found nothing to a training that refuses."""
+    root = folder({"a": 6, "b": 3})
+    (root / "b" / "1.png").write_bytes((root / "b" / "0.png").read_bytes())
+    refusal = check(str(root))["refusal"]
+    assert cli(["check", str(root)]) == 0
+    assert f"levelhead train would refuse it: {refusal}." in capsys.readouterr().out
+    assert cli(["train", str(root), "--out", str(root.parent / "run")]) == 2
+    assert capsys.readouterr().err.strip().endswith(f"{root}: {refusal}")
+    root = folder({"c": 6, "d": 6})
+    shutil.rmtree(root / "a")
+    shutil.rmtree(root / "b")
+    (root / "d" / "1.png").write_bytes(b"no image")
+    assert check(str(root))["refusal"] is None
+    assert cli(["check", str(root)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"Next: levelhead train {root} --skip-broken"
+    for i in range(6):
+        (root / "d" / f"{i}.png").write_bytes(b"no image")
+    assert check(str(root))["refusal"] == "no image of 'd' in train can be read"
+
+
+def test_check_takes_the_columns_that_training_takes(folder: Callable[..., Path]) -> None:
+    """What `train --label-column` reads could not be looked at before."""
+    root = folder({"a": 8})
+    rows = [f"a/{i}.png,x{i % 2},y{i % 4},g{i // 2}" for i in range(8)]
+    (root / "labels.csv").write_text("path,label,other,who\n" + "\n".join(rows))
+    found = check(str(root), label_column="other", group_column="who")
+    assert found["class_names"] == ["y0", "y1", "y2", "y3"]
+    assert found["groups"]["n"] == 4
 
 
 def test_nothing_to_check(tmp_path: Path) -> None:

@@ -683,15 +683,15 @@ def test_unreadable_file(folder: Callable[..., Path], monkeypatch: Any) -> None:
     """An image without read permission would stop with a traceback, or stay broken for good."""
     root = folder({"a": 3, "b": 3})
     listing = scan(str(root))
-    plain = Path.read_bytes
+    plain = Path.open
 
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path, *mode: str, **more: Any) -> Any:
         if path.name == "1.png":
             raise PermissionError(13, "Permission denied", str(path))
-        return plain(path)
+        return plain(path, *mode, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", refuse)
+        patch.setattr(Path, "open", refuse)
         with pytest.raises(LevelheadError, match=r"^a/1.png: Permission denied .1 image more"):
             load(listing, image_size=8, channels=3)
         data = load(listing, image_size=8, channels=3, skip_broken=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from levelhead.decisions.scores import pnorm
 from levelhead.errors import LevelheadError
 from levelhead.metrics import METRICS
 from levelhead.outputs import Outputs
+from levelhead.statistics.examples import upper_bound
 from worlds import certainties, truthful
 
 
@@ -349,3 +351,29 @@ def test_apply_threshold_counts() -> None:
     assert none["risk"]["value"] is None
     strict = threshold_for_risk(np.arange(100.0), np.arange(100) < 50, 0.2)
     assert apply_threshold(strict, test)["risk"]["reason"] == "nothing is kept"
+
+
+def test_what_is_best_is_best() -> None:
+    """ "At best" would be said of a cut that another beats."""
+    rng = np.random.default_rng(0)
+    found = 0
+    for seed in range(40):
+        certainty = rng.normal(size=400).round(1 if seed % 2 else 9)
+        errors = (rng.random(400) < 0.15 / (1 + np.exp(certainty))).astype(float)
+        chosen = threshold_for_risk(certainty, errors, 0.01)
+        if chosen.value is not None:
+            continue
+        found += 1
+        match = re.search(
+            r"it takes ([\d,]+) kept .* at best (\d+) of (\d+) are", chosen.reason or ""
+        )
+        assert match is not None, chosen.reason
+        fewest, wrong, kept = (int(part.replace(",", "")) for part in match.groups())
+        bounds = {}
+        for cut in np.unique(certainty):
+            keep = certainty >= cut
+            if keep.sum() >= fewest:
+                bounds[int(keep.sum())] = (upper_bound(errors[keep].sum(), keep.sum(), 0.05), keep)
+        best = min(bounds, key=lambda n: float(bounds[n][0]))
+        assert errors[bounds[best][1]].sum() / best == pytest.approx(wrong / kept, abs=0.02)
+    assert found > 5

@@ -650,3 +650,21 @@ def test_coverage_shows_the_least_covered_first() -> None:
     assert shown[:3].count("none") == 1
     assert shown[0] == "none"
     assert len(coverage.data(range(90), [1] * 90, [2] * 90, 0.9)[0].class_names) == 40
+
+
+def test_of_many_classes_the_commonest_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A matrix of 20,000 classes would fill the memory; a cut one would count others."""
+    from levelhead.figures import confusion
+    from levelhead.metrics.counts import confusion as counts
+
+    rng = np.random.default_rng(0)
+    labels = rng.choice(6, 300, p=[0.3, 0.02, 0.3, 0.3, 0.03, 0.05])
+    z = rng.normal(size=(300, 6))
+    z[:, [1, 4, 5]] -= 9
+    outputs = Outputs.from_logits(z, labels, list("abcdef"))
+    monkeypatch.setattr(confusion, "SHOWN", 3)
+    (panel,) = confusion.data(outputs)
+    assert panel.class_names == ("a", "c", "d")
+    assert panel.left_out == 3
+    assert np.array_equal(panel.counts, counts(outputs).numpy()[np.ix_([0, 2, 3], [0, 2, 3])])
+    assert "3 commonest classes" in panel.label

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from scipy.special import softmax
 from sklearn import metrics as sk
 
-from levelhead.calibrators import Temperature
+from levelhead.calibrators import CALIBRATORS, Temperature
 from levelhead.judging import (
     audit,
     classification_report,
@@ -265,3 +267,37 @@ def test_notes_on_how_predictions_were_read_come_first():
     halves = outputs.take(np.arange(30)), outputs.take(np.arange(30, 60))
     for result in (audit(outputs), calibrate(*halves), decide(*halves)):
         assert note in result.words
+
+
+def test_of_very_many_the_advice_rests_on_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file larger than memory would be copied whole to be calibrated; or the sample be silent."""
+    module = importlib.import_module("levelhead.judging.audit")
+    outputs = sampled(900, 4, 3.0)
+    whole = module.audit(outputs, resamples=50)
+    monkeypatch.setattr(module, "RANKED", 300)
+    monkeypatch.setattr(module, "CALIBRATED", 600)
+    some = module.audit(outputs, resamples=50)
+    assert some.after is not None
+    assert len(some.after) == some.findings["advice"]["n"] == 300
+    assert some.metrics == whole.metrics
+    assert some.findings["temperature"] == whole.findings["temperature"]
+    assert any(line.startswith("On 300 examples drawn at random: ") for line in some.words)
+    before = some.findings["advice"]["before"]
+    assert before["nll"]["value"] == pytest.approx(whole.metrics["nll"].value, abs=0.4)
+    assert before["nll"] != whole.findings["metrics"]["nll"]
+    monkeypatch.setattr(module, "CALIBRATED", 900)
+    ranked = module.audit(outputs, resamples=50)  # ranked on some, calibrated whole
+    assert ranked.after is not None
+    assert len(ranked.after) == 900
+
+
+def test_temperature_of_probabilities_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more probabilities than are copied the temperature would be another."""
+    outputs = sampled(500, 5, 3.0)
+    soft = Outputs.from_probabilities(outputs.probabilities(), outputs.labels)
+    grouped = dataclasses.replace(soft, groups=tuple(f"g{i // 4}" for i in range(500)))
+    for each in (soft, grouped):
+        whole = CALIBRATORS["temperature"].fit_outputs(each)
+        monkeypatch.setattr("levelhead.calibrators.temperature._COPIED", 0)
+        assert CALIBRATORS["temperature"].fit_outputs(each) == whole
+        monkeypatch.undo()

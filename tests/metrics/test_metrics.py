@@ -17,6 +17,7 @@ from levelhead.errors import LevelheadError
 from levelhead.metrics import METRICS, aurc, brier, ece, nll, reason, smece
 from levelhead.metrics.accuracy import top_k
 from levelhead.metrics.classwise import tables
+from levelhead.metrics.counts import class_counts, confusion, taken_for
 from levelhead.models.borrowed import import_torchvision
 from levelhead.outputs import Outputs
 from levelhead.statistics.binning import bin_confidence, bin_edges, bin_index
@@ -444,3 +445,19 @@ def test_work_is_shared_and_not_kept_for_others():
     assert aurc.prepare(one) is aurc.prepare(one)
     assert nll.tempered(one) is nll.tempered(one)
     assert brier.prepare is ece.prepare
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.integers(1, 40))
+def test_counts_without_the_matrix(seed: int, k: int, n: int) -> None:
+    """Of very many classes the sums are taken without the matrix, and would differ from it."""
+    rng = np.random.default_rng(seed)
+    outputs = Outputs.from_logits(rng.normal(size=(n, k)), rng.integers(0, k, n))
+    matrix = confusion(outputs)
+    right, support, predicted = class_counts(outputs)
+    assert torch.equal(right, matrix.diagonal())
+    assert torch.equal(support, matrix.sum(1))
+    assert torch.equal(predicted, matrix.sum(0))
+    wrong = matrix - matrix.diagonal().diag()
+    other, times = taken_for(outputs)
+    assert torch.equal(times, wrong.amax(1))
+    assert torch.equal(other, wrong.argmax(1) * (times > 0))

@@ -255,3 +255,34 @@ def test_what_a_terminal_would_obey_is_not_printed(tmp_path: Path, capsys: Any) 
     assert "cow" in said
     assert "\x1b" not in said
     assert "\u202e" not in said
+
+
+def test_resume_tidies_a_finished_run(photos: Path, tmp_path: Path, quick_judging: None) -> None:
+    """Killed on its last step, a run would keep its checkpoint and half-written files for good."""
+    run = train(recipe(photos), tmp_path / "run")
+    (run.folder / "checkpoint").mkdir()
+    (run.folder / "checkpoint" / "last.safetensors").write_bytes(b"old")
+    (run.folder / ".report.html.0123456789ab.part").write_bytes(b"half")
+    before = (run.folder / "model.safetensors").read_bytes()
+    assert resume(run.folder).finished
+    assert not (run.folder / "checkpoint").exists()
+    assert not list(run.folder.rglob("*.part"))
+    assert (run.folder / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("field", ["class_names", "counts", "hashes", "image_size", "channels"])
+def test_a_run_whose_data_lacks_a_field(
+    field: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    quick_judging: None,
+) -> None:  # fmt: skip
+    """A KeyError somewhere in a study would be all that a person sees."""
+    run = train(recipe(photos), tmp_path / "run")
+    path = run.folder / "data.json"
+    content = json.loads(path.read_text())
+    for damaged in ({k: v for k, v in content.items() if k != field}, content | {field: [None]}):
+        path.write_text(json.dumps(damaged))
+        for words in (["report"], ["decide"], ["tradeoff"], ["penultimate"]):
+            if cli([*words, str(run.folder)]) == 2:
+                assert capsys.readouterr().err.startswith("levelhead: ")
+        with pytest.raises(LevelheadError, match=f"data.json: holds (no|another) '{field}'"):
+            _ = run.data

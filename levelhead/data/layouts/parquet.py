@@ -104,6 +104,7 @@ class _Columns:
     names: tuple[str, ...] | None
     others: tuple[str, ...]  # columns that could be labels, too
     split: str
+    paths: bool  # whether the images carry theirs
 
 
 def _columns(path: Path, schema: Any, label_column: str) -> _Columns:
@@ -141,7 +142,10 @@ def _columns(path: Path, schema: Any, label_column: str) -> _Columns:
     label = label_column or (known or [""])[0]
     others = tuple(name for name in dict.fromkeys(known) if name != label)
     split = next((name for name in schema.names if name.lower() in SPLIT_COLUMNS), "")
-    return _Columns(image, label, names.get(label), others, split)
+    kind = schema.field(image).type
+    fields = [kind.field(i) for i in range(kind.num_fields)] if pa.types.is_struct(kind) else []
+    paths = any(field.name == "path" and pa.types.is_string(field.type) for field in fields)
+    return _Columns(image, label, names.get(label), others, split, paths)
 
 
 def read(path: Path, group_column: str = "group", label_column: str = "") -> Listing:
@@ -197,11 +201,13 @@ class _Shard:
     labels: list[Any]
     groups: list[str] | None
     splits: list[str]
+    paths: list[str]  # "" where the file does not say
 
 
 def _shard(file: Path, split: str, group_column: str, label_column: str) -> tuple[_Columns, _Shard]:
     """Raises LevelheadError for a damaged file, a missing column, an unknown split."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     refuse_pipes(file)
@@ -229,7 +235,11 @@ def _shard(file: Path, split: str, group_column: str, label_column: str) -> tupl
             split_in_column(spelling(value), columns.split, split, f"{file}: row {row}")
             for row, value in enumerate(values)
         ]
-    return columns, _Shard([f"{file.name}#{row}" for row in range(n)], labels, groups, splits)
+    ids, paths = [f"{file.name}#{row}" for row in range(n)], [""] * n
+    if columns.paths:
+        structs = opened.read(columns=[f"{columns.image}.path"]).column(0)
+        paths = [path or "" for path in pc.struct_field(structs, "path").to_pylist()]
+    return columns, _Shard(ids, labels, groups, splits, paths)
 
 
 def _by_split(shards: list[_Shard], reader: Shards) -> dict[str, Entries]:
@@ -237,6 +247,7 @@ def _by_split(shards: list[_Shard], reader: Shards) -> dict[str, Entries]:
     ids = [name for shard in shards for name in shard.ids]
     labels = [label for shard in shards for label in shard.labels]
     splits = [split for shard in shards for split in shard.splits]
+    paths = [path for shard in shards for path in shard.paths]
     groups = None
     if all(shard.groups is not None for shard in shards):
         groups = [group for shard in shards for group in shard.groups or ()]
@@ -249,6 +260,7 @@ def _by_split(shards: list[_Shard], reader: Shards) -> dict[str, Entries]:
             [labels[i] for i in index],
             None if groups is None else tuple(groups[i] for i in index),
             read=reader if whole else Subset(reader, tuple(index)),
+            paths=tuple(paths[i] for i in index) if all(paths[i] for i in index) else None,
         )
     return parts
 
