@@ -60,7 +60,9 @@ def reference() -> str:
             "",
             "## Data",
             "",
-            *table("kind | what it is", ((f"`{n}`", d.words) for n, d in LAYOUTS.items())),
+            *table(
+                "kind | what it is", ((f"`{n}`", d.words) for n, d in LAYOUTS.items() if d.words)
+            ),
             "",
             "## Losses",
             "",

@@ -90,8 +90,11 @@ class Isotonic(OneVsRest):
 
 
 class Histogram(OneVsRest):
-    """The share of hits in 15 bins of equal mass, one class against the rest (Zadrozny and Elkan
-    2001). Edges lie half-way between neighbours; where many values are equal, bins are fewer."""
+    """The share of hits in 15 bins of equal mass, one class against the rest.
+
+    Edges lie half-way between neighbours; where many values are equal, bins are fewer (Zadrozny and
+    Elkan 2001).
+    """
 
     method, title = "histogram", "Histogram binning, one class against the rest"
     size, between = staticmethod(lambda k: BINS * k), 1
