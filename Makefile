@@ -18,7 +18,11 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test check format docs benchmark clean
+# Checked against libraries that want newer versions than the lowest.
+PEERS := tests/metrics/test_peers.py tests/metrics/test_metrics.py tests/calibrators
+LOWEST := $(VENV)-lowest
+
+.PHONY: help demo test check format docs lowest benchmark clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,6 +31,7 @@ help:
 	@echo "make check      what CI runs: lint, formatting, types, docs, tests"
 	@echo "make format     let ruff fix what it can"
 	@echo "make docs       write docs/reference.md anew from the code"
+	@echo "make lowest     run the tests with the lowest versions that pyproject.toml allows"
 	@echo "make benchmark  time CIFAR-10 against a plain notebook loop (needs LEVELHEAD_DATA);"
 	@echo "                benchmarks/README.md names the others"
 	@echo "make clean      remove the environment and caches (runs/ stays)"
@@ -52,11 +57,15 @@ format: $(VENV)/installed-test
 docs: $(VENV)/installed
 	$(BIN)/python docs/build.py
 
+lowest: $(LOWEST)/installed
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(JOBS) --dist loadfile \
+		$(PEERS:%=--ignore %) -W ignore::DeprecationWarning $(ARGS)
+
 benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/cifar10.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find levelhead tests docs examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # PyTorch goes first and pinned: a bare requirement would take whatever build is newest, which for
@@ -73,4 +82,13 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) install -e '.[test]'
+	@touch $@
+
+# PyTorch as everywhere; all else as low as pyproject.toml says.
+$(LOWEST)/installed: pyproject.toml
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install $(PIP_FLAGS) $(TORCH)
+	sed -n '/^dependencies/,/^]/s/^    "\([a-z0-9-]*\)>=\([0-9.]*\)",$$/\1==\2/p' pyproject.toml \
+		| grep -v '^torch' > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install -e . pytest pytest-xdist hypothesis -c $(LOWEST)/lowest.txt
 	@touch $@

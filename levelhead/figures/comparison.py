@@ -47,7 +47,7 @@ def title(name: str) -> str:
 
 
 def data(study: Mapping[str, Any]) -> tuple[Comparison, ...]:
-    """A panel for each metric of a study's findings that has a number (report/study_page.py has the schema)."""
+    """A panel for each metric of a study's findings (`report.study_page`) that has a number."""
     settings = study["settings"]
 
     def numbers(stage: str, metric: str) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:

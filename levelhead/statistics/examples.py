@@ -53,6 +53,7 @@ def wilson(k: float, n: float, level: float = 0.95) -> tuple[float, float]:
     truth in 84 to 89 % where one error of many is seen. Source: Brown, Cai & DasGupta 2001, the
     modified Wilson interval.
     """
+    # scipy's binomtest takes whole counts, and so no effective sizes; it has not the Poisson ends.
     z = normal_quantile(level)
     if not 0 <= k <= n or n <= 0:
         raise LevelheadError(f"a share of {k} in {n}: needs 0 <= k <= n and n above 0")
@@ -157,6 +158,8 @@ def weights(
     Row r says how often each example (with its unit) was drawn; the same seed gives the same draws
     to every metric and model, which makes their differences paired.
     """
+    # scipy.stats.bootstrap (BCa) resamples one statistic: no draws shared by metrics, no weights
+    # in place of indices, no units.
     draw = torch.Generator().manual_seed(seed)
     block = max(1, (1 << 18) // n)  # stays in the processor's cache
     groups = count_units(n, units)

@@ -12,6 +12,7 @@ def folds(labels: Tensor, number: int, seed: int = 0, units: Tensor | None = Non
     Dealt out class by class, in the order in which examples and so classes are drawn. Examples of
     one unit [N] share a fold: units are dealt out by the label of their first example.
     """
+    # scikit-learn's StratifiedKFold warns or refuses where a class has fewer examples than folds.
     if units is not None:
         count = int(units.max()) + 1
         first = torch.full((count,), len(units)).scatter_reduce(

@@ -47,6 +47,8 @@ class Muon(torch.optim.Optimizer):
     update is scaled by sqrt(max(1, rows/columns)) and decay is decoupled (Jordan et al. 2024).
     """
 
+    # torch.optim.Muon takes matrices alone, no kernels of convolutions, and has no sphere.
+
     def __init__(
         self,
         params: Iterable[dict[str, Any]],

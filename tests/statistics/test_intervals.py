@@ -82,7 +82,7 @@ def test_bootstrap_agrees_with_scipy(n, method):
     values = torch.tensor(np.random.default_rng(0).lognormal(size=n))
     found = interval_of(METRICS["nll"], values, resamples=4000 if n < 1000 else 400)
     other = stats.bootstrap(
-        (values.numpy(),), np.mean, n_resamples=4000, method=method, rng=1, batch=50
+        (values.numpy(),), np.mean, n_resamples=4000, method=method, random_state=1, batch=50
     ).confidence_interval
     assert found.method == f"bootstrap {method}"
     assert (found.low, found.high) == pytest.approx((other.low, other.high), rel=0.02)

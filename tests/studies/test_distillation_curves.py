@@ -38,7 +38,9 @@ class World:
         (run.folder / "outputs").mkdir(parents=True)
         (run.folder / "recipe.toml").write_text(recipe.to_toml())
         hashes = dict.fromkeys(("train", "validation", "test"), "a") | data
-        found = {"hashes": hashes, "class_names": list("abcdefghij")}
+        found: dict[str, Any] = {"hashes": hashes, "class_names": list("abcdefghij")}
+        found |= {"name": "a", "source": "a", "channels": 1, "image_size": 8}
+        found |= {"counts": dict.fromkeys(hashes, N), "notes": [], "skipped": []}
         (run.folder / "data.json").write_text(json.dumps(found))
         (run.folder / "findings.json").write_text("{}")
         if recipe.teacher is not None:
