@@ -213,7 +213,7 @@ class Recipe:
             value = getattr(self, field.name)
             if value is not None:
                 value = list(value) if isinstance(value, tuple) else value
-                # JSON's strings, numbers, booleans and flat lists are TOML's, too: no writer needed.
+                # JSON's strings, numbers, booleans and flat lists are TOML's: no writer needed.
                 text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
                 lines.append(f"{field.name} = {text}")
         return "\n".join(lines) + "\n"
