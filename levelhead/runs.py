@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from levelhead.data.entries import Dataset
     from levelhead.models import Network, Shape
     from levelhead.outputs import Outputs
+    from levelhead.statistics.measured import Measured
 
 
 MAKE_ANEW = "restore it, or train anew into another --out"
@@ -77,6 +78,26 @@ class Run:
     def findings(self) -> dict[str, Any]:
         """The judgement: validation, test, test after calibration."""
         return read_object(self.folder / "findings.json")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What was found, as sentences; as `audit`, `calibrate` and `decide` have them."""
+        with reading(self.folder / "findings.json", MAKE_ANEW):
+            return tuple(map(str, self.findings["words"]))
+
+    @property
+    def metrics(self) -> dict[str, Measured]:
+        """Every metric of the test images as predictions give them: with the calibrator."""
+        from levelhead.judging.judge import measured
+
+        with reading(self.folder / "findings.json", MAKE_ANEW):
+            found = self.findings
+            judged = (found.get("calibrator") or {}).get("test") or found["test"]
+            return measured(judged)
+
+    def to_json(self) -> dict[str, Any]:
+        """findings.json."""
+        return self.findings
 
     @property
     def finished(self) -> bool:

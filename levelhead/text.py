@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from typing import Any
 
 
@@ -103,6 +104,20 @@ def printable(text: str) -> str:
     """The same with a space for tabs and line ends, U+FFFD for every other control character."""
     text = re.sub(r"[\t\n\v\f\r\x85]", " ", text)
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def isolated(name: str) -> str:
+    r"""A name as it may stand in a sentence: written from right to left, it keeps to itself.
+
+    Unicode's first-strong isolate (UAX 9) around names with letters of such scripts; without, what
+    follows the name in the sentence would be shown before it.
+
+    >>> isolated("owl"), isolated("חתול") == "\u2068חתול\u2069"
+    ('owl', True)
+    """
+    if any(unicodedata.bidirectional(letter) in ("R", "AL", "AN") for letter in name):
+        return f"\u2068{name}\u2069"
+    return name
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")

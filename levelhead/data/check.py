@@ -16,6 +16,7 @@ from levelhead.data.entries import Dataset, Entries, Examples, Listing, count, s
 from levelhead.data.splits import split as complete
 from levelhead.errors import LevelheadError
 from levelhead.recipe import Recipe
+from levelhead.text import isolated
 
 Seen = tuple[str, int, int, int] | str  # (mode, width, height, digest), or why not
 
@@ -185,7 +186,8 @@ def words(findings: dict[str, Any]) -> list[str]:
         lines.append(f"In train each class has {count(train[small], 'image')}.")
     else:
         lines.append(
-            f"In train a class has {train[small]:,} ({small}) to {train[large]:,} ({large})."
+            f"In train a class has {train[small]:,} ({isolated(small)}) to {train[large]:,} "
+            f"({isolated(large)})."
         )
     if train[large] >= 3 * train[small]:
         lines.append("They are unbalanced: look at each class's recall, not at accuracy alone.")

@@ -43,6 +43,11 @@ class Calibrated:
         return tuple(self.findings["words"])
 
     @property
+    def metrics(self) -> dict[str, Measured]:
+        """The metrics of test, calibrated: the same as `after`."""
+        return self.after
+
+    @property
     def before(self) -> dict[str, Measured]:
         """The metrics of test as it was."""
         return measured(self.findings["before"])

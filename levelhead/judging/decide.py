@@ -23,7 +23,7 @@ from levelhead.decisions import (
 )
 from levelhead.decisions import costs as pricing
 from levelhead.decisions.costs import Costs
-from levelhead.decisions.threshold import RISKS
+from levelhead.decisions.threshold import RISKS, Threshold
 from levelhead.decisions.threshold import Method as Rule
 from levelhead.errors import LevelheadError
 from levelhead.files import write_json
@@ -47,6 +47,11 @@ class Decided:
     def words(self) -> tuple[str, ...]:
         """The thresholds, sets and prices, as sentences."""
         return tuple(self.findings["words"])
+
+    @property
+    def threshold(self) -> Threshold:
+        """Of the score that ranks best, for the risk that was asked for."""
+        return Threshold.from_json(self.findings["threshold"]["set"])
 
     def to_json(self) -> dict[str, Any]:
         """findings.json."""

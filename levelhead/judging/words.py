@@ -20,7 +20,7 @@ from levelhead.statistics.examples import (
     share_interval,
     with_unseen_errors,
 )
-from levelhead.text import interval_text, interval_texts
+from levelhead.text import interval_text, interval_texts, isolated
 
 FEW_GROUPS = 10
 
@@ -284,9 +284,10 @@ def _weakest(outputs: Outputs, level: float) -> str:
     if weak is None:
         return "No class has an error."
     sentence = (
-        f"Weakest class: {weak.name}, {weak.hits:,} of {weak.n:,} found "
+        f"Weakest class: {isolated(weak.name)}, {weak.hits:,} of {weak.n:,} found "
         f"({_percent(weak.hits / weak.n)}, interval {_range(weak.low, weak.high)}, corrected for "
-        f"{weak.present} classes), most often taken for {weak.taken_for} ({weak.times:,})."
+        f"{weak.present} classes), most often taken for "
+        f"{isolated(weak.taken_for)} ({weak.times:,})."
     )
     if absent := k - weak.present:
         sentence += f" {absent} of {k} classes have no example here."
@@ -382,7 +383,7 @@ def _set_words(conformal: Mapping[str, Any], name: str, alpha: float) -> str:
         f"{test['size']['value']:.2f} classes on average ({name.upper()}, the smallest on "
         f"validation{empty}); on test they do in {_percent(test['coverage']['value'])} (interval "
         f"{_range(test['coverage']['low'], test['coverage']['high'])}), least in class "
-        f"{worst['name']}: {_percent(worst['coverage']['value'])} of {worst['n']:,}."
+        f"{isolated(worst['name'])}: {_percent(worst['coverage']['value'])} of {worst['n']:,}."
     )
 
 

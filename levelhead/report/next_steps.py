@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from levelhead.decisions.scores import sharp
 from levelhead.judging.words import weakest_class
 from levelhead.runs import finished_run
+from levelhead.text import isolated
 
 if TYPE_CHECKING:
     from levelhead.judging import Audited, Decided
@@ -120,7 +121,7 @@ def _more_of_the_weakest(outputs: Outputs, what: str) -> tuple[Step, ...]:
         return ()
     return (
         Step(
-            f"Collect more {what} of {weak.name}: {weak.hits / weak.n * 100:.1f} % of its own are "
-            f"found, {accuracy * 100:.1f} % of all, and chance alone would not do that."
+            f"Collect more {what} of {isolated(weak.name)}: {weak.hits / weak.n * 100:.1f} % of its "
+            f"own are found, {accuracy * 100:.1f} % of all, and chance alone would not do that."
         ),
     )

@@ -127,3 +127,23 @@ def test_parquet_images_are_named_by_their_path(
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "<bdi>a/" in page
     assert 'title="train.parquet#' in page
+
+
+def test_results_share_their_shape(tmp_path: Path, quick_judging: None) -> None:
+    """Somebody who knows one command's result would have to learn the next one's anew."""
+    import levelhead
+    from levelhead.recipe import Recipe
+
+    run = levelhead.train(Recipe("digits", model="linear", epochs=2), tmp_path / "run")
+    validation, test = run.outputs("validation"), run.outputs("test")
+    calibrated = levelhead.calibrate(validation, test, resamples=50)
+    results = [run, levelhead.audit(test, resamples=50), calibrated]
+    results.append(levelhead.decide(validation, test, risk=0.2))
+    for result in results:
+        assert result.words == tuple(result.to_json()["words"])
+        assert result.to_json() == result.findings
+    for result in results[:3]:
+        assert {"accuracy", "nll", "ece"} <= set(result.metrics)
+    stage = (run.findings["calibrator"] or {}).get("test") or run.findings["test"]
+    assert run.metrics["nll"].value == stage["metrics"]["nll"]["value"]
+    assert results[3].threshold.risk_wanted == 0.2
