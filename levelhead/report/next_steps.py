@@ -121,7 +121,7 @@ def _more_of_the_weakest(outputs: Outputs, what: str) -> tuple[Step, ...]:
         return ()
     return (
         Step(
-            f"Collect more {what} of {isolated(weak.name)}: {weak.hits / weak.n * 100:.1f} % of its "
-            f"own are found, {accuracy * 100:.1f} % of all, and chance alone would not do that."
+            f"Collect more {what} of {isolated(weak.name)}: {weak.hits / weak.n * 100:.1f} % of "
+            f"its own are found, {accuracy * 100:.1f} % of all, and chance alone would not do that."
         ),
     )
