@@ -68,7 +68,8 @@ def draw(panel: Cumulative, axes: Axes) -> None:
     axes.set_xticks(at, [f"{percent(a)}\n{c:.3f}" for a, c in zip(at, sure, strict=True)])
     axes.yaxis.set_major_locator(MaxNLocator(6))
     axes.set(xlim=(0, 1), xlabel="examples by rising confidence, and their confidence")
-    axes.set_title(f"{panel.title}\nECCE-MAD {panel.mad:.4f}, n = {panel.n:,}", linespacing=1.4)
+    what = f"largest {panel.mad:.4f} (ECCE-MAD), n = {panel.n:,}"
+    axes.set_title(f"{panel.title}\n{what}", linespacing=1.4)
     axes.set_ylabel("Σ (confidence − correct) / n")
     axes.grid(axis="y")
     axes.legend(loc="best", handlelength=1.5)

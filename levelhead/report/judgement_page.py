@@ -168,16 +168,29 @@ def decision_panels(decided: Decided) -> Panels:
     drawn = {"risk_coverage": FIGURES["risk_coverage"].data(curves, marks)}
     if findings["conformal"] is not None:
         drawn["coverage"] = ()
-        for way, sets in findings["conformal"].items():
+        for ways, sets in _different(findings["conformal"]):
             classes = sets["test"]["by_class"]
             counts = [row["n"] for row in classes]
             hits = [round(row["coverage"]["value"] * row["n"]) for row in classes]
             names = [row["name"] for row in classes]
             arguments = (names, hits, counts, sets["test"]["wanted"])
             drawn["coverage"] += FIGURES["coverage"].data(
-                *arguments, title=f"{way.upper()}, by class"
+                *arguments, title=f"{' and '.join(ways)}, by class"
             )
     return drawn
+
+
+def _different(conformal: Mapping[str, Any]) -> list[tuple[list[str], Mapping[str, Any]]]:
+    """Methods whose sets cover every class alike, together: RAPS is APS where sets are small."""
+    groups: list[tuple[list[str], Mapping[str, Any]]] = []
+    for way, sets in conformal.items():
+        classes = sets["test"]["by_class"]
+        alike = next((ways for ways, other in groups if other["test"]["by_class"] == classes), None)
+        if alike is None:
+            groups.append(([way.upper()], sets))
+        else:
+            alike.append(way.upper())
+    return groups
 
 
 def versus_report(found: Mapping[str, Any], name: str, command: str) -> str:

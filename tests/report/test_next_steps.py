@@ -147,3 +147,16 @@ def test_results_share_their_shape(tmp_path: Path, quick_judging: None) -> None:
     stage = (run.findings["calibrator"] or {}).get("test") or run.findings["test"]
     assert run.metrics["nll"].value == stage["metrics"]["nll"]["value"]
     assert results[3].threshold.risk_wanted == 0.2
+
+
+def test_equal_sets_are_drawn_once() -> None:
+    """RAPS whose sets are those of APS would repeat its figure, as if it were another result."""
+    from levelhead.judging import decide
+    from levelhead.report.judgement_page import decision_panels
+
+    validation, test = sampled(400, 3, seed=1), sampled(300, 3, seed=2)
+    found = decide(validation, test, risk=0.2)
+    rows = {way: sets["test"]["by_class"] for way, sets in found.findings["conformal"].items()}
+    titles = [panel.title for panel in decision_panels(found)["coverage"]]
+    assert rows["aps"] == rows["raps"] != rows["lac"]  # three classes: no set is large
+    assert titles == ["LAC, by class", "APS and RAPS, by class"]

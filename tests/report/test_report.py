@@ -499,6 +499,8 @@ addEventListener("load", () => {
   const heads = document.querySelectorAll(".sortable thead th"), cells = i => [
     ...document.querySelector(".sortable").tBodies[0].rows].map(row => row.cells[i].textContent);
   if (heads.length) heads[4].click();
+  const image = document.querySelector("figure img"), small = image && image.width;
+  if (image) image.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter"}));
   const style = getComputedStyle(document.body);
   parent.postMessage(JSON.stringify({
     title: document.title, width: innerWidth, needs: document.documentElement.scrollWidth,
@@ -506,6 +508,7 @@ addEventListener("load", () => {
     broken: [...document.images].filter(image => !image.naturalWidth).length,
     drawings: document.querySelectorAll("svg").length,
     titles: [...document.querySelectorAll("svg title")].map(title => title.textContent),
+    grown: image ? image.width / small : 0,
     support: heads.length ? cells(4) : [],
     outside: [...document.querySelectorAll(".panels svg")].filter(
       svg => svg.getBoundingClientRect().right > innerWidth).length,
@@ -568,6 +571,7 @@ def test_a_browser_shows_a_run(run: Path, tmp_path: Path, width: int) -> None:
     support = [int(cell) for cell in seen["support"]]
     assert support == sorted(support, reverse=True)  # the click on the heading sorted it
     assert len(support) == 6
+    assert seen["grown"] > 2  # an image that is pressed
 
 
 def test_a_browser_shows_an_audit(tmp_path: Path) -> None:
