@@ -2,7 +2,7 @@
 
 Tables are read in pieces and their scores laid in a file that the system pages in and out
 (`columns`), arrays are mapped where they lie: scores larger than memory can be judged. An audit
-holds some 350 bytes an example, however many classes there are (benchmarks/audit_memory.py).
+holds some 350 bytes an example and a sample of 20,000 (benchmarks/audit_memory.py).
 """
 
 from __future__ import annotations
