@@ -12,11 +12,11 @@ MOST = 20  # names listed in a message
 
 
 class CannotWrite(LevelheadError):
-    """A file that cannot be written, the disk being full, say; `what` names it and the reason."""
+    """A file that cannot be written; `what` names it and the reason, `fix` says what helps."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what}; free some space, then run it again")
-        self.what = what
+    def __init__(self, what: str, fix: str = "free some space") -> None:
+        super().__init__(f"{what}; {fix}, then run it again")
+        self.what, self.fix = what, fix
 
 
 def nearest(word: str, known: list[str]) -> str:

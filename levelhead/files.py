@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import hashlib
 import io
 import json
@@ -20,12 +21,14 @@ from levelhead.errors import CannotWrite, LevelheadError
 def write(path: Path, content: str | bytes) -> None:
     """Write a whole file or nothing of it, also where power fails.
 
-    Raises CannotWrite when the disk is full.
+    Raises CannotWrite when the disk is full, or the place is not to be written to.
     """
     try:
         _replace(path, content, lasting=True)
     except OSError as error:
-        raise CannotWrite(f"{path}: cannot be written ({error.strerror})") from None
+        denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        fix = f"allow writing into {path.parent}" if denied else "free some space"
+        raise CannotWrite(f"{path}: cannot be written ({error.strerror})", fix) from None
 
 
 def write_cache(path: Path, content: bytes) -> bool:

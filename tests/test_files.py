@@ -25,6 +25,17 @@ def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
     assert files.write_cache(tmp_path / "b" / "y", b"cached")
 
 
+def test_a_place_that_denies_is_not_called_full(tmp_path, monkeypatch):
+    """ "Free some space" would send somebody to delete files, where permission is what lacks."""
+
+    def deny(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.replace", deny)
+    with pytest.raises(CannotWrite, match=f"Permission denied.; allow writing into {tmp_path}, th"):
+        files.write(tmp_path / "x.json", "content")
+
+
 def test_an_audit_with_a_full_disk_is_not_told_to_resume(tmp_path, monkeypatch, capsys):
     """Who audits predictions has no training to go on with."""
     sampled(50, 3).save(tmp_path / "p.safetensors")

@@ -161,7 +161,7 @@ def _carry_out(run: Run, *rest: Any) -> Run:
         return _finish(run, *rest)
     except CannotWrite as error:
         raise LevelheadError(
-            f"{error.what}; free some space, then levelhead resume {run.folder} goes on where "
+            f"{error.what}; {error.fix}, then levelhead resume {run.folder} goes on where "
             "training stopped"
         ) from None
 
