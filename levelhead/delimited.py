@@ -10,12 +10,13 @@ import csv
 import gzip
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from levelhead.errors import LevelheadError
+from levelhead.text import some
 
 SEPARATORS = (",", ";", "\t")
 LOOK = 1 << 16
@@ -96,3 +97,8 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def missing_column(name: str, columns: Sequence[str], fix: str) -> str:
+    """The sentence for a table without a column, whatever file it came from."""
+    return f"no column {name!r} among {some(columns, 8) or 'none'}; {fix}"

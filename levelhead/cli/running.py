@@ -205,8 +205,8 @@ def predict(words: list[str]) -> int:
     add_json(parser)
     options = parser.parse(words)
 
-    from levelhead.data.entries import count
     from levelhead.deploy.predict import predict as predict_images
+    from levelhead.text import count
 
     predicted = predict_images(
         options.run,

@@ -12,11 +12,11 @@ import numpy as np
 from levelhead.data import scan
 from levelhead.data.cache import on_all_cores
 from levelhead.data.decode import Broken, digest, header, pixels, reason
-from levelhead.data.entries import Dataset, Entries, Examples, Listing, count, some
+from levelhead.data.entries import Dataset, Entries, Examples, Listing
 from levelhead.data.splits import split as complete
 from levelhead.errors import LevelheadError
 from levelhead.recipe import Recipe
-from levelhead.text import isolated
+from levelhead.text import count, isolated, some
 
 Seen = tuple[str, int, int, int] | str  # (mode, width, height, digest), or why not
 

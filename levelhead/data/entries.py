@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
 
@@ -184,14 +184,3 @@ class Dataset:
     def replace(self, splits: Mapping[str, Examples], **changes: Any) -> Dataset:
         """The same with some splits and fields changed."""
         return dataclasses.replace(self, splits={**self.splits, **splits}, **changes)
-
-
-def some(names: Sequence[str], most: int = 3) -> str:
-    """The first few names, and how many more there are."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
-
-
-def count(n: int, noun: str) -> str:
-    """`1 image`, `2 images`, `3 classes`."""
-    return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from levelhead.data.entries import ORDER, Entries, Listing, Subset, count, some
+from levelhead.data.entries import ORDER, Entries, Listing, Subset
 from levelhead.data.measure import measure
 from levelhead.errors import LevelheadError
 from levelhead.labels import UNLABELLED, in_order, positions, same, spelling, spellings
+from levelhead.text import count, some
 
 
 def finish(

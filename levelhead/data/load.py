@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from levelhead.data.cache import decode_split
-from levelhead.data.entries import Dataset, Entries, Examples, Listing, count
+from levelhead.data.entries import Dataset, Entries, Examples, Listing
 from levelhead.data.layouts import folder
 from levelhead.errors import LevelheadError
+from levelhead.text import count
 
 
 def load(

@@ -10,8 +10,9 @@ import numpy as np
 
 from levelhead.data.cache import on_all_cores
 from levelhead.data.decode import DEEP, GREY, Broken, brightest, header, reason
-from levelhead.data.entries import Entries, count
+from levelhead.data.entries import Entries
 from levelhead.errors import LevelheadError
+from levelhead.text import count
 
 SAMPLE = 200
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from levelhead.data.entries import Array, Dataset, Examples, count
+from levelhead.data.entries import Array, Dataset, Examples
 from levelhead.errors import LevelheadError
+from levelhead.text import count
 
 
 def split(

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from levelhead.delimited import dialect, is_number, rows
+from levelhead.delimited import dialect, is_number, missing_column, rows
 from levelhead.errors import LevelheadError
 from levelhead.labels import positions, spelling, spellings
 from levelhead.outputs.coerce import answers, shares, two_columns, unmasked
@@ -129,16 +129,13 @@ def _layout(columns: Sequence[str], asked: Asked) -> _Layout:
     twice = next((c for i, c in enumerate(columns) if c in columns[:i]), None)
     if twice is not None:
         raise LevelheadError(f"the column {twice!r} occurs twice; rename one")
-    shown = ", ".join(columns[:6]) + (", …" if len(columns) > 6 else "")
     people = tuple(c for c in columns if c.startswith(_PEOPLE))
     if asked.labelled and "label" not in columns and not people:
         near = next((c for c in columns if c.lower() in ("label", "class", "target", "y_true")), "")
         fix = f"rename {near!r}" if near else "add the true class of each row"
-        raise LevelheadError(f"no column 'label' among {shown}; {fix}")
+        raise LevelheadError(missing_column("label", columns, fix))
     if asked.group_column != "group" and asked.group_column not in columns:
-        raise LevelheadError(
-            f"no column {asked.group_column!r} among {shown}; name the groups' one"
-        )
+        raise LevelheadError(missing_column(asked.group_column, columns, "name the groups' one"))
     if asked.kind is None:
         raise LevelheadError(
             "its numbers may be of any kind; add --logits, --probabilities or --confidence"
@@ -150,7 +147,7 @@ def _layout(columns: Sequence[str], asked: Asked) -> _Layout:
     if asked.kind == "confidence":
         for name in ("prediction", "confidence"):
             if name not in columns:
-                raise LevelheadError(f"no column {name!r} among {shown}; --confidence needs it")
+                raise LevelheadError(missing_column(name, columns, "--confidence needs it"))
         classes, unused = (), classes
     return _Layout(
         tuple(columns),

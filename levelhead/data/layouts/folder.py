@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from levelhead.data.decode import SUFFIXES
-from levelhead.data.entries import ORDER, Entries, Listing, count, exact_split, some, split_of
+from levelhead.data.entries import ORDER, Entries, Listing, exact_split, split_of
 from levelhead.data.listing import finish
 from levelhead.errors import LevelheadError
 from levelhead.files import refuse_address, refuse_pipes
 from levelhead.labels import spelling
+from levelhead.text import count, some
 
 WORDS = (
     "folders: DATA/train/CLASS/*.jpg and DATA/test/CLASS/*.jpg (and val or validation), "

@@ -13,12 +13,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from levelhead.data.cache import CHUNK, cores
-from levelhead.data.entries import ORDER, Entries, Listing, Subset, some, split_of
+from levelhead.data.entries import ORDER, Entries, Listing, Subset, split_of
 from levelhead.data.layouts.table import SPLIT_COLUMNS, split_in_column
 from levelhead.data.listing import finish
+from levelhead.delimited import missing_column
 from levelhead.errors import LevelheadError
 from levelhead.files import refuse_pipes
 from levelhead.labels import spelling
+from levelhead.text import some
 
 WORDS = (
     "parquet: train-*.parquet and test-*.parquet (and validation-*) with columns "
@@ -131,9 +133,8 @@ def _columns(path: Path, schema: Any, label_column: str) -> _Columns:
             f"wanted {WORDS}"
         )
     if label_column and label_column not in schema.names:
-        raise LevelheadError(
-            f"{path}: no column {label_column!r} among {some(schema.names, 8)}; name the labels'"
-        )
+        why = missing_column(label_column, schema.names, "name the labels' one")
+        raise LevelheadError(f"{path}: {why}")
     known = [
         name
         for name in ("label", *names, "labels", "class", "target", "category")
@@ -215,7 +216,8 @@ def _shard(file: Path, split: str, group_column: str, label_column: str) -> tupl
         opened = pq.ParquetFile(file)
         columns = _columns(file, opened.schema_arrow, label_column)
         if group_column != "group" and group_column not in opened.schema_arrow.names:
-            raise LevelheadError(f"{file}: no column {group_column!r}; name the groups' one")
+            why = missing_column(group_column, opened.schema_arrow.names, "name the groups' one")
+            raise LevelheadError(f"{file}: {why}")
         wanted = [name for name in (columns.label, group_column, columns.split) if name]
         table = opened.read(columns=wanted)
     except LevelheadError:

@@ -10,13 +10,14 @@ from itertools import islice
 from pathlib import Path
 
 from levelhead.data.decode import SUFFIXES
-from levelhead.data.entries import Entries, Listing, Subset, count, some, split_of
+from levelhead.data.entries import Entries, Listing, Subset, split_of
 from levelhead.data.layouts import folder
 from levelhead.data.layouts.folder import Files
 from levelhead.data.listing import finish
-from levelhead.delimited import is_number, rows
+from levelhead.delimited import is_number, missing_column, rows
 from levelhead.errors import LevelheadError
 from levelhead.labels import spelling
+from levelhead.text import count, some
 
 WORDS = (
     "labels.csv: columns path (from the table's folder), label, and if wanted group and split "
@@ -119,17 +120,15 @@ def _columns(table: Path, group_column: str, label_column: str) -> _Columns:
         )
 
     if group_column != "group" and group_column not in names:
-        raise LevelheadError(
-            f"{table}: no column {group_column!r} among {some(names, 8)}; name the groups' one"
-        )
+        why = missing_column(group_column, names, "name the groups' one")
+        raise LevelheadError(f"{table}: {why}")
     image = of(IMAGE_COLUMNS)
     group = next((n for n in names if n.lower() == group_column.lower()), "")
     split = of(tuple(SPLIT_COLUMNS), (image,))
     taken = [name for name in (image, group, split) if name]
     if label_column and label_column not in names:
-        raise LevelheadError(
-            f"{table}: no column {label_column!r} among {some(names, 8)}; name the labels' one"
-        )
+        why = missing_column(label_column, names, "name the labels' one")
+        raise LevelheadError(f"{table}: {why}")
     label = label_column or of(LABEL_COLUMNS, taken) or of(LABEL_COLUMNS, [image, split])
     rest = [name for name in names if name not in (*taken, label) and name]
     one_hot: tuple[str, ...] = ()
