@@ -660,7 +660,7 @@ def test_wrong_folders(folder: Callable[..., Path], counts: dict[str, int], mess
 
 def test_nothing_there(tmp_path: Path) -> None:
     """A wrong path would not be told together with what could be given."""
-    with pytest.raises(LevelheadError, match="nowhere: no such file or folder; give one of: digi"):
+    with pytest.raises(LevelheadError, match="nowhere: no such file or folder; check the path"):
         scan(str(tmp_path / "nowhere"))
     with pytest.raises(LevelheadError, match="no data in a known layout") as error:
         scan(str(tmp_path))

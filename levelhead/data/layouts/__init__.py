@@ -13,7 +13,7 @@ from pathlib import Path
 from levelhead.data.entries import Listing
 from levelhead.data.layouts import digits, folder, idx, npz, parquet, table
 from levelhead.data.memory import MEMORY, is_name
-from levelhead.errors import LevelheadError
+from levelhead.errors import LevelheadError, nearest
 from levelhead.files import reading, refuse_address
 
 
@@ -63,9 +63,12 @@ def scan(
     with reading(path, "check what lies there"):
         kinds = [kind for kind, layout in LAYOUTS.items() if layout.here(path)]
         if not kinds:
+            if not path.exists():
+                fix = nearest(data, ["digits"])
+                fix = fix if fix.startswith("did") else "check the path, or give digits"
+                raise LevelheadError(f"{data}: no such file or folder; {fix}")
             known = "; ".join(layout.words for layout in LAYOUTS.values() if layout.words)
-            there = "no data in a known layout" if path.exists() else "no such file or folder"
-            raise LevelheadError(f"{data}: {there}; give one of: {known}")
+            raise LevelheadError(f"{data}: no data in a known layout; give one of: {known}")
         listing = LAYOUTS[kinds[0]].read(path, group_column, label_column)
         root = path if path.is_dir() else path.parent
         if not outside_paths and (stray := table.outside(listing, root)) is not None:
