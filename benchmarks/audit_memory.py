@@ -2,7 +2,7 @@
 
 python benchmarks/audit_memory.py                                # 4.0 GB, 1,000,000 × 1,000, npz
 python benchmarks/audit_memory.py --examples 2000000 --classes 10
-python benchmarks/audit_memory.py --examples 500000 --classes 100 --format csv
+python benchmarks/audit_memory.py --examples 400000 --classes 100 --format csv
 
 Writes a file of simulated logits, audits it with the command, and prints the largest anonymous
 memory of that process (what no system can take away; pages of the file it can) beside the file's

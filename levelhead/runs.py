@@ -86,14 +86,25 @@ class Run:
             return tuple(map(str, self.findings["words"]))
 
     @property
+    def calibrated_test(self) -> tuple[str, dict[str, Any]] | None:
+        """The calibrator of predictions and the judgement of test with it; None without one.
+
+        A run of an earlier version, whose findings name none, has its temperature.
+        """
+        findings = self.findings
+        if "calibrator" not in findings:
+            return "temperature", findings["test_calibrated"]
+        choice = findings["calibrator"]
+        return None if choice["test"] is None else (choice["method"], choice["test"])
+
+    @property
     def metrics(self) -> dict[str, Measured]:
         """Every metric of the test images as predictions give them: with the calibrator."""
         from levelhead.judging.judge import measured
 
         with reading(self.folder / "findings.json", MAKE_ANEW):
-            found = self.findings
-            judged = (found.get("calibrator") or {}).get("test") or found["test"]
-            return measured(judged)
+            pair = self.calibrated_test
+            return measured(self.findings["test"] if pair is None else pair[1])
 
     def to_json(self) -> dict[str, Any]:
         """findings.json."""

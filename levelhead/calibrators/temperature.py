@@ -91,14 +91,16 @@ class Temperature(Calibrator):
         """
         scores, labels, n = outputs.scores, outputs.labels, len(outputs)
         check_classes(outputs, cls.method)
-        kind, own = outputs.kind, scores.gather(1, labels[:, None])[:, 0]
-        if kind == "probabilities" and (i := first(own == 0)) is not None:
-            raise LevelheadError(
-                f"row {i}: the label's probability is exactly 0, which no temperature fixes; "
-                "give logits, or probabilities with more digits"
-            )
-        if kind == "probabilities" and scores.numel() <= _COPIED:
-            scores, kind = _logits(kind, scores), "logits"
+        kind = outputs.kind
+        if kind == "probabilities":
+            i = first(scores.gather(1, labels[:, None])[:, 0] == 0)
+            if i is not None:
+                raise LevelheadError(
+                    f"row {i}: the label's probability is exactly 0, which no temperature fixes; "
+                    "give logits, or probabilities with more digits"
+                )
+            if scores.numel() <= _COPIED:
+                scores, kind = _logits(kind, scores), "logits"
 
         def sums(log_beta: float, step: int = 1) -> tuple[float, float, float, float]:
             return _sums(kind, scores[::step], labels[::step], math.exp(log_beta))

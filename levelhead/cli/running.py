@@ -223,8 +223,8 @@ def predict(words: list[str]) -> int:
     elif options.out is not None:
         left = f"; {count(len(predicted.broken), 'image')} left out" if predicted.broken else ""
         unsure = predicted.decisions.count("abstain")
-        held = f", {unsure:,} of them abstain" if options.abstain_below else ""
-        print(f"{count(len(predicted.paths), 'prediction')} written to {options.out}{held}{left}")
+        how = f", {unsure:,} of them abstain" if options.abstain_below else ""
+        print(f"{count(len(predicted.paths), 'prediction')} written to {options.out}{how}{left}")
     else:
         print("\n".join(predicted.words))
     return 2 if predicted.broken and not options.skip_broken else 0

@@ -77,13 +77,9 @@ def without_decoders() -> Iterator[None]:
     """Leave out what C libraries write of damaged images, straight to the process's error output.
 
     Descriptor 2 is read through a pipe meanwhile, Python writes to where it led before. For the
-    whole process, so for the command line alone.
+    whole process, so for the command line alone; descriptor 2 is open there (`__main__`).
     """
-    try:
-        known = os.dup(2)
-    except OSError:  # closed
-        yield
-        return
+    known = os.dup(2)
     end, start = os.pipe()
     os.dup2(start, 2)
     os.close(start)

@@ -13,6 +13,7 @@ from levelhead.data import scan
 from levelhead.data.cache import on_all_cores
 from levelhead.data.decode import Broken, digest, header, pixels, reason
 from levelhead.data.entries import Dataset, Entries, Examples, Listing
+from levelhead.data.load import refuse_lost_classes
 from levelhead.data.splits import split as complete
 from levelhead.errors import LevelheadError
 from levelhead.recipe import Recipe
@@ -98,14 +99,9 @@ def check(
 
 def _refusal(listing: Listing, digests: Mapping[str, Mapping[int, int]]) -> str | None:
     """Why the images that can be read cannot be split for training, or None."""
-    parts, names = {}, listing.class_names
+    parts = {}
     for split, entries in listing.splits.items():
         readable = np.array(sorted(digests[split]), dtype=np.int64)
-        had, have = (
-            np.bincount(y, minlength=len(names)) for y in (entries.labels, entries.labels[readable])
-        )
-        if split != "validation" and (lost := np.flatnonzero((have == 0) & (had > 0))).size:
-            return f"no image of {names[int(lost[0])]!r} in {split} can be read"
         parts[split] = Examples(
             np.zeros((len(readable), 1, 1, 1), np.uint8),
             entries.labels[readable],
@@ -115,8 +111,9 @@ def _refusal(listing: Listing, digests: Mapping[str, Mapping[int, int]]) -> str 
         )
     usual = Recipe(listing.source)
     try:
+        refuse_lost_classes(listing, parts)
         complete(
-            Dataset(listing, names, parts, ""),
+            Dataset(listing, listing.class_names, parts, ""),
             validation=usual.validation,
             test=usual.test,
             seed=usual.split_seed,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,12 +74,7 @@ def load(
         raise LevelheadError(
             f"{listing.source}: the splits' images differ in size; give --image-size"
         )
-    for name, examples in splits.items():
-        counts = np.bincount(examples.labels, minlength=len(listing.class_names))
-        had = np.bincount(listing.splits[name].labels, minlength=len(listing.class_names))
-        if name != "validation" and (lost := np.flatnonzero((counts == 0) & (had > 0))).size:
-            gone = listing.class_names[int(lost[0])]
-            raise LevelheadError(f"{listing.source}: no image of {gone!r} in {name} can be read")
+    refuse_lost_classes(listing, splits)
     identity = repr((listing.class_names, sorted((s, e.hash()) for s, e in splits.items())))
     splits = {name: splits[name] for name in ("train", "validation", "test") if name in splits}
     return Dataset(
@@ -90,6 +85,16 @@ def load(
         tuple(notes),
         tuple(skipped),
     )
+
+
+def refuse_lost_classes(listing: Listing, splits: Mapping[str, Examples]) -> None:
+    """Raise LevelheadError for a class of train or test of which no image could be read."""
+    for name, examples in splits.items():
+        counts = np.bincount(examples.labels, minlength=len(listing.class_names))
+        had = np.bincount(listing.splits[name].labels, minlength=len(listing.class_names))
+        if name != "validation" and (lost := np.flatnonzero((counts == 0) & (had > 0))).size:
+            gone = listing.class_names[int(lost[0])]
+            raise LevelheadError(f"{listing.source}: no image of {gone!r} in {name} can be read")
 
 
 def load_images(

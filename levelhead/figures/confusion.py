@@ -85,13 +85,13 @@ def data(outputs: Outputs, ordered: bool = False) -> tuple[Confusion]:
 def _commonest(outputs: Outputs) -> tuple[np.ndarray, tuple[str, ...]]:
     """Counts [SHOWN,SHOWN] and names of the classes with the most labels and predictions."""
     _, support, predicted = class_counts(outputs)
-    kept = np.sort(np.argsort(-(support + predicted).numpy(), kind="stable")[:SHOWN])
+    classes = np.sort(np.argsort(-(support + predicted).numpy(), kind="stable")[:SHOWN])
     place = np.full(outputs.classes, -1)
-    place[kept] = np.arange(SHOWN)
+    place[classes] = np.arange(SHOWN)
     row, column = place[outputs.labels.numpy()], place[outputs.predictions().numpy()]
     both = (row >= 0) & (column >= 0)
     cells = np.bincount(row[both] * SHOWN + column[both], minlength=SHOWN * SHOWN)
-    return cells.reshape(SHOWN, SHOWN), tuple(outputs.class_names[k] for k in kept)
+    return cells.reshape(SHOWN, SHOWN), tuple(outputs.class_names[k] for k in classes)
 
 
 def neighbours(counts: np.ndarray) -> np.ndarray:

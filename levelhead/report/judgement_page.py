@@ -113,13 +113,13 @@ def audit_panels(result: Audited) -> Panels:
 
 
 def calibration_report(
-    found: Mapping[str, Any], panels: Panels, name: str, command: str, steps: Sequence[Step] = ()
+    findings: Mapping[str, Any], panels: Panels, name: str, command: str, steps: Sequence[Step] = ()
 ) -> str:
-    """The page of a calibration: what `findings.calibrate` found."""
+    """The page of a calibration: what `judging.calibrate` found."""
     return page(
         "calibration",
         title=name,
-        found=found,
+        found=findings,
         drawings=_drawings(panels),
         headline=HEADLINE,
         metrics=METRICS,
@@ -142,13 +142,13 @@ def calibration_panels(before: Outputs, after: Outputs, found: Mapping[str, Any]
 
 
 def decision_report(
-    found: Mapping[str, Any], panels: Panels, name: str, command: str, steps: Sequence[Step] = ()
+    findings: Mapping[str, Any], panels: Panels, name: str, command: str, steps: Sequence[Step] = ()
 ) -> str:
-    """The page of decisions: what `findings.decide` found."""
+    """The page of decisions: what `judging.decide` found."""
     return page(
         "decision",
         title=name,
-        found=found,
+        found=findings,
         drawings=_drawings(panels),
         command=command,
         steps=steps,

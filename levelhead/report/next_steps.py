@@ -36,40 +36,32 @@ def lines(steps: Sequence[Step]) -> list[str]:
     return [f"Next: {step.command}" for step in steps if step.command]
 
 
-def after_training(run: Run, test: Outputs) -> tuple[Step, ...]:
-    """What a finished run, whose test outputs are given, is good for."""
+def after_training(run: Run) -> tuple[Step, ...]:
+    """What a finished run is good for."""
     folder = shlex.quote(str(run.folder))
-    return (
-        *_more_of_the_weakest(test, "images"),
-        Step("When to act on an answer, and which sets to give:", f"levelhead decide {folder}"),
-        _predict(folder),
-    )
+    return (_decide(folder), _predict(folder))
 
 
 def after_audit(result: Audited, path: str, kind: str | None) -> tuple[Step, ...]:
     """What does something about what an audit of the file or run at `path` shows."""
-    name = "decide" if result.method in (None, "none") else "calibrate"
-    why = {
-        "decide": "Thresholds and sets, set on examples that do not judge them:",
-        "calibrate": "Fit the calibrator on examples that do not judge it:",
-    }[name]
-    words = (
-        [shlex.quote(path)] if Path(path).is_dir() else ["VALIDATION --apply", shlex.quote(path)]
-    )
-    words += [f"--{kind}"] if kind else []
-    command = Step(why, f"levelhead {name} {' '.join(words)}")
-    return (*_more_of_the_weakest(result.outputs, "examples"), command)
+    where = shlex.quote(path) if Path(path).is_dir() else f"VALIDATION --apply {shlex.quote(path)}"
+    where += f" --{kind}" if kind else ""
+    if result.method in (None, "none"):
+        why, name = "Thresholds and sets, set on examples that do not judge them:", "decide"
+    else:
+        why, name = "Fit the calibrator on examples that do not judge it:", "calibrate"
+    step = Step(why, f"levelhead {name} {where}")
+    return (*more_of_the_weakest(result.outputs, "examples"), step)
 
 
 def after_calibration(words: Sequence[str]) -> tuple[Step, ...]:
     """`decide` with the words of `calibrate`, but for where the result goes."""
-    kept, skip = [], False
+    arguments, skip = [], False
     for word in words:
         if not skip and word not in ("--out", "--json") and not word.startswith("--out="):
-            kept.append(word)
+            arguments.append(word)
         skip = word == "--out"
-    why = "When to act on an answer, and which sets to give:"
-    return (Step(why, f"levelhead decide {shlex.join(kept)}"),)
+    return (_decide(shlex.join(arguments)),)
 
 
 def after_decision(result: Decided, path: str) -> tuple[Step, ...]:
@@ -82,14 +74,15 @@ def after_decision(result: Decided, path: str) -> tuple[Step, ...]:
     run, where = finished_run(path), shlex.quote(path)
     threshold, recipe = result.findings["threshold"]["set"], run.recipe
     if threshold["keeps"] == "nothing":
-        have = run.data["counts"]["train"] + run.data["counts"]["validation"]
-        share = math.ceil(200 * (threshold["needed"] or have) / have) / 100
+        counts, needed = run.data["counts"], threshold["needed"]
+        have = counts["train"] + counts["validation"]
+        share = math.inf if needed is None else math.ceil(200 * needed / have) / 100
         if not recipe.validation < share <= MOST_VALIDATION:
             return (*_laxer(result, where), _predict(where))
         return (
             Step(
-                f"A half of validation sets the threshold, which takes {threshold['needed']:,} "
-                f"examples at least. Hold out {round(share * have):,}:",
+                f"A half of validation sets the threshold, which takes {needed:,} examples at "
+                f"least. Hold out {round(share * have):,}:",
                 f"levelhead train {shlex.quote(recipe.data)} --validation {share:g}",
             ),
         )
@@ -99,6 +92,10 @@ def after_decision(result: Decided, path: str) -> tuple[Step, ...]:
     return (_predict(where),)
 
 
+def _decide(where: str) -> Step:
+    return Step("When to act on an answer, and which sets to give:", f"levelhead decide {where}")
+
+
 def _predict(where: str, more: str = "") -> Step:
     why = f"Predict new images{', and abstain where unsure' if more else ''}:"
     return Step(why, f"levelhead predict {where} IMAGE...{more}")
@@ -106,15 +103,15 @@ def _predict(where: str, more: str = "") -> Step:
 
 def _laxer(result: Decided, where: str) -> tuple[Step, ...]:
     """The strictest risk that some threshold keeps."""
-    kept = [row["set"] for row in result.findings["thresholds"] if row["set"]["keeps"] != "nothing"]
-    if not kept:
+    thresholds = [row["set"] for row in result.findings["thresholds"]]
+    risks = [one["risk_wanted"] for one in thresholds if one["keeps"] != "nothing"]
+    if not risks:
         return ()
-    risk = min(threshold["risk_wanted"] for threshold in kept)
-    why = f"No threshold is known to keep that risk; one keeps {risk * 100:g} %:"
-    return (Step(why, f"levelhead decide {where} --risk {risk:g}"),)
+    why = f"No threshold is known to keep that risk; one keeps {min(risks) * 100:g} %:"
+    return (Step(why, f"levelhead decide {where} --risk {min(risks):g}"),)
 
 
-def _more_of_the_weakest(outputs: Outputs, what: str) -> tuple[Step, ...]:
+def more_of_the_weakest(outputs: Outputs, what: str) -> tuple[Step, ...]:
     """To collect more of a class whose recall is shown to lie below the accuracy."""
     weak, accuracy = weakest_class(outputs, 0.95), float(outputs.rows.correct.mean())
     if weak is None or weak.high >= accuracy:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 SMALL, LARGE = 112, 320
-"""Pixels of the longer side of an image on a page: so much is kept exactly; at most."""
+"""Pixels of an image's longer side on a page: up to which it is exact, and at most."""
 
 
 def page(kind: str, **view: Any) -> str:

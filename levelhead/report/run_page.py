@@ -14,7 +14,7 @@ from levelhead.errors import LevelheadError
 from levelhead.files import read_json
 from levelhead.metrics import HEADLINE, METRICS
 from levelhead.metrics.counts import taken_for
-from levelhead.report.next_steps import after_training
+from levelhead.report.next_steps import after_training, more_of_the_weakest
 from levelhead.report.next_steps import lines as lines_of
 from levelhead.report.page import metric_table, page, svgs
 from levelhead.runs import Run, finished_run
@@ -31,12 +31,9 @@ def stages_of(run: Run) -> dict[str, Mapping[str, Any]]:
     """What a page judges, by its heading: validation, test, and test as predictions give it."""
     found = run.findings
     stages = {name: found[name] for name in ("validation", "test")}
-    if "calibrator" not in found:  # a run of an earlier version
-        chosen = {"method": "temperature", "test": found["test_calibrated"]}
-    else:
-        chosen = found["calibrator"]
-    if chosen["test"] is not None:
-        stages[f"test, after {chosen['method'].replace('_', ' ')}"] = chosen["test"]
+    if (pair := run.calibrated_test) is not None:
+        method, judgement = pair
+        stages[f"test, after {method.replace('_', ' ')}"] = judgement
     return stages
 
 
@@ -79,7 +76,7 @@ def run_report(
         recipe={k: v for k, v in dataclasses.asdict(recipe).items() if v is not None},
         environment=_environment(run),
         command=recipe.command(),
-        steps=after_training(run, after or test),
+        steps=(*more_of_the_weakest(after or test, "images"), *after_training(run)),
         again=f"levelhead report {shlex.quote(str(folder))}",
     )
 
@@ -172,7 +169,7 @@ def run_words(run: Run) -> list[str]:
         *metric_table(stages_of(run), HEADLINE).splitlines(),
         "",
         f"Report: {run.folder / 'report.html'}",
-        *lines_of(after_training(run, run.outputs("test"))),
+        *lines_of(after_training(run)),
     ]
 
 

@@ -356,14 +356,14 @@ def test_apply_threshold_counts() -> None:
 def test_what_is_best_is_best() -> None:
     """ "At best" would be said of a cut that another beats."""
     rng = np.random.default_rng(0)
-    found = 0
+    refusals = 0
     for seed in range(40):
         certainty = rng.normal(size=400).round(1 if seed % 2 else 9)
         errors = (rng.random(400) < 0.15 / (1 + np.exp(certainty))).astype(float)
         chosen = threshold_for_risk(certainty, errors, 0.01)
         if chosen.value is not None:
             continue
-        found += 1
+        refusals += 1
         match = re.search(
             r"it takes ([\d,]+) kept .* at best (\d+) of (\d+) are", chosen.reason or ""
         )
@@ -376,4 +376,4 @@ def test_what_is_best_is_best() -> None:
                 bounds[int(keep.sum())] = (upper_bound(errors[keep].sum(), keep.sum(), 0.05), keep)
         best = min(bounds, key=lambda n: float(bounds[n][0]))
         assert errors[bounds[best][1]].sum() / best == pytest.approx(wrong / kept, abs=0.02)
-    assert found > 5
+    assert refusals > 5

@@ -80,7 +80,7 @@ def test_a_weak_class_is_named_where_it_is_shown(hits: int, advised: bool) -> No
     weak = weakest_class(outputs, 0.95)
     assert weak is not None
     assert (weak.name, weak.hits, weak.n, weak.taken_for) == ("owl", hits, 27, "cat")
-    steps = next_steps._more_of_the_weakest(outputs, "images")
+    steps = next_steps.more_of_the_weakest(outputs, "images")
     assert [("owl" in step.words) for step in steps] == [True] * advised
 
 

@@ -42,7 +42,7 @@ class Files:
     def open(self, index: int) -> BinaryIO:
         """A stream of the same bytes. Raises OSError, too, for a pipe: it might never end."""
         path = self.paths[index]
-        if path.exists() and not path.is_file():
+        if not path.is_file() and path.exists():
             raise OSError(errno.EINVAL, "a pipe, device or folder, no file", str(path))
         return path.open("rb")
 
