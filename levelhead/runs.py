@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from levelhead.errors import LevelheadError
-from levelhead.files import clean, read_object, reading, refuse_pipes, write
+from levelhead.files import clean, read_object, reading, refuse_pipes, sha256, write
 from levelhead.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from levelhead.calibrators import Calibrator
     from levelhead.data.entries import Dataset
+    from levelhead.decisions.policy import Policy
     from levelhead.models import Network, Shape
     from levelhead.outputs import Outputs
     from levelhead.statistics.measured import Measured
@@ -159,12 +160,31 @@ class Run:
         """
         from levelhead.calibrators import calibrator_of
 
+        if (self.folder / "policy.json").exists():
+            return self.policy.calibrator
         chosen = self.findings.get("calibrator")
         if chosen is None:
             return self.calibration
         with reading(self.folder / "findings.json", MAKE_ANEW):
             stored = chosen["calibration"]
             return None if stored is None else calibrator_of(stored)
+
+    @property
+    def policy(self) -> Policy:
+        """What predictions obey. A run of an earlier version has none: every image is answered.
+
+        Raises LevelheadError for one that was set for other weights, or is damaged.
+        """
+        from levelhead.decisions.policy import SET_ANEW, read_policy, threshold_at
+
+        if not (self.folder / "policy.json").exists():
+            return threshold_at(0.0, self.data["class_names"], self.calibrator)
+        policy, path = read_policy(self.folder), self.folder / "policy.json"
+        if policy.model != sha256(self.folder / "model.safetensors"):
+            raise LevelheadError(f"{path}: of another run, or other weights; {SET_ANEW}")
+        if policy.class_names != tuple(self.data["class_names"]):
+            raise LevelheadError(f"{path}: of other classes than this run; {SET_ANEW}")
+        return policy
 
     def snapshot(self, step: int) -> Path:
         """Where the weights after `step` steps are kept."""

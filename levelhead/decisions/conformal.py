@@ -108,7 +108,7 @@ def fit(
     every = torch.ones_like(outputs.labels, dtype=torch.bool)
     parts = [outputs.labels == k for k in range(outputs.classes)] if by_class else [every]
     units = outputs.units
-    quantiles = [_quantile(own[p], alpha, None if units is None else units[p]) for p in parts]
+    quantiles = [quantile(own[p], alpha, None if units is None else units[p]) for p in parts]
     groups = None if units is None else int(units.max()) + 1
     return Conformal(method, alpha, tuple(quantiles), *about, groups=groups)
 
@@ -160,8 +160,8 @@ def evaluate(conformal: Conformal, outputs: Outputs, level: float = 0.95) -> dic
     }
 
 
-def _quantile(own: Tensor, alpha: float, units: Tensor | None) -> float:
-    """The ⌈(n+1)(1−alpha)⌉-th smallest, infinite where there are not so many.
+def quantile(own: Tensor, alpha: float, units: Tensor | None) -> float:
+    """The ⌈(n+1)(1−alpha)⌉-th smallest score, infinite where there are not so many.
 
     With units the smallest score below which lie (1−alpha) of the mass, where each of G units has
     1/(G + 1), shared by its examples (Lee, Barber & Willett 2023, hierarchical data).

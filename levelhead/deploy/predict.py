@@ -1,28 +1,33 @@
-"""Model + images -> Outputs, in float32; and predictions of new images, calibrated."""
+"""Images and a run -> answers: what its policy says of each image, in float32, as a stream."""
 
 from __future__ import annotations
 
 import csv
 import io
+import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from levelhead.calibrators import calibrator_of
 from levelhead.data import load_images
 from levelhead.data.batches import as_batch
 from levelhead.data.entries import Examples
 from levelhead.data.layouts.folder import image_paths
+from levelhead.decisions.policy import Answers, Policy, joined, threshold_at
 from levelhead.errors import LevelheadError
-from levelhead.files import reading, write
+from levelhead.files import read_object, reading, sha256, write
 from levelhead.machine import pick_device, tune_malloc
 from levelhead.models import Network
 from levelhead.outputs import Outputs
-from levelhead.outputs.outputs import RESERVED
+from levelhead.outputs.outputs import BESIDE_DECISIONS, RESERVED
 from levelhead.runs import MAKE_ANEW, Run, finished_run
 from levelhead.text import printable
 from levelhead.training.defaults import frozen
@@ -31,140 +36,331 @@ from levelhead.training.inference import features_of
 
 AT_ONCE = 64
 """Images in memory at a time, and as many again that are being decoded."""
+COLUMNS = ("path", "prediction", "confidence", "decision", *BESIDE_DECISIONS)
+_BEGUN = "# levelhead predict "
+"""How an unfinished CSV begins: then what answers it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predicted:
-    """Calibrated predictions of N images: probabilities float64 [N,K]; what could not be read."""
+    """The answers to N images, and what could not be read (path, why)."""
 
     paths: tuple[str, ...]
-    class_names: tuple[str, ...]
-    probabilities: Tensor
-    abstain_below: float
+    answers: Answers
     broken: tuple[tuple[str, str], ...]
+    abstain_below: float | None = None  # a threshold that was given, not set
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in the order of the probabilities."""
+        return self.answers.policy.class_names
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Calibrated, float64 [N, K]."""
+        assert self.answers.probabilities is not None  # a network gives logits
+        return self.answers.probabilities
 
     @property
     def predictions(self) -> list[str]:
-        """The likeliest class of each image."""
-        return [self.class_names[k] for k in self.probabilities.argmax(1).tolist()]
+        """The likeliest class of each image, whatever is decided."""
+        return [self.class_names[k] for k in self.answers.best.tolist()]
 
     @property
     def confidence(self) -> list[float]:
         """Its probability."""
-        return [float(p) for p in self.probabilities.amax(1)]
+        confidence: list[float] = self.answers.confidence.tolist()
+        return confidence
 
-    @property
+    @cached_property
     def decisions(self) -> list[str]:
-        """The prediction, or `abstain` where the confidence is below the threshold."""
-        return [
-            name if sure >= self.abstain_below else "abstain"
-            for name, sure in zip(self.predictions, self.confidence, strict=True)
-        ]
+        """The class answered, or `one of a set`, `ask a person`, `none of mine`.
+
+        With `abstain_below` the class, or `abstain`.
+        """
+        if self.abstain_below is None:
+            return self.answers.decisions
+        names, choices = self.class_names, self.answers.choice.tolist()
+        return [names[k] if k >= 0 else "abstain" for k in choices]
 
     @property
     def words(self) -> tuple[str, ...]:
-        """A line an image: path, decision, confidence."""
+        """A line an image: path, decision, confidence, and why where it is no class."""
         paths = [printable(path) for path in self.paths]
         width = max(map(len, paths), default=0)
-        rows = zip(paths, self.decisions, self.confidence, strict=True)
-        return tuple(f"{path:<{width}}  {decision}  {sure:.3f}" for path, decision, sure in rows)
+        lines = []
+        for i, (path, decision, sure) in enumerate(
+            zip(paths, self.decisions, self.confidence, strict=True)
+        ):
+            line = f"{path:<{width}}  {decision}  {sure:.3f}"
+            if self.answers.kinds[i] != "class" and self.abstain_below is None:
+                inside = self.answers.set_names[i]
+                line += f"  ({self.answers.reasons[i]}; {', '.join(inside) or 'no set'})"
+            lines.append(line)
+        return tuple(lines)
+
+    def rows(self, spreadsheet: bool = False) -> Iterator[list[str]]:
+        """The cells of each image, in the order of `COLUMNS` and the classes."""
+        answers = self.answers
+        sets = [" | ".join(names) for names in answers.set_names]
+        columns = (self.paths, self.predictions, self.confidence, self.decisions, sets)
+        for i, cells in enumerate(zip(*columns, answers.reasons, strict=True)):
+            text = [_inert(cell) if spreadsheet else str(cell) for cell in cells]
+            yield [*text, *(f"{p:.9g}" for p in self.probabilities[i].tolist())]
 
     def save(self, path: str | Path, *, spreadsheet: bool = False) -> None:
-        """Write a CSV: path, prediction, confidence, decision, a column a class; `audit` reads it.
+        """Write a CSV: path, prediction, confidence, decision, set, reason, a column a class.
 
-        With `spreadsheet`, cells of text that a spreadsheet would take for a formula (they begin
-        with = + - or @) get an apostrophe before them. Raises LevelheadError if a class has the
-        name of a column, or `path` is no CSV or one of the images.
+        `audit` reads it. With `spreadsheet`, cells of text that a spreadsheet would take for a
+        formula (they begin with = + - or @) get an apostrophe before them. Raises LevelheadError if
+        a class has the name of a column, or `path` is no CSV or one of the images.
         """
-        if Path(path).suffix.lower() not in (".csv", ".txt"):
-            raise LevelheadError(
-                f"--out {path}: predictions are a CSV; give a name that ends in .csv"
-            )
-        if Path(path).resolve() in {Path(image).resolve() for image in self.paths}:
-            raise LevelheadError(f"--out {path}: is one of the images; give another name")
-        if clash := set(RESERVED) & set(self.class_names):
-            raise LevelheadError(
-                f"class {min(clash)!r}: is also the name of a column; use --json, or rename the "
-                "class"
-            )
+        check_csv(path, self.paths, self.class_names)
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(["path", "prediction", "confidence", "decision", *self.class_names])
-        columns = (self.paths, self.predictions, self.confidence, self.decisions)
-        for i, cells in enumerate(zip(*columns, strict=True)):
-            row = [_inert(cell) if spreadsheet else cell for cell in cells]
-            table.writerow([*row, *(f"{p:.9g}" for p in self.probabilities[i].tolist())])
+        table.writerow([*COLUMNS, *self.class_names])
+        table.writerows(self.rows(spreadsheet))
         write(Path(path), text.getvalue())
 
     def to_json(self) -> dict[str, Any]:
         """The same for `--json`."""
-        rows = zip(self.paths, self.predictions, self.confidence, self.decisions, strict=True)
+        answers = self.answers
         return {
             "schema": 1,
             "class_names": list(self.class_names),
-            "abstain_below": self.abstain_below,
+            "abstain_below": self.abstain_below or 0.0,
+            "promises": [] if self.abstain_below is not None else list(answers.policy.promises),
             "predictions": [
                 {
                     "path": path,
-                    "prediction": prediction,
-                    "confidence": sure,
-                    "decision": decision,
+                    "prediction": self.predictions[i],
+                    "confidence": self.confidence[i],
+                    "kind": answers.kinds[i],
+                    "decision": self.decisions[i],
+                    "set": list(answers.set_names[i]),
+                    "known": None if answers.known is None else float(answers.known[i]),
+                    "reason": answers.reasons[i],
                     "probabilities": self.probabilities[i].tolist(),
                 }
-                for i, (path, prediction, sure, decision) in enumerate(rows)
+                for i, path in enumerate(self.paths)
             ],
             "broken": [{"path": path, "why": why} for path, why in self.broken],
         }
 
 
-def _inert(cell: Any) -> Any:
+@dataclass(frozen=True)
+class Written:
+    """What a stream of answers came to: rows in the CSV, of them read from an earlier try."""
+
+    rows: int
+    earlier: int
+    decisions: dict[str, int]  # by kind, of the rows made now
+    broken: tuple[tuple[str, str], ...]
+    images_per_second: float
+
+
+def _inert(cell: Any) -> str:
     """A cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@\t\r" else cell
+    text = str(cell)
+    return f"'{text}" if isinstance(cell, str) and cell[:1] in "=+-@\t\r" else text
+
+
+def check_csv(path: str | Path, images: Sequence[str], class_names: Sequence[str]) -> None:
+    """Raise LevelheadError where predictions cannot be written to `path`."""
+    if Path(path).suffix.lower() not in (".csv", ".txt"):
+        raise LevelheadError(f"--out {path}: predictions are a CSV; give a name that ends in .csv")
+    if Path(path).resolve() in {Path(image).resolve() for image in images}:
+        raise LevelheadError(f"--out {path}: is one of the images; give another name")
+    if clash := {*RESERVED, *BESIDE_DECISIONS} & set(class_names):
+        raise LevelheadError(
+            f"class {min(clash)!r}: is also the name of a column; use --json, or rename the class"
+        )
+
+
+def policy_for(
+    run: Run, calibration: str | Path | None = None, abstain_below: float | None = None
+) -> Policy:
+    """The run's policy; a plain one where a calibration ("none" or a file) or a threshold is given.
+
+    Raises LevelheadError for a calibration that is none, and for a threshold outside 0 to 1.
+    """
+    if calibration is None and abstain_below is None:
+        return run.policy
+    if abstain_below is not None and not 0 <= abstain_below <= 1:
+        raise LevelheadError(f"--abstain-below {abstain_below}: must be between 0 and 1")
+    calibrator = run.calibrator
+    if calibration is not None:
+        calibrator = None
+        if str(calibration) != "none":
+            with reading(calibration, "give a calibration.json, or none"):
+                calibrator = calibrator_of(read_object(Path(calibration)))
+    return threshold_at(abstain_below or 0.0, run.data["class_names"], calibrator)
 
 
 def predict(
     run: Run | str | Path,
     images: str | Path | Sequence[str | Path],
     *,
-    abstain_below: float = 0.0,
+    calibration: str | Path | None = None,
+    abstain_below: float | None = None,
     device: str = "auto",
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Predicted:
-    """Predict images, and every image in folders, with a run's calibrator applied.
+    """The answers of a run's policy to images, and to every image in folders.
 
-    `run`: a finished run, or its folder. `images`: a path, or several. On Linux the process keeps
-    freed memory from here on (`machine.tune_malloc`): a third of the time.
+    `run`: a finished run, or its folder. `images`: a path, or several. `calibration` ("none", or a
+    calibration.json) and `abstain_below` (answer from that confidence on) replace the policy by a
+    plain one, without promises. On Linux the process keeps freed memory from here on
+    (`machine.tune_malloc`): a third of the time.
 
     Raises LevelheadError for a path that does not exist, a folder without images, and where no
     image at all can be read; single broken ones are listed in `broken`.
     """
-    if not 0 <= abstain_below <= 1:
-        raise LevelheadError(f"--abstain-below {abstain_below}: must be between 0 and 1")
+    run, paths = _opened(run, images)
+    policy = policy_for(run, calibration, abstain_below)
+    ids: list[str] = []
+    broken: list[tuple[str, str]] = []
+    parts: list[Answers] = []
+    for some, answers, faults in answered(run, policy, paths, device):
+        broken += faults
+        ids += some
+        parts += [] if answers is None else [answers]
+        progress(len(ids) + len(broken), len(paths))
+    if not parts:
+        first, why = broken[0]
+        raise LevelheadError(f"{first}: {why}; no image could be read: give another")
+    return Predicted(tuple(ids), joined(parts), tuple(broken), abstain_below)
+
+
+def predict_to_csv(
+    run: Run | str | Path,
+    images: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    calibration: str | Path | None = None,
+    abstain_below: float | None = None,
+    device: str = "auto",
+    spreadsheet: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Written:
+    """`predict`, written to a CSV as it goes: no more than a batch is in memory.
+
+    Until it is whole the CSV is called OUT.part; a stopped one goes on where the same model and
+    policy began it. Raises LevelheadError as `predict` and `Predicted.save` do.
+    """
+    run, paths = _opened(run, images)
+    policy, out = policy_for(run, calibration, abstain_below), Path(out)
+    check_csv(out, [str(path) for path in paths], policy.class_names)
+    begun = f"{_BEGUN}{_stamp(run, policy, abstain_below, spreadsheet)}\n"
+    header = [*COLUMNS, *policy.class_names]
+    part = out.with_name(out.name + ".part")
+    counts: dict[str, int] = {}
+    broken: list[tuple[str, str]] = []
+    try:
+        done = _rows_of(part, begun, len(header))
+        todo = [path for path in paths if _written(str(path), spreadsheet) not in done]
+        start, made = time.perf_counter(), 0
+        with part.open("a" if done else "w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, lineterminator="\n")
+            if not done:
+                file.write(begun)
+                table.writerow(header)
+            for some, answers, faults in answered(run, policy, todo, device):
+                broken += faults
+                made += len(some)
+                if answers is not None:
+                    predicted = Predicted(some, answers, (), abstain_below)
+                    table.writerows(predicted.rows(spreadsheet))
+                    file.flush()
+                    for kind in answers.kinds:
+                        counts[kind] = counts.get(kind, 0) + 1
+                progress(made + len(broken), len(todo))
+        if not made and not done:
+            part.unlink()
+            first, why = broken[0]
+            raise LevelheadError(f"{first}: {why}; no image could be read: give another")
+        seconds = time.perf_counter() - start
+        whole = out.with_name(out.name + ".tmp")
+        with part.open(newline="", encoding="utf-8") as file, whole.open(
+            "w", newline="", encoding="utf-8"
+        ) as last:
+            file.readline()
+            shutil.copyfileobj(file, last)
+        whole.replace(out)
+        part.unlink()
+    except OSError as error:
+        raise LevelheadError(f"--out {out}: cannot be written ({error.strerror}); choose another") from None
+    return Written(made + len(done), len(done), counts, tuple(broken), made / max(seconds, 1e-9))
+
+
+def _opened(
+    run: Run | str | Path, images: str | Path | Sequence[str | Path]
+) -> tuple[Run, list[Path]]:
+    """The finished run, and the paths of all images."""
     tune_malloc()
     run = finished_run(run.folder if isinstance(run, Run) else run)
     several = [images] if isinstance(images, str | Path) else images
-    recipe, data = run.recipe, run.data
-    with reading(run.folder / "data.json", MAKE_ANEW):
-        names, size = tuple(map(str, data["class_names"])), int(data["image_size"])
-        channels, bits = int(data["channels"]), int(data.get("bits", 16))
-    paths = image_paths([str(path) for path in several])
-    ids: list[str] = []
-    broken: list[tuple[str, str]] = []
-    rows: list[Tensor] = []
+    return run, image_paths([str(path) for path in several])
+
+
+def _stamp(run: Run, policy: Policy, *more: Any) -> str:
+    """What decides the rows besides the images."""
+    import hashlib
+    import json
+
+    content = [sha256(run.folder / "model.safetensors"), policy.to_json(), more]
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
+
+
+def _written(path: str, spreadsheet: bool) -> str:
+    return _inert(path) if spreadsheet else path
+
+
+def _rows_of(part: Path, begun: str, width: int) -> set[str]:
+    """The paths that an unfinished CSV holds already; its last row, cut off, is cut away."""
+    if not part.exists():
+        return set()
+    whole = 0
+    paths: set[str] = set()
+    with part.open("rb") as file:
+        if file.readline() != begun.encode():
+            return set()
+        raw = file.read()
+    end = raw.rfind(b"\n") + 1
+    table = csv.reader(io.StringIO(raw[:end].decode("utf-8", "replace"), newline=""))
+    rows = [row for row in table][1:]
+    if any(len(row) != width for row in rows):
+        return set()
+    paths = {row[0] for row in rows}
+    whole = len(begun.encode()) + end
+    with part.open("r+b") as file:
+        file.truncate(whole)
+    return paths
+
+
+def answered(
+    run: Run, policy: Policy, paths: Sequence[Path], device: str = "auto"
+) -> Iterator[tuple[tuple[str, ...], Answers | None, tuple[tuple[str, str], ...]]]:
+    """Some images at a time: their paths, the answers to them, and those that cannot be read."""
+    if not paths:
+        return
     network, forward = _forward(run, pick_device(device))
-    for examples, faults in _decoded(paths, recipe.resize, size, channels, bits):
-        broken += faults
+    with reading(run.folder / "data.json", MAKE_ANEW):
+        data = run.data
+        size, channels = int(data["image_size"]), int(data["channels"])
+        bits = int(data.get("bits", 16))
+    for examples, faults in _decoded(paths, run.recipe.resize, size, channels, bits):
+        answers = None
         if len(examples):
-            ids += examples.ids
-            with torch.no_grad():  # logits alone are kept: features are a hundred times as many
-                rows.append(network.head(forward(examples)).cpu())
-    if not rows:
-        first, why = broken[0]
-        raise LevelheadError(f"{first}: {why}; no image could be read: give another")
-    unknown = torch.zeros(len(ids), dtype=torch.int64)
-    outputs = Outputs("logits", torch.cat(rows), unknown, names)
-    if (calibrator := run.calibrator) is not None:
-        outputs = calibrator.apply(outputs)
-    return Predicted(tuple(ids), names, outputs.probabilities(), abstain_below, tuple(broken))
+            with torch.no_grad():
+                features = forward(examples)
+                logits = network.head(features).cpu()
+            unknown = torch.zeros(len(logits), dtype=torch.int64)
+            outputs = Outputs(
+                "logits", logits, unknown, policy.class_names, features=features.cpu()
+            )
+            answers = policy.answers(outputs)
+        yield examples.ids, answers, faults
 
 
 def _forward(run: Run, device: torch.device) -> tuple[Network, Callable[[Examples], Tensor]]:

@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor
 
-from levelhead.calibrators import CALIBRATORS
 from levelhead.decisions import (
     SCORES,
     apply_threshold,
@@ -23,13 +22,15 @@ from levelhead.decisions import (
 )
 from levelhead.decisions import costs as pricing
 from levelhead.decisions.costs import Costs
+from levelhead.decisions.policy import Policy
 from levelhead.decisions.threshold import RISKS, Threshold
 from levelhead.decisions.threshold import Method as Rule
 from levelhead.errors import LevelheadError
 from levelhead.files import write_json
-from levelhead.judging.calibrate import check_methods, ranked_and_chosen, refuse
+from levelhead.judging.calibrate import check_methods, refuse
 from levelhead.judging.judge import SCHEMA
-from levelhead.judging.words import decision_words
+from levelhead.judging.setting import Wishes, fitted_calibrator, judged_policy, policy_of
+from levelhead.judging.words import decision_words, policy_words
 from levelhead.outputs import Outputs
 
 METHODS: tuple[conformal.Method, ...] = ("lac", "aps", "raps")
@@ -40,6 +41,7 @@ class Decided:
     """What was decided, and the certainties and errors on test that figures draw."""
 
     findings: dict[str, Any]
+    policy: Policy
     certainty: dict[str, Tensor]  # by score, float64 [N]
     errors: Tensor  # float64 [N], 1.0 where the answer is wrong
 
@@ -58,7 +60,8 @@ class Decided:
         return self.findings
 
     def save(self, folder: str | Path) -> None:
-        """Write findings.json into a folder."""
+        """Write findings.json and the policy into a folder."""
+        self.policy.save(folder)
         write_json(Path(folder) / "findings.json", self.findings)
 
 
@@ -75,6 +78,7 @@ def decide(
     rule: Rule = "ltt",
     level: float = 0.95,
     seed: int = 0,
+    wishes: Wishes | None = None,
 ) -> Decided:
     """When to answer, what set to give, what to choose; what each is worth on test.
 
@@ -84,7 +88,8 @@ def decide(
     "calibrator", "scores", "threshold", "raw_threshold", "thresholds", "conformal", "sets",
     "costs", "outside", "words"}`; a block that cannot be is None. Thresholds are of the calibrated
     confidence; where a calibrator is used `raw_threshold` is that of the model's own. `sets` is the
-    conformal method whose sets are smallest on half A. Raises LevelheadError as `calibrate` does.
+    conformal method whose sets are smallest on half A. `policy` is what `policy_of` sets for
+    `wishes` (default: the risk, alpha and costs given here), judged on test. Raises LevelheadError as `calibrate` does.
     """
     check_methods(methods)
     refuse(validation, test)
@@ -97,17 +102,14 @@ def decide(
     }  # fmt: skip
     raw = {"fit": first, "set": second, "test": test}
     ready = raw
+    calibrator = None
     if validation.kind != "confidence":
-        try:
-            _, choice, why = ranked_and_chosen(first, methods, seed, level)
-            method = choice.method
-        except LevelheadError as error:  # too few, or a zero that none fixes: decide without
-            method, why = "none", f"No calibrator: {error}."
+        calibrator, why = fitted_calibrator(first, methods, seed, level)
+        method = "none" if calibrator is None else calibrator.method
         findings["calibrator"] = {"method": method, "reason": why}
-        if method != "none":
-            fitted = CALIBRATORS[method].fit_outputs(first, fitted_on="half of validation")
-            findings["calibrator"]["calibration"] = fitted.to_json()
-            ready = {name: fitted.apply(part) for name, part in raw.items()}
+        if calibrator is not None:
+            findings["calibrator"]["calibration"] = calibrator.to_json()
+            ready = {name: calibrator.apply(part) for name, part in raw.items()}
     best, confidence = "msp", "calibrated" if ready is not raw else "raw"
     scores = {n: SCORES[n] for n in ("msp", "margin", "entropy") if not SCORES[n].missing(second)}
     if validation.kind == "logits":
@@ -124,7 +126,7 @@ def decide(
         )
     findings["score"], findings["confidence"] = best, confidence
     findings["threshold"] = findings["scores"][best]
-    # Until the calibrator travels with the model, a user may have the raw confidence alone.
+    # Who runs the model elsewhere, without its policy, may have the raw confidence alone.
     findings["raw_threshold"] = None
     if best == "msp" and ready is not raw:
         msp = SCORES["msp"]
@@ -159,11 +161,15 @@ def decide(
     if outside is not None:
         findings["outside"] = {"n": len(outside)} | ood.separate(test, outside, level=level)
     notes = dict.fromkeys((*validation.notes, *test.notes))
-    findings["words"] = [*notes, *decision_words(findings, risk, alpha)]
+    wishes = wishes or Wishes(risk=risk, costs=costs, abstain_price=abstain_price, alpha=alpha)
+    policy = policy_of(first, second, wishes, calibrator, level=level, rule=rule)
+    findings["policy"] = policy.to_json() | {"test": judged_policy(policy, test, level)}
+    sentences = [*decision_words(findings, risk, alpha), *policy_words(findings["policy"])]
+    findings["words"] = [*notes, *sentences]
     sure = {
         n: s.of(raw["test"] if n.startswith("pnorm") else ready["test"]) for n, s in scores.items()
     }
-    return Decided(findings, sure, 1 - ready["test"].rows.correct)
+    return Decided(findings, policy, sure, 1 - ready["test"].rows.correct)
 
 
 def _score(

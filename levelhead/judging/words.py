@@ -245,6 +245,23 @@ def decision_words(found: Mapping[str, Any], risk: float, alpha: float) -> list[
     return sentences
 
 
+def policy_words(policy: Mapping[str, Any]) -> list[str]:
+    """What a policy promises, and what it does on test."""
+    test = policy["test"]
+    shares = test["shares"]
+    sentence = (
+        f"On {test['n']:,} test examples this policy answers {_percent(shares['class'])} with a "
+        f"class, {_percent(shares['set'])} with a set, asks a person for "
+        f"{_percent(shares['ask'])} and takes {_percent(shares['none'])} for none of its classes"
+    )
+    if (risk := test["risk"])["value"] is not None:
+        sentence += (
+            f"; of its answers {_percent(risk['value'])} are wrong (interval "
+            f"{_range(risk['low'], risk['high'])})"
+        )
+    return ["Policy. " + " ".join(policy["promises"]), sentence + "."]
+
+
 @dataclass(frozen=True)
 class WeakClass:
     """The class with the lowest recall: hits of n examples, and the interval of that share."""

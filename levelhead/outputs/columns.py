@@ -20,7 +20,7 @@ from levelhead.delimited import dialect, is_number, missing_column, rows
 from levelhead.errors import LevelheadError
 from levelhead.labels import positions, spelling, spellings
 from levelhead.outputs.coerce import answers, shares, two_columns, unmasked
-from levelhead.outputs.outputs import RESERVED, Outputs
+from levelhead.outputs.outputs import BESIDE_DECISIONS, RESERVED, Outputs
 from levelhead.outputs.validate import PIECE, Kind, check_rows
 
 _PEOPLE = "label:"  # a column `label:cat` counts the annotators who said cat
@@ -120,8 +120,13 @@ class _Layout:
 
     @property
     def text(self) -> tuple[str, ...]:
-        known = (*RESERVED, *([self.group] if self.group else []), *self.index)
+        known = (*reserved(self.columns), *([self.group] if self.group else []), *self.index)
         return tuple(name for name in known if name in self.columns)
+
+
+def reserved(columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns that are no class; `predict` writes two more beside `decision`."""
+    return (*RESERVED, *(BESIDE_DECISIONS if "decision" in columns else ()))
 
 
 def _layout(columns: Sequence[str], asked: Asked) -> _Layout:
@@ -141,7 +146,7 @@ def _layout(columns: Sequence[str], asked: Asked) -> _Layout:
             "its numbers may be of any kind; add --logits, --probabilities or --confidence"
         )
     index = tuple(c for c in columns if _ROW_INDEX.fullmatch(c))
-    taken = {*RESERVED, *people, asked.group_column, *index}
+    taken = {*reserved(columns), *people, asked.group_column, *index}
     classes = tuple(c for c in columns if c not in taken)
     unused: tuple[str, ...] = ()
     if asked.kind == "confidence":

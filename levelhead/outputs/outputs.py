@@ -33,6 +33,7 @@ from levelhead.outputs.coerce import (
 from levelhead.outputs.validate import PIECE, Kind, check_range, check_rows
 
 RESERVED = ("id", "path", "label", "prediction", "confidence", "decision", "group")
+BESIDE_DECISIONS = ("set", "reason")  # reserved, too, where `decision` stands beside them
 """Columns of a table of predictions that are no classes."""
 
 TENSORS = ("features", "head_weight", "head_bias", "predicted", "label_distribution")

@@ -22,7 +22,9 @@ from levelhead.data.batches import Augmentation, Batch, TrainingBatches, as_batc
 from levelhead.data.entries import ORDER, Dataset
 from levelhead.errors import CannotWrite, LevelheadError
 from levelhead.files import clean, locked, reading, sha256, write, write_json, write_rows
+from levelhead.decisions.unknown import Reference
 from levelhead.judging import run_findings
+from levelhead.judging.setting import set_policy
 from levelhead.machine import pick_device, tune_malloc
 from levelhead.models import Network, build
 from levelhead.recipe import Recipe
@@ -234,6 +236,14 @@ def _finish(
         "peak_memory_bytes": machine.peak_memory(),
     }
     write_json(folder / "environment.json", environment)
+    reference = None
+    if "train" in known:  # of a body that stood still: its features tell other images apart
+        labels = torch.from_numpy(data.train.labels)
+        reference = Reference.of(known["train"], labels, len(data.class_names))
+    policy = set_policy(
+        outputs["validation"], reference=reference, model=sha256(folder / "model.safetensors")
+    )
+    policy.save(folder)
     findings = run_findings(
         outputs["validation"],
         outputs["test"],
@@ -241,6 +251,7 @@ def _finish(
         seconds=seconds,
         images_per_second=rate,
         counts=counts,
+        policy=policy,
     )
     write_json(folder / "findings.json", findings)
     _tidy(folder)
