@@ -11,6 +11,10 @@ class LevelheadError(ValueError):
 MOST = 20  # names listed in a message
 
 
+class NoLabels(LevelheadError):
+    """Predictions without the true classes: they can be decided, not judged."""
+
+
 class CannotWrite(LevelheadError):
     """A file that cannot be written; `what` names it and the reason, `fix` says what helps."""
 

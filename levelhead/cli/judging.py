@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from levelhead.cli.common import add_json, add_out, deliver, new_result_folder
+from levelhead.cli.common import add_json, add_out, deliver, new_result_folder, print_json
 from levelhead.cli.flags import Parser
 from levelhead.errors import LevelheadError
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from levelhead.outputs import Outputs
     from levelhead.report.judgement_page import Judgement
     from levelhead.report.next_steps import Step
+    from levelhead.runs import Run
 
 _PREDICTIONS = "npz, safetensors, csv, parquet, or a run folder (its test outputs)"
 
@@ -123,26 +124,26 @@ def decide(words: list[str]) -> int:
     """`levelhead decide`."""
     parser = Parser(
         prog="levelhead decide",
-        description="Thresholds with a guarantee, conformal sets, cheapest choices: set on halves "
-        "of the validation predictions, tried on test predictions.",
+        description="Set a policy: when to answer, which set to give, what is none of the classes, "
+        "each with what it promises; set on halves of the validation predictions, tried on test "
+        "predictions. Of a run the policy is kept and obeyed by its predictions. Predictions "
+        "without labels (--apply NEW) are decided by it.",
     )
     _add_both(parser)
-    _add_risk(parser)
-    parser.add_argument(
-        "--alpha",
-        type=float,
-        default=0.1,
-        metavar="A",
-        help="how often sets may miss (0.1)",
-    )
-    parser.add_argument(
-        "--rule",
-        choices=["ltt", "sgr"],
-        default="ltt",
-        help="what makes a threshold's risk hold: learn then test, or SGR (default: ltt)",
-    )
-    parser.add_argument("--costs", metavar="CSV", help="costs: rows true, columns answers")
-    parser.add_argument("--abstain-price", type=float, metavar="P", help="price of no answer")
+    add = parser.add_argument
+    add("--risk", type=float, metavar="R", help="share of answers that may be wrong, for example "
+        "0.01 (default: the strictest of 0.01, 0.05, 0.1 that can be promised)")  # fmt: skip
+    add("--risk-by-class", metavar="CSV", help="lines class,risk: a threshold for each class, all "
+        "of which hold at once (others: --risk)")  # fmt: skip
+    add("--coverage", type=float, metavar="C", help="instead: answer this share of the images")
+    add("--unknown", type=float, default=0.05, metavar="A", help="own images that may be taken for "
+        "none of mine (default: 0.05; 0: never say so)")  # fmt: skip
+    add("--level", type=float, default=0.95, metavar="L", help="how sure promises are (0.95)")
+    add("--alpha", type=float, default=0.1, metavar="A", help="how often sets may miss (0.1)")
+    add("--rule", choices=["ltt", "sgr"], default="ltt", help="what makes a threshold's risk hold: "
+        "learn then test, or SGR (default: ltt)")  # fmt: skip
+    add("--costs", metavar="CSV", help="instead: costs; rows true, columns answers")
+    add("--abstain-price", type=float, metavar="P", help="price of no answer")
     _add_outside(parser)
     _add_methods(parser)
     _add_figures(parser)
@@ -150,31 +151,114 @@ def decide(words: list[str]) -> int:
     add_json(parser)
     options = parser.parse(words)
 
-    from levelhead.decisions.costs import of_errors, read_costs
+    from levelhead.errors import NoLabels
     from levelhead.judging import decide
     from levelhead.report import next_steps
 
-    validation, test = _both(options)
-    costs = None if options.costs is None else read_costs(options.costs, test.class_names)
-    if costs is None and options.abstain_price is not None:
-        costs = of_errors(test.class_names)
-    outside = _outside(options)
+    try:
+        validation, test = _both(options)
+    except NoLabels:
+        return _decide_new(options)
+    outside, run = _outside(options), _run_of(options)
     with _folder(options, options.validation, "decision") as folder:
         result = decide(
             validation,
             test,
-            risk=options.risk,
-            alpha=options.alpha,
-            rule=options.rule,
-            methods=_methods(options),
-            costs=costs,
-            abstain_price=options.abstain_price,
             outside=outside,
+            methods=_methods(options),
+            rule=options.rule,
+            level=options.level,
+            **_wishes(options, test.class_names, run),
         )
+        if run is not None:
+            from levelhead.deploy.kept import keep_policy
+            from levelhead.report import write_report
+
+            keep_policy(run, result.policy)
+            write_report(run.folder)
         steps = next_steps.after_decision(result, options.validation)
         page = _page(result, options, options.apply or options.validation, "decide", words, steps)
-        lines = [*result.words, f"Report: {folder}/report.html", *next_steps.lines(steps)]
+        lines = [*result.words, *([] if run is None else [f"Policy: {run.folder}/policy.json"])]
+        lines += [f"Report: {folder}/report.html", *next_steps.lines(steps)]
         return deliver(result, lines, as_json=options.json, folder=folder, write_pages=page)
+
+
+def _wishes(options: Any, names: tuple[str, ...], run: Run | None) -> dict[str, Any]:
+    """What the flags of `decide` ask for."""
+    from levelhead.decisions.costs import of_errors, read_costs
+    from levelhead.decisions.policy import read_reference
+    from levelhead.files import sha256
+    from levelhead.judging.setting import Wishes, read_risks
+
+    costs = None if options.costs is None else read_costs(options.costs, names)
+    if costs is None and options.abstain_price is not None:
+        costs = of_errors(names)
+    by_class = options.risk_by_class
+    wishes = Wishes(
+        risk=options.risk,
+        risk_by_class=None if by_class is None else read_risks(by_class, names),
+        coverage=options.coverage,
+        costs=costs,
+        abstain_price=options.abstain_price,
+        alpha=options.alpha,
+        unknown=options.unknown or None,
+    )
+    more: dict[str, Any] = {}
+    if run is not None:
+        more["reference"] = read_reference(run.folder)
+        more["model"] = sha256(run.folder / "model.safetensors")
+    price = options.abstain_price
+    more |= {"costs": costs, "abstain_price": price, "alpha": options.alpha, "wishes": wishes}
+    return more | {"risk": 0.01 if options.risk is None else options.risk}
+
+
+def _run_of(options: Any) -> Run | None:
+    from levelhead.runs import finished_run
+
+    return finished_run(options.validation) if Path(options.validation).is_dir() else None
+
+
+def _decide_new(options: Any) -> int:
+    """`levelhead decide RUN --apply NEW`: predictions without labels, by the run's policy; of a
+    file, by the policy that its examples set."""
+    from levelhead.deploy.predict import Predicted
+    from levelhead.judging.setting import set_policy
+
+    run = _run_of(options)
+    new = _read(options, options.apply, labelled=False)
+    if run is not None:
+        policy = run.policy
+    else:
+        validation = _read(options, options.validation)
+        choices = _wishes(options, validation.class_names, None)
+        policy = set_policy(
+            validation, choices["wishes"], methods=_methods(options), level=options.level,
+            rule=options.rule,
+        )  # fmt: skip
+    if policy.unknown is not None and (why := policy.unknown.missing(new)):
+        policy = policy.without_unknown(f"None of mine: not told here, {why}.")
+    ids = new.ids or tuple(map(str, range(len(new))))
+    result = Predicted(ids, policy.answers(new), ())
+    if options.json and options.out is None:
+        print_json(result.to_json())
+        return 0
+    with _folder(options, options.apply, "decision") as folder:
+        assert folder is not None
+        result.save(folder / "decisions.csv")
+        policy.save(folder)
+        kinds = result.answers.kinds
+        from levelhead.decisions.policy import SPOKEN
+
+        shares = ", ".join(
+            f"{kinds.count(kind):,} {name}"
+            for kind, name in (("class", "a class"), *SPOKEN.items())
+        )
+        lines = [f"{len(ids):,} examples decided: {shares}.", *policy.promises]
+        if options.json:
+            print_json(result.to_json())
+        else:
+            print("\n".join([*lines, f"Decisions: {folder}/decisions.csv"]))
+    return 0
 
 
 def _add_kind(parser: Parser) -> None:

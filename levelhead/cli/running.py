@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from levelhead.cli.common import (
     add_budget,
@@ -21,6 +21,7 @@ from levelhead.errors import LevelheadError
 from levelhead.text import printable
 
 if TYPE_CHECKING:
+    from levelhead.deploy.predict import Written
     from levelhead.runs import Run
 
 
@@ -177,21 +178,34 @@ def compare(words: list[str]) -> int:
 def predict(words: list[str]) -> int:
     """`levelhead predict`."""
     parser = Parser(
-        prog="levelhead predict", description="Calibrated predictions of images or folders."
+        prog="levelhead predict",
+        description="What the run's policy (policy.json) says of images: a class, one of a set, "
+        "ask a person, or none of mine; with the calibrated confidence and the reason.",
     )
     parser.add_argument("run", metavar="RUN", help="a finished run")
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="images, or folders (searched through)"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="images, or folders (searched through); - reads paths from standard input, one a line",
     )
     parser.add_argument(
         "--abstain-below",
         type=float,
-        default=0.0,
         metavar="P",
-        help="decide `abstain` where the confidence is lower (default: 0, never)",
+        help="instead of the policy: the class, or `abstain` where the confidence is lower",
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="none|FILE",
+        help="instead of the policy: probabilities as they are, or by a calibration.json",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
-    add_out(parser, "CSV file to write: path, prediction, confidence, decision, a column a class")
+    add_out(
+        parser,
+        "CSV to write: path, prediction, confidence, decision, set, reason, a column a class; the "
+        "same command goes on with one that was stopped",
+    )
     parser.add_argument(
         "--for-spreadsheet",
         action="store_true",
@@ -203,31 +217,68 @@ def predict(words: list[str]) -> int:
         help="leave with 0 although some images cannot be read (they are named either way)",
     )
     add_json(parser)
+    add_quiet(parser)
     options = parser.parse(words)
 
+    from levelhead.cli.terminal import counter
     from levelhead.deploy.predict import predict as predict_images
-    from levelhead.text import count
+    from levelhead.deploy.predict import predict_to_csv
 
-    predicted = predict_images(
-        options.run,
-        options.images,
-        abstain_below=options.abstain_below,
-        device=options.device,
-    )
-    for path, why in predicted.broken:
+    images = _paths(options.images)
+    choices = {
+        "calibration": options.calibration,
+        "abstain_below": options.abstain_below,
+        "device": options.device,
+        "progress": (lambda done, total: None) if options.quiet else counter("deciding", rate=True),
+    }
+    if options.out is not None and not options.json:
+        spreadsheet = options.for_spreadsheet
+        written = predict_to_csv(
+            options.run, images, options.out, spreadsheet=spreadsheet, **choices
+        )
+        broken, lines = written.broken, [_written(written, options)]
+    else:
+        predicted = predict_images(options.run, images, **choices)
+        broken, lines = predicted.broken, list(predicted.words)
+        if options.out is not None:
+            predicted.save(options.out, spreadsheet=options.for_spreadsheet)
+    for path, why in broken:
         print(f"levelhead: {printable(path)}: {why}; left out", file=sys.stderr)
-    if options.out is not None:
-        predicted.save(options.out, spreadsheet=options.for_spreadsheet)
     if options.json:
         print_json(predicted.to_json())
-    elif options.out is not None:
-        left = f"; {count(len(predicted.broken), 'image')} left out" if predicted.broken else ""
-        unsure = predicted.decisions.count("abstain")
-        how = f", {unsure:,} of them abstain" if options.abstain_below else ""
-        print(f"{count(len(predicted.paths), 'prediction')} written to {options.out}{how}{left}")
     else:
-        print("\n".join(predicted.words))
-    return 2 if predicted.broken and not options.skip_broken else 0
+        print("\n".join(lines))
+    return 2 if broken and not options.skip_broken else 0
+
+
+def _paths(images: list[str]) -> list[str]:
+    """Images as given; those of standard input for `-`."""
+    if "-" not in images:
+        return images
+    listed = [line.rstrip("\r\n") for line in sys.stdin]
+    paths = [path for path in [*(i for i in images if i != "-"), *listed] if path]
+    if not paths:
+        raise LevelheadError("standard input: holds no path; give one a line")
+    return paths
+
+
+def _written(written: Written, options: Any) -> str:
+    """What a CSV of decisions holds, in a sentence."""
+    from levelhead.text import count
+
+    kinds = written.decisions
+    parts = [f"{kinds.get('class', 0):,} a class"]
+    if options.abstain_below is not None:
+        parts = [f"{kinds.get('ask', 0):,} of them abstain"]
+    elif options.calibration is None:
+        names = {"set": "one of a set", "ask": "ask a person", "none": "none of mine"}
+        parts += [f"{kinds.get(kind, 0):,} {name}" for kind, name in names.items()]
+    earlier = f", {written.earlier:,} of them by an earlier try" if written.earlier else ""
+    left = f"; {count(len(written.broken), 'image')} left out" if written.broken else ""
+    return (
+        f"{count(written.rows, 'prediction')} written to {options.out}{earlier}: "
+        f"{', '.join(parts)}; {written.images_per_second:,.0f} images/s{left}"
+    )
 
 
 def report(words: list[str]) -> int:

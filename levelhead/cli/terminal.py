@@ -66,10 +66,16 @@ def watcher(epochs: bool = True, quiet: bool = False) -> Callable[[Event], None]
     return watch
 
 
-def counter(what: str) -> Callable[[int, int], None]:
-    """A `progress(done, total)` that shows how far a stage is."""
+def counter(what: str, rate: bool = False) -> Callable[[int, int], None]:
+    """A `progress(done, total)` that shows how far a stage is, and how fast (`rate`)."""
     passing, _ = _lines()
-    return lambda done, total: passing(f"{what}: {done:,} of {total:,}")
+    began = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        speed = f", {done / max(time.monotonic() - began, 1e-9):,.0f} images/s" if rate else ""
+        passing(f"{what}: {done:,} of {total:,}{speed}")
+
+    return progress
 
 
 @contextlib.contextmanager

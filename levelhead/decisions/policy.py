@@ -111,8 +111,7 @@ class Policy:
     @property
     def promises(self) -> tuple[str, ...]:
         """What each part promises, on how many examples it rests, and when it stops holding."""
-        lines = [] if not self.note else [self.note]
-        lines += [self._answers_promise()]
+        lines = [self.answers_promise(), *([self.note] if self.note else [])]
         if self.sets is not None:
             lines.append(
                 f"Sets: {self.sets.guarantee()} That is over all images; of those left open by the "
@@ -122,7 +121,8 @@ class Policy:
             lines.append(self.unknown.promise())
         return (*lines, DRIFT)
 
-    def _answers_promise(self) -> str:
+    def answers_promise(self) -> str:
+        """What the answers that name a class promise."""
         if self.costs is not None:
             return "Answers are those that cost least by the calibrated probabilities."
         if not self.thresholds:
@@ -203,7 +203,9 @@ class Policy:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise LevelheadError(f"no whole policy ({error}); {SET_ANEW}") from None
         k = len(names)
-        sound = len(policy.thresholds) in (0, 1, k) and (price is None or price.matrix.shape == (k, k))
+        sound = len(policy.thresholds) in (0, 1, k) and (
+            price is None or price.matrix.shape == (k, k)
+        )
         if not sound or (policy.sets is not None and policy.sets.classes != k):
             raise LevelheadError(f"no whole policy (not of {k} classes throughout); {SET_ANEW}")
         return policy
@@ -322,7 +324,7 @@ class Answers:
 
 def joined(parts: Sequence[Answers]) -> Answers:
     """The answers of several batches to one policy, one after the other."""
-    columns = {}
+    columns: dict[str, Any] = {}
     for field in fields(Answers):
         values = [getattr(part, field.name) for part in parts]
         columns[field.name] = values[0] if not isinstance(values[0], Tensor) else torch.cat(values)
@@ -335,7 +337,9 @@ def sets_of(fitted: Conformal, outputs: Outputs) -> Tensor:
     return inside.scatter(1, outputs.predictions()[:, None], True)
 
 
-def threshold_at(confidence: float, classes: Sequence[str], calibrator: Calibrator | None) -> Policy:
+def threshold_at(
+    confidence: float, classes: Sequence[str], calibrator: Calibrator | None
+) -> Policy:
     """A policy without promises: answer from a confidence on, whatever that is worth."""
     value = -math.log1p(-confidence) if confidence < 1 else math.inf
     one = Threshold(

@@ -52,7 +52,9 @@ class Reference:
         """Minus the least Mahalanobis distance to a class, float64 [N] (Lee et al. 2018)."""
         rows = [
             -torch.cdist(
-                part.float() @ self.whitening, self.means, compute_mode="donot_use_mm_for_euclid_dist"
+                part.float() @ self.whitening,
+                self.means,
+                compute_mode="donot_use_mm_for_euclid_dist",
             ).amin(1)
             for part in features.split(PIECE)
         ]

@@ -57,9 +57,9 @@ class Predicted:
 
     @property
     def probabilities(self) -> Tensor:
-        """Calibrated, float64 [N, K]."""
-        assert self.answers.probabilities is not None  # a network gives logits
-        return self.answers.probabilities
+        """Calibrated, float64 [N, K]; [N, 0] where the confidence alone is known."""
+        known = self.answers.probabilities
+        return self.answers.confidence[:, None][:, :0] if known is None else known
 
     @property
     def predictions(self) -> list[str]:
@@ -118,7 +118,8 @@ class Predicted:
         check_csv(path, self.paths, self.class_names)
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
-        table.writerow([*COLUMNS, *self.class_names])
+        whole = self.answers.probabilities is not None
+        table.writerow([*COLUMNS, *(self.class_names if whole else ())])
         table.writerows(self.rows(spreadsheet))
         write(Path(path), text.getvalue())
 
@@ -281,15 +282,18 @@ def predict_to_csv(
             raise LevelheadError(f"{first}: {why}; no image could be read: give another")
         seconds = time.perf_counter() - start
         whole = out.with_name(out.name + ".tmp")
-        with part.open(newline="", encoding="utf-8") as file, whole.open(
-            "w", newline="", encoding="utf-8"
-        ) as last:
+        with (
+            part.open(newline="", encoding="utf-8") as file,
+            whole.open("w", newline="", encoding="utf-8") as last,
+        ):
             file.readline()
             shutil.copyfileobj(file, last)
         whole.replace(out)
         part.unlink()
     except OSError as error:
-        raise LevelheadError(f"--out {out}: cannot be written ({error.strerror}); choose another") from None
+        raise LevelheadError(
+            f"--out {out}: cannot be written ({error.strerror}); choose another"
+        ) from None
     return Written(made + len(done), len(done), counts, tuple(broken), made / max(seconds, 1e-9))
 
 
@@ -328,7 +332,7 @@ def _rows_of(part: Path, begun: str, width: int) -> set[str]:
         raw = file.read()
     end = raw.rfind(b"\n") + 1
     table = csv.reader(io.StringIO(raw[:end].decode("utf-8", "replace"), newline=""))
-    rows = [row for row in table][1:]
+    rows = list(table)[1:]
     if any(len(row) != width for row in rows):
         return set()
     paths = {row[0] for row in rows}

@@ -10,6 +10,7 @@ from levelhead.judging.calibrate import Calibrated, calibrate
 from levelhead.judging.decide import Decided, decide
 from levelhead.judging.findings import run_findings
 from levelhead.judging.judge import SCHEMA, classification_report, confidence_gap, judge
+from levelhead.judging.setting import Wishes, judged_policy, set_policy
 from levelhead.judging.versus import Versus, versus
 from levelhead.judging.words import words
 
@@ -19,6 +20,7 @@ __all__ = [
     "Calibrated",
     "Decided",
     "Versus",
+    "Wishes",
     "audit",
     "calibrate",
     "classification_report",
@@ -26,7 +28,9 @@ __all__ = [
     "cross_fitted",
     "decide",
     "judge",
+    "judged_policy",
     "run_findings",
+    "set_policy",
     "versus",
     "words",
 ]

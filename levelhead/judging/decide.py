@@ -25,6 +25,7 @@ from levelhead.decisions.costs import Costs
 from levelhead.decisions.policy import Policy
 from levelhead.decisions.threshold import RISKS, Threshold
 from levelhead.decisions.threshold import Method as Rule
+from levelhead.decisions.unknown import Reference
 from levelhead.errors import LevelheadError
 from levelhead.files import write_json
 from levelhead.judging.calibrate import check_methods, refuse
@@ -79,6 +80,8 @@ def decide(
     level: float = 0.95,
     seed: int = 0,
     wishes: Wishes | None = None,
+    reference: Reference | None = None,
+    model: str = "",
 ) -> Decided:
     """When to answer, what set to give, what to choose; what each is worth on test.
 
@@ -89,7 +92,8 @@ def decide(
     "costs", "outside", "words"}`; a block that cannot be is None. Thresholds are of the calibrated
     confidence; where a calibrator is used `raw_threshold` is that of the model's own. `sets` is the
     conformal method whose sets are smallest on half A. `policy` is what `policy_of` sets for
-    `wishes` (default: the risk, alpha and costs given here), judged on test. Raises LevelheadError as `calibrate` does.
+    `wishes` (default: the risk, alpha and costs given here), with `reference` and `model` as there,
+    judged on test. Raises LevelheadError as `calibrate` does.
     """
     check_methods(methods)
     refuse(validation, test)
@@ -102,7 +106,7 @@ def decide(
     }  # fmt: skip
     raw = {"fit": first, "set": second, "test": test}
     ready = raw
-    calibrator = None
+    calibrator, why = None, ""
     if validation.kind != "confidence":
         calibrator, why = fitted_calibrator(first, methods, seed, level)
         method = "none" if calibrator is None else calibrator.method
@@ -162,10 +166,14 @@ def decide(
         findings["outside"] = {"n": len(outside)} | ood.separate(test, outside, level=level)
     notes = dict.fromkeys((*validation.notes, *test.notes))
     wishes = wishes or Wishes(risk=risk, costs=costs, abstain_price=abstain_price, alpha=alpha)
-    policy = policy_of(first, second, wishes, calibrator, level=level, rule=rule)
-    findings["policy"] = policy.to_json() | {"test": judged_policy(policy, test, level)}
-    sentences = [*decision_words(findings, risk, alpha), *policy_words(findings["policy"])]
-    findings["words"] = [*notes, *sentences]
+    policy = policy_of(
+        first, second, wishes, calibrator, reason=why, reference=reference, level=level, rule=rule,
+        model=model,
+    )  # fmt: skip
+    judged = judged_policy(policy, test, level)
+    findings["policy"] = policy.to_json() | {"test": judged}
+    sentences = [*decision_words(findings, risk, alpha), *policy_words(policy.promises[0], judged)]
+    findings["words"] = [*notes, *sentences, *policy.promises[1:]]
     sure = {
         n: s.of(raw["test"] if n.startswith("pnorm") else ready["test"]) for n, s in scores.items()
     }

@@ -9,7 +9,7 @@ from levelhead.calibrators import Calibrator
 from levelhead.decisions.policy import Policy
 from levelhead.judging.judge import SCHEMA, classification_report, judge, number
 from levelhead.judging.setting import judged_policy, set_policy
-from levelhead.judging.words import words
+from levelhead.judging.words import policy_words, words
 from levelhead.outputs import Outputs
 
 
@@ -38,6 +38,8 @@ def run_findings(
     after = None if chosen is None else chosen.apply(test)
     judged = None if chosen is None else judge(test, calibrator=chosen, **choices)
     calibrated = None if calibrator is None else judge(test, calibrator=calibrator, **choices)
+    decided = judged_policy(policy, test)
+    sentences = words(test, after=after, calibrator=chosen, reason=reason, **choices)
     return {
         "schema": SCHEMA,
         "train": dict(counts),
@@ -50,9 +52,9 @@ def run_findings(
             "calibration": None if chosen is None else chosen.to_json(),
             "test": judged,
         },
-        "policy": judged_policy(policy, test),
+        "policy": decided,
         "seconds": number(seconds),
         "images_per_second": number(images_per_second),
         "report": classification_report(test),
-        "words": words(test, after=after, calibrator=chosen, reason=reason, **choices),
+        "words": [*sentences, *policy_words(policy.answers_promise(), decided)],
     }

@@ -80,7 +80,8 @@ def unset(validation: Outputs, level: float, model: str) -> Policy:
     why = f"{len(validation)} examples of validation set nothing"
     return Policy(
         validation.class_names, None, "msp", (), None, None, None, level, 0, 0,
-        f"No calibrator: {why}.", f"{why[0].upper()}{why[1:]}.", model, metadata.version("levelhead"),
+        f"No calibrator: {why}.", f"{why[0].upper()}{why[1:]}.", model,
+        metadata.version("levelhead"),
     )  # fmt: skip
 
 
@@ -165,7 +166,9 @@ def policy_of(
                     thresholds = (one,)
                     break
             else:
-                note = f"{note} No risk up to {UNASKED[-1] * 100:g} % can be promised: {one.reason}."
+                note = (
+                    f"{note} No risk up to {UNASKED[-1] * 100:g} % can be promised: {one.reason}."
+                )
     ready = second if calibrator is None else calibrator.apply(second)
     sets = None if second.kind == "confidence" else conformal.fit(ready, wishes.alpha, "lac")
     return Policy(
@@ -328,7 +331,9 @@ def read_risks(path: str | Path, class_names: tuple[str, ...]) -> dict[str, floa
             continue
         where = f"{path}: line {number}"
         if name not in class_names:
-            raise LevelheadError(f"{where}: {name!r} is no class; {nearest(name, list(class_names))}")
+            raise LevelheadError(
+                f"{where}: {name!r} is no class; {nearest(name, list(class_names))}"
+            )
         if name in risks:
             raise LevelheadError(f"{where}: {name!r} occurs twice; remove one")
         if not 0 < risk < 1:

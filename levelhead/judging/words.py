@@ -245,13 +245,12 @@ def decision_words(found: Mapping[str, Any], risk: float, alpha: float) -> list[
     return sentences
 
 
-def policy_words(policy: Mapping[str, Any]) -> list[str]:
-    """What a policy promises, and what it does on test."""
-    test = policy["test"]
+def policy_words(promise: str, test: Mapping[str, Any]) -> list[str]:
+    """What a policy's answers promise, and what it does on test."""
     shares = test["shares"]
     sentence = (
         f"On {test['n']:,} test examples this policy answers {_percent(shares['class'])} with a "
-        f"class, {_percent(shares['set'])} with a set, asks a person for "
+        f"class, {_percent(shares['set'])} with a set of several, asks a person for "
         f"{_percent(shares['ask'])} and takes {_percent(shares['none'])} for none of its classes"
     )
     if (risk := test["risk"])["value"] is not None:
@@ -259,7 +258,7 @@ def policy_words(policy: Mapping[str, Any]) -> list[str]:
             f"; of its answers {_percent(risk['value'])} are wrong (interval "
             f"{_range(risk['low'], risk['high'])})"
         )
-    return ["Policy. " + " ".join(policy["promises"]), sentence + "."]
+    return [f"Policy. {promise}", sentence + "."]
 
 
 @dataclass(frozen=True)

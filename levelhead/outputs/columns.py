@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from levelhead.delimited import dialect, is_number, missing_column, rows
-from levelhead.errors import LevelheadError
+from levelhead.errors import LevelheadError, NoLabels
 from levelhead.labels import positions, spelling, spellings
 from levelhead.outputs.coerce import answers, shares, two_columns, unmasked
 from levelhead.outputs.outputs import BESIDE_DECISIONS, RESERVED, Outputs
@@ -138,7 +138,7 @@ def _layout(columns: Sequence[str], asked: Asked) -> _Layout:
     if asked.labelled and "label" not in columns and not people:
         near = next((c for c in columns if c.lower() in ("label", "class", "target", "y_true")), "")
         fix = f"rename {near!r}" if near else "add the true class of each row"
-        raise LevelheadError(missing_column("label", columns, fix))
+        raise (LevelheadError if near else NoLabels)(missing_column("label", columns, fix))
     if asked.group_column != "group" and asked.group_column not in columns:
         raise LevelheadError(missing_column(asked.group_column, columns, "name the groups' one"))
     if asked.kind is None:

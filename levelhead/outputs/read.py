@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from levelhead.delimited import is_number, rows
-from levelhead.errors import LevelheadError
+from levelhead.errors import LevelheadError, NoLabels
 from levelhead.files import reading
 from levelhead.labels import spelling
 from levelhead.machine import fits_in_memory
@@ -64,7 +64,8 @@ def read_predictions(
         with reading(path, "write it anew"):
             return reader(path, Asked(kind, group_column, labelled))
     except LevelheadError as error:
-        raise LevelheadError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+        sort = NoLabels if isinstance(error, NoLabels) else LevelheadError
+        raise sort(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
 
 
 def read_people(path: str | Path, outputs: Outputs) -> Tensor:
@@ -196,7 +197,7 @@ def _from_arrays(
     scores, labels = arrays[kind], arrays.get("labels")
     if labels is None:
         if asked.labelled:
-            raise LevelheadError("holds no array 'labels'; add the true class of each row")
+            raise NoLabels("holds no array 'labels'; add the true class of each row")
         labels = torch.zeros(len(scores), dtype=torch.int64)
     more |= {name: arrays.get(name) for name in TENSORS if name != "predicted"}
     if ours and classes is not None:

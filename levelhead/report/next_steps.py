@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from levelhead.decisions.scores import sharp
 from levelhead.judging.words import weakest_class
 from levelhead.runs import finished_run
 from levelhead.text import isolated
@@ -77,7 +76,7 @@ def after_decision(result: Decided, path: str) -> tuple[Step, ...]:
         counts, needed = run.data["counts"], threshold["needed"]
         have = counts["train"] + counts["validation"]
         share = math.inf if needed is None else math.ceil(200 * needed / have) / 100
-        if not recipe.validation < share <= MOST_VALIDATION:
+        if run.data.get("own_validation") or not recipe.validation < share <= MOST_VALIDATION:
             return (*_laxer(result, where), _predict(where))
         return (
             Step(
@@ -86,9 +85,6 @@ def after_decision(result: Decided, path: str) -> tuple[Step, ...]:
                 f"levelhead train {shlex.quote(recipe.data)} --validation {share:g}",
             ),
         )
-    plain = run.calibrator is None and result.findings["confidence"] == "raw"
-    if threshold["keeps"] == "some" and plain and threshold["score"] == "msp":
-        return (_predict(where, f" --abstain-below {sharp(threshold['value'])}"),)
     return (_predict(where),)
 
 
@@ -96,9 +92,8 @@ def _decide(where: str) -> Step:
     return Step("When to act on an answer, and which sets to give:", f"levelhead decide {where}")
 
 
-def _predict(where: str, more: str = "") -> Step:
-    why = f"Predict new images{', and abstain where unsure' if more else ''}:"
-    return Step(why, f"levelhead predict {where} IMAGE...{more}")
+def _predict(where: str) -> Step:
+    return Step("Decide new images by the run's policy:", f"levelhead predict {where} IMAGE...")
 
 
 def _laxer(result: Decided, where: str) -> tuple[Step, ...]:

@@ -20,9 +20,9 @@ from levelhead.calibrators import CALIBRATORS
 from levelhead.data import Listing
 from levelhead.data.batches import Augmentation, Batch, TrainingBatches, as_batch
 from levelhead.data.entries import ORDER, Dataset
+from levelhead.decisions.unknown import Reference
 from levelhead.errors import CannotWrite, LevelheadError
 from levelhead.files import clean, locked, reading, sha256, write, write_json, write_rows
-from levelhead.decisions.unknown import Reference
 from levelhead.judging import run_findings
 from levelhead.judging.setting import set_policy
 from levelhead.machine import pick_device, tune_malloc
@@ -197,6 +197,7 @@ def _finish(
             "counts": counts,
             "hashes": data.hashes,
             "inputs": inputs_of(recipe),
+            "own_validation": "validation" in data.listing.splits,
             "roles": data.listing.roles,
             "notes": data.notes,
             "skipped": data.skipped,
