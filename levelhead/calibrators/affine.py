@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from levelhead.calibrators.calibrator import LOG_ZERO, Calibrator, check_classes, frozen
+from levelhead.calibrators.calibrator import LOG_ZERO, Calibrator, Layer, check_classes, frozen
 from levelhead.calibrators.newton import affine, newton
 from levelhead.calibrators.temperature import WIDEST, Temperature
 from levelhead.errors import LevelheadError
@@ -91,6 +91,16 @@ class Affine(Calibrator):
         if outputs.kind == "probabilities":
             scores = torch.softmax(scores, 1)
         return dataclasses.replace(outputs, scores=scores)
+
+    def layer(self) -> Layer:
+        """The same as a module."""
+        w, b = self._tensors()
+        return Layer(
+            lambda z, theta: torch.log_softmax(
+                affine(torch.log_softmax(z, 1).clamp(min=LOG_ZERO), theta), 1
+            ),
+            theta=torch.cat([w.flatten(), b]),
+        )
 
 
 class BiasTemperature(Affine):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from levelhead.calibrators.affine import PRIOR, BiasTemperature, Vector
-from levelhead.calibrators.calibrator import Calibrator, check_classes
+from levelhead.calibrators.calibrator import Calibrator, Layer, check_classes
 from levelhead.calibrators.newton import newton
 from levelhead.errors import LevelheadError
 from levelhead.outputs import Outputs
@@ -110,6 +110,19 @@ class Quadratic(Calibrator):
             scores = torch.softmax(scores, 1)
         return dataclasses.replace(outputs, scores=scores)
 
+    def layer(self) -> Layer:
+        """The same as a module."""
+        _, b, c = self.coefficients
+        turn = -b / (2 * c) if c else 0.0
+        low, high = (turn if c > 0 else -math.inf), (turn if c < 0 else math.inf)
+
+        def function(z: Tensor, fitted: Tensor) -> Tensor:
+            s = (z[:, 1] - z[:, 0]).clamp(-700, 700).clamp(max(low, -700.0), min(high, 700.0))
+            odds = fitted[0] + fitted[1] * s + fitted[2] * s * s
+            return torch.log_softmax(torch.stack([torch.zeros_like(odds), odds], 1), 1)
+
+        return Layer(function, fitted=self.coefficients)
+
 
 @dataclass(frozen=True)
 class VennAbers(Calibrator):
@@ -162,6 +175,17 @@ class VennAbers(Calibrator):
         p = torch.from_numpy(np.array(self.p)[2 * at + same])
         scores = torch.stack([1 - p, p], 1)
         return dataclasses.replace(outputs, kind="probabilities", scores=scores)
+
+    def layer(self) -> Layer:
+        """The same as a module."""
+
+        def function(z: Tensor, x: Tensor, p: Tensor) -> Tensor:
+            u = torch.log_softmax(z, 1)
+            s = (u[:, 1] - u[:, 0]).clamp(-700, 700)[:, None]
+            one = p[(x < s).sum(1) + (x <= s).sum(1)]
+            return torch.stack([1 - one, one], 1).log()
+
+        return Layer(function, x=self.x, p=self.p)
 
 
 def check_two(outputs: Outputs, method: str) -> None:

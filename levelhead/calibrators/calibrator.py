@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -14,6 +15,21 @@ from levelhead.outputs import Outputs
 from levelhead.outputs.coerce import MASKED
 
 LOG_ZERO = MASKED  # stands for log 0
+
+
+class Layer(torch.nn.Module):
+    """A function of logits [N, K] and of tensors that were fitted, as a module to export."""
+
+    def __init__(self, function: Callable[..., Tensor], **fitted: Any) -> None:
+        super().__init__()
+        self.function = function
+        self.names = tuple(fitted)
+        for name, value in fitted.items():
+            self.register_buffer(name, torch.as_tensor(value, dtype=torch.float64))
+
+    def forward(self, logits: Tensor) -> Tensor:
+        fitted = {name: getattr(self, name) for name in self.names}
+        return self.function(logits.double(), **fitted)
 
 
 class Calibrator(ABC):
@@ -54,6 +70,13 @@ class Calibrator(ABC):
     @abstractmethod
     def apply(self, outputs: Outputs) -> Outputs:
         """Calibrated Outputs, in float64. Raises LevelheadError for other classes."""
+
+    @abstractmethod
+    def layer(self) -> Layer:
+        """The same as a module: logits [N, K] -> calibrated log-probabilities, float64 [N, K].
+
+        Tensor operations alone, so that it can be exported with a network.
+        """
 
     def probabilities(self, scores: Any, kind: Literal["logits", "probabilities"]) -> Tensor:
         """Calibrated probabilities, float64 [N, K], of scores [N, K] that have no labels.

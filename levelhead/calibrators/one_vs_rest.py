@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from levelhead.calibrators.calibrator import Calibrator, check_classes
+from levelhead.calibrators.calibrator import Calibrator, Layer, check_classes
 from levelhead.outputs import Outputs
 
 BINS = 15
@@ -69,6 +70,17 @@ class OneVsRest(Calibrator):
         return dataclasses.replace(outputs, kind="probabilities", scores=p / p.sum(1, keepdim=True))
 
 
+def _places(x: Any, y: Any) -> dict[str, Any]:
+    """The places and values of each class, by name."""
+    pairs = [(f"x{k}", row) for k, row in enumerate(x)]
+    return dict(pairs + [(f"y{k}", row) for k, row in enumerate(y)])
+
+
+def _floored(columns: list[Tensor], n: int) -> Tensor:
+    p = torch.stack(columns, 1).clamp(min=1 / (2 * n))
+    return (p / p.sum(1, keepdim=True)).log()
+
+
 class Isotonic(OneVsRest):
     """The best non-decreasing map, one class against the rest (Zadrozny and Elkan 2002).
 
@@ -87,6 +99,23 @@ class Isotonic(OneVsRest):
 
     def _values(self, p: Any, k: int) -> Any:
         return np.interp(p, self.x[k], self.y[k])
+
+    def layer(self) -> Layer:
+        """The same as a module."""
+        n, classes = self.n, len(self.class_names)
+
+        def function(z: Tensor, **fitted: Tensor) -> Tensor:
+            p, columns = torch.softmax(z, 1), []
+            for k in range(classes):
+                x, y = fitted[f"x{k}"], fitted[f"y{k}"]
+                at = ((x <= p[:, k : k + 1]).sum(1) - 1).clamp(0, max(len(x) - 2, 0))
+                after = (at + 1).clamp(max=len(x) - 1)
+                run = torch.where(x[after] > x[at], x[after] - x[at], 1.0)
+                share = ((p[:, k] - x[at]) / run).clamp(0, 1)
+                columns.append(y[at] + share * (y[after] - y[at]))
+            return _floored(columns, n)
+
+        return Layer(function, **_places(self.x, self.y))
 
 
 class Histogram(OneVsRest):
@@ -110,3 +139,14 @@ class Histogram(OneVsRest):
 
     def _values(self, p: Any, k: int) -> Any:
         return np.array(self.y[k])[np.searchsorted(self.x[k], p)]
+
+    def layer(self) -> Layer:
+        """The same as a module."""
+        n, classes = self.n, len(self.class_names)
+
+        def function(z: Tensor, **fitted: Tensor) -> Tensor:
+            p = torch.softmax(z, 1)
+            places = [(fitted[f"x{k}"] < p[:, k : k + 1]).sum(1) for k in range(classes)]
+            return _floored([fitted[f"y{k}"][place] for k, place in enumerate(places)], n)
+
+        return Layer(function, **_places(self.x, self.y))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from levelhead.calibrators.calibrator import Calibrator, check_classes, frozen
+from levelhead.calibrators.calibrator import Calibrator, Layer, check_classes, frozen
 from levelhead.calibrators.newton import affine, newton
 from levelhead.calibrators.temperature import Temperature
 from levelhead.outputs import Outputs
@@ -87,6 +87,17 @@ class Structured(Calibrator):
         if outputs.kind == "probabilities":
             scores = torch.softmax(scores, 1)
         return dataclasses.replace(outputs, scores=scores)
+
+    def layer(self) -> Layer:
+        """The same as a module."""
+        w, b = self._tensors()
+
+        def function(z: Tensor, t: Tensor, m: Tensor, theta: Tensor) -> Tensor:
+            p = torch.softmax(z / t, 1)
+            return torch.log_softmax(affine(((1 - m) * p + m / z.shape[1]).log(), theta), 1)
+
+        theta = torch.cat([w.flatten(), b])
+        return Layer(function, t=self.temperature, m=self.uniform, theta=theta)
 
     def sentence(self) -> str:
         """What was found, for people."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from levelhead.calibrators.calibrator import LOG_ZERO, Calibrator, check_classes
+from levelhead.calibrators.calibrator import LOG_ZERO, Calibrator, Layer, check_classes
 from levelhead.errors import LevelheadError
 from levelhead.outputs import Outputs
 from levelhead.outputs.validate import Kind, first
@@ -165,6 +165,10 @@ class Temperature(Calibrator):
         else:
             scores = torch.softmax(outputs.log_probabilities() / self.temperature, 1)
         return dataclasses.replace(outputs, scores=scores)
+
+    def layer(self) -> Layer:
+        """The same as a module."""
+        return Layer(lambda z, t: torch.log_softmax(z / t, 1), t=self.temperature)
 
     def summary(self) -> dict[str, Any]:
         """The block `temperature` of a judgement: value, low, high, fitted_on, n (and limit)."""

@@ -25,7 +25,7 @@ from levelhead.errors import LevelheadError
 from levelhead.files import cache_folder
 
 CHUNK = 32  # neighbours that one thread decodes
-VERSION = 2  # of the cached pixels: raise it when `decode` changes what it makes
+VERSION = 3  # of the cached pixels: raise it when `decode` changes what it makes
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
 

@@ -175,8 +175,10 @@ def fit(
 ) -> Array:
     """Bring uint8 [H,W] or [H,W,C] to [size,size,channels] (None: keep the size).
 
-    `crop` keeps the centre square, `squash` changes the proportions. Shrinking averages areas,
-    enlarging is cubic. Colour becomes luma (0.299 R + 0.587 G + 0.114 B), grey is repeated.
+    `crop` keeps the centre square, `squash` changes the proportions. Each axis is resized by a
+    matrix (`deploy.module.resize_matrix` is the same in torch): shrinking averages areas, which is
+    antialiased, enlarging is cubic (a = −0.75); rounded once, half to even. Colour becomes luma
+    (0.299 R + 0.587 G + 0.114 B), grey is repeated.
     """
     import cv2
 
@@ -189,11 +191,17 @@ def fit(
             side = min(array.shape[:2])
             top, left = ((length - side) // 2 for length in array.shape[:2])
             array = array[top : top + side, left : left + side]
-        height, width = (min(length, size) for length in array.shape[:2])
-        if (height, width) != array.shape[:2]:
-            array = cv2.resize(array, (width, height), interpolation=cv2.INTER_AREA)
-        if (height, width) != (size, size):
-            array = cv2.resize(array, (size, size), interpolation=cv2.INTER_CUBIC)
+        height, width = array.shape[:2]
+        if height >= size <= width and not (height % size == 0 == width % size):
+            array = cv2.resize(array, (size, size), interpolation=cv2.INTER_AREA)
+        else:  # where OpenCV would round otherwise, or twice: in float32
+            exact = array.astype(np.float32)
+            for ends in ((width, size), (size, size)):  # rows first, then columns
+                if exact.shape[1::-1] != ends:
+                    shrinks = ends[0] <= exact.shape[1] and ends[1] <= exact.shape[0]
+                    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+                    exact = cv2.resize(exact, ends, interpolation=how)
+            array = np.rint(exact).clip(0, 255).astype(np.uint8)
     if array.ndim == 2:
         array = np.repeat(array[:, :, None], channels, axis=2)
     return array

@@ -236,11 +236,10 @@ def _why(
     many = np.geomspace(1, 1e9, 1000)
     enough = many[upper_bound(wrong / kept * many, many, level) <= risk]
     if bounds.min() <= risk:  # a later cut would do, but the tests begin with the strictest
-        needed = n + fewest
         return (
             f"errors among the most certain end the tests before a cut that would do ({wrong:,} of "
             f"{kept:,} wrong); more examples may show it"
-        ), needed
+        ), n + fewest
     needed, fix = None, "allow a higher risk, improve the model, or set it on more examples"
     if len(enough):
         needed = math.ceil(enough[0] * n / kept)
