@@ -180,8 +180,14 @@ class Run:
         if not (self.folder / "policy.json").exists():
             return threshold_at(0.0, self.data["class_names"], self.calibrator)
         policy, path = read_policy(self.folder), self.folder / "policy.json"
-        if policy.model != sha256(self.folder / "model.safetensors"):
-            raise LevelheadError(f"{path}: of another run, or other weights; {SET_ANEW}")
+        weights = self.folder / "model.safetensors"
+        with reading(weights, MAKE_ANEW):
+            stamp = sha256(weights)
+        if policy.model != stamp:
+            raise LevelheadError(
+                f"{weights}: not the weights that policy.json was set for; restore it, or "
+                f"{SET_ANEW.removesuffix('RUN')}{self.folder}"
+            )
         if policy.class_names != tuple(self.data["class_names"]):
             raise LevelheadError(f"{path}: of other classes than this run; {SET_ANEW}")
         return policy

@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
-from levelhead.cli import judging, running, studying
+from levelhead.cli import judging, running, shipping, studying
 from levelhead.errors import LevelheadError, nearest
 from levelhead.text import printable
 
@@ -24,12 +24,16 @@ HELP = """levelhead: image classifiers whose confidence can be believed
   levelhead resume RUN                  go on with a run that was stopped
   levelhead compare DATA --smoothing 0 0.1 --seeds 3
                                         train settings over seeds; which to use
-  levelhead predict RUN IMAGE...        calibrated predictions of new images
+  levelhead predict RUN IMAGE...        decide new images by the run's policy
+  levelhead export RUN model.onnx       one file that decides: images in, answers out
+  levelhead verify model.onnx RUN IMAGE...
+                                        whether that file answers as the run does
   levelhead audit PREDICTIONS           judge anyone's predictions; what would fix them
   levelhead calibrate VALIDATION --apply TEST
                                         choose and fit a calibrator, judge it on others
   levelhead decide VALIDATION --apply TEST
-                                        thresholds, sets and choices with a guarantee
+                                        a policy: thresholds, sets, none of mine; what it
+                                        promises (of a run: levelhead decide RUN)
   levelhead penultimate RUN...          its last layer: how tight the clusters are
   levelhead information RUN...          what its logits tell about a training example
   levelhead distillation STUDY_OR_RUN...
@@ -132,6 +136,8 @@ COMMANDS = {
     "resume": running.resume,
     "compare": running.compare,
     "predict": running.predict,
+    "export": shipping.export,
+    "verify": shipping.verify,
     "audit": judging.audit,
     "calibrate": judging.calibrate,
     "decide": judging.decide,

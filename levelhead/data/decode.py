@@ -195,7 +195,7 @@ def fit(
         if height >= size <= width and not (height % size == 0 == width % size):
             array = cv2.resize(array, (size, size), interpolation=cv2.INTER_AREA)
         else:  # where OpenCV would round otherwise, or twice: in float32
-            exact = array.astype(np.float32)
+            exact: Array = array.astype(np.float32)
             for ends in ((width, size), (size, size)):  # rows first, then columns
                 if exact.shape[1::-1] != ends:
                     shrinks = ends[0] <= exact.shape[1] and ends[1] <= exact.shape[0]

@@ -341,7 +341,8 @@ def threshold_at(
     confidence: float, classes: Sequence[str], calibrator: Calibrator | None
 ) -> Policy:
     """A policy without promises: answer from a confidence on, whatever that is worth."""
-    value = -math.log1p(-confidence) if confidence < 1 else math.inf
+    # From 1 − 2⁻⁵⁴ on a confidence is 1 in float64.
+    value = -math.log1p(-confidence) if confidence < 1 else 54 * math.log(2)
     one = Threshold(
         value=value, risk_wanted=math.nan, coverage=math.nan, bound=None, n_kept=0, errors_kept=0,
         method="given", delta=math.nan, guarantee=None, n=0, score="msp",

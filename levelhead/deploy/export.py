@@ -42,7 +42,6 @@ class Verified:
     n: int
     largest: float  # difference of two probabilities
     changed: tuple[str, ...]  # images that are decided otherwise
-    sizes: tuple[str, ...]  # of the images, as "width x height mode", for the words
     broken: tuple[tuple[str, str], ...]
 
     @property
@@ -107,7 +106,8 @@ def export(
         )
     except (RuntimeError, torch.onnx.OnnxExporterError) as error:
         reason = (str(error).strip().splitlines() or ["unknown"])[0]
-        if __import__("os").environ.get("DBG"): raise
+        if __import__("os").environ.get("DBG"):
+            raise
         raise LevelheadError(
             f"{run.recipe.model}: cannot be exported by torch ({reason}); train another --model"
         ) from None
@@ -252,7 +252,7 @@ def compared(
         same &= bool((ours.sets[0].numpy() == theirs["set"]).all())
         if not same:
             changed.append(name)
-    return Verified(len(images), largest, tuple(changed), (), tuple(broken))
+    return Verified(len(images), largest, tuple(changed), tuple(broken))
 
 
 def verify(path: str | Path, run: Run | str | Path, images: Sequence[str | Path]) -> Verified:
@@ -282,7 +282,7 @@ def verify(path: str | Path, run: Run | str | Path, images: Sequence[str | Path]
             same &= bool((answers.sets[i].numpy() == theirs["set"]).all())
         if not same:
             changed.append(name)
-    return Verified(len(predicted.paths), largest, tuple(changed), (), predicted.broken)
+    return Verified(len(predicted.paths), largest, tuple(changed), predicted.broken)
 
 
 def colour(array: np.ndarray) -> np.ndarray:

@@ -36,6 +36,12 @@ class Decided(NamedTuple):
 class Deployed(nn.Module):
     """Decides images uint8 [B, H, W, 3] (RGB, upright) as `predict` decides decoded files."""
 
+    limits: Tensor
+    most: Tensor
+    costs: Tensor
+    whitening: Tensor
+    means: Tensor
+
     def __init__(self, network: Network, policy: Policy, size: int, resize: str, tta: str) -> None:
         super().__init__()
         self.network, self.policy = network, policy

@@ -303,6 +303,7 @@ def _opened(
     """The finished run, and the paths of all images."""
     tune_malloc()
     run = finished_run(run.folder if isinstance(run, Run) else run)
+    _ = run.recipe, run.data  # what is damaged is named before what leans on it
     several = [images] if isinstance(images, str | Path) else images
     return run, image_paths([str(path) for path in several])
 

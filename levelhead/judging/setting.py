@@ -64,7 +64,8 @@ def set_policy(
     LevelheadError for wishes that cannot be.
     """
     wishes = wishes or Wishes()
-    if len(validation) < 2:
+    units = validation.units
+    if len(validation) < 2 or (units is not None and int(units.max()) == 0):
         _refuse(wishes, validation, level)
         return unset(validation, level, model)
     first, second = halves(validation, seed)
@@ -77,7 +78,8 @@ def set_policy(
 
 def unset(validation: Outputs, level: float, model: str) -> Policy:
     """The policy where one example, or none, leaves nothing to set."""
-    why = f"{len(validation)} examples of validation set nothing"
+    what = "example" if validation.units is None else "group"
+    why = f"one {what} of validation sets nothing"
     return Policy(
         validation.class_names, None, "msp", (), None, None, None, level, 0, 0,
         f"No calibrator: {why}.", f"{why[0].upper()}{why[1:]}.", model,

@@ -111,13 +111,15 @@ def test_predict_and_audit_round_trip(
     assert run([*words, "--skip-broken"]) == 0
     capsys.readouterr()
     rows = list(csv.DictReader(table.read_text().splitlines()))
-    assert [*rows[0]] == ["path", "prediction", "confidence", "decision", "dark", "light <b>"]
+    columns = ["path", "prediction", "confidence", "decision", "set", "reason"]
+    assert [*rows[0]] == [*columns, "dark", "light <b>"]
     assert len(rows) == 2
     for row in rows:
         shares = [float(row["dark"]), float(row["light <b>"])]
         assert abs(sum(shares) - 1) < 1e-6
         assert abs(float(row["confidence"]) - max(shares)) < 1e-6
-        assert row["decision"] == row["prediction"]
+        assert row["decision"] in (row["prediction"], "ask a person", "none of mine")
+        assert row["reason"]
     with table.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*rows[0], "label"])
         writer.writeheader()

@@ -204,6 +204,7 @@ def test_run_findings_hold_before_and_after():
         "test",
         "test_calibrated",
         "calibrator",
+        "policy",
         "seconds",
         "images_per_second",
         "report",

@@ -385,7 +385,7 @@ def test_pictures_come_from_the_data_itself(tmp_path: Path) -> None:
     made = confused(200, 10, 1, "test")
     rows = np.random.default_rng(0).permutation(len(entries))[:200]
     test = Outputs.from_logits(
-        made.scores, made.labels, ids=[entries.ids[i] for i in rows], split="test"
+        made.scores, made.labels, made.class_names, ids=[entries.ids[i] for i in rows], split="test"
     )
     make_run(tmp_path, confused(200, 10, 0, "validation"), test)
     found = run_images(tmp_path)
