@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -175,10 +175,8 @@ def fit(
 ) -> Array:
     """Bring uint8 [H,W] or [H,W,C] to [size,size,channels] (None: keep the size).
 
-    `crop` keeps the centre square, `squash` changes the proportions. Each axis is resized by a
-    matrix (`deploy.module.resize_matrix` is the same in torch): shrinking averages areas, which is
-    antialiased, enlarging is cubic (a = −0.75); rounded once, half to even. Colour becomes luma
-    (0.299 R + 0.587 G + 0.114 B), grey is repeated.
+    `crop` keeps the centre square, `squash` changes the proportions; see `resized`. Colour becomes
+    luma (0.299 R + 0.587 G + 0.114 B), grey is repeated.
     """
     import cv2
 
@@ -191,20 +189,79 @@ def fit(
             side = min(array.shape[:2])
             top, left = ((length - side) // 2 for length in array.shape[:2])
             array = array[top : top + side, left : left + side]
-        height, width = array.shape[:2]
-        if height >= size <= width and not (height % size == 0 == width % size):
-            array = cv2.resize(array, (size, size), interpolation=cv2.INTER_AREA)
-        else:  # where OpenCV would round otherwise, or twice: in float32
-            exact: Array = array.astype(np.float32)
-            for ends in ((width, size), (size, size)):  # rows first, then columns
-                if exact.shape[1::-1] != ends:
-                    shrinks = ends[0] <= exact.shape[1] and ends[1] <= exact.shape[0]
-                    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-                    exact = cv2.resize(exact, ends, interpolation=how)
-            array = np.rint(exact).clip(0, 255).astype(np.uint8)
+        array = resized(array, size)
     if array.ndim == 2:
         array = np.repeat(array[:, :, None], channels, axis=2)
     return array
+
+
+def resized(array: Array, size: int) -> Array:
+    """uint8 [H,W] or [H,W,C] -> uint8 [size,size] or [size,size,C], the same bits everywhere.
+
+    Rows, then columns are multiplied by `resize_matrix`. Its entries are multiples of 1/8192 and
+    rows are kept to a quarter of a level, so that every sum is a whole number below 2²⁴: exact in
+    float32, in whatever order a library adds (`deploy.module.fitted` is the same in torch, ONNX
+    holds that). Rounded half to even.
+    """
+    height, width = array.shape[:2]
+    rows = _multiplied(array.reshape(height, -1), size)
+    np.rint(np.multiply(rows, 4, out=rows), out=rows)
+    turned = rows.reshape(size, width, -1).transpose(1, 0, 2)
+    columns = _multiplied(np.multiply(turned, 0.25, order="C").reshape(width, -1), size)
+    exact = columns.reshape(size, size, -1).transpose(1, 0, 2)
+    result = np.rint(exact).clip(0, 255).astype(np.uint8)
+    return result[:, :, 0] if array.ndim == 2 else result
+
+
+def _multiplied(array: Array, size: int) -> Array:
+    """`resize_matrix` times [N, M], float32 [size, M]; only where it is not 0."""
+    product = np.empty((size, array.shape[1]), np.float32)
+    for place, start, part in _pieces(len(array), size):
+        here = array[start : start + part.shape[1]].astype(np.float32, copy=False)
+        np.matmul(part, here, out=product[place : place + len(part)])
+    return product
+
+
+@lru_cache(maxsize=64)
+def _pieces(length: int, size: int) -> list[tuple[int, int, Array]]:
+    """Sixteen rows of `resize_matrix` at a time: the first, the first column not 0, those not 0."""
+    matrix, pieces = resize_matrix(length, size), []
+    for place in range(0, size, 16):
+        rows = matrix[place : place + 16]
+        used = np.flatnonzero(rows.any(0))
+        part = np.ascontiguousarray(rows[:, used[0] : used[-1] + 1])
+        pieces.append((place, int(used[0]), part))
+    return pieces
+
+
+UNIT = 8192
+"""Entries of `resize_matrix` are multiples of 1/UNIT."""
+
+
+def resize_matrix(length: int, size: int) -> Array:
+    """What an axis of `length` pixels is multiplied by to have `size`: float32 [size, length].
+
+    Shrinking averages the area that a new pixel covers (antialiased), enlarging is cubic with
+    a = −0.75, the border repeated. Sums from the left are rounded, so that rows sum to exactly 1.
+    """
+    new = np.arange(size, dtype=np.float64)[:, None]
+    if length >= size:
+        ends = np.arange(length + 1, dtype=np.float64)[None]
+        sums = np.rint(((ends * size - new * length) / length).clip(0, 1) * UNIT)
+        return (np.diff(sums, axis=1) / UNIT).astype(np.float32)
+    at = ((2 * new + 1) * length - size) / (2 * size)
+    base = np.floor(at)
+    old, matrix = np.arange(length, dtype=np.float64)[None], np.zeros((size, length))
+    total, before = np.zeros_like(at), np.zeros_like(at)
+    for tap in (-1, 0, 1, 2):
+        distance = np.abs(at - base - tap)
+        near = (1.25 * distance - 2.25) * distance * distance + 1
+        far = ((-0.75 * distance + 3.75) * distance - 6) * distance + 3
+        total = total + np.where(distance <= 1, near, far)
+        upto = np.rint(total * UNIT)
+        matrix += (old == (base + tap).clip(0, length - 1)) * (upto - before)
+        before = upto
+    return (matrix / UNIT).astype(np.float32)
 
 
 def reason(error: Broken | OSError) -> str:

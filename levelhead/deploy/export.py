@@ -20,7 +20,7 @@ from torch import Tensor
 
 from levelhead.data.decode import pixels
 from levelhead.decisions.policy import KINDS, SCHEMA, Policy
-from levelhead.deploy.module import OUTPUTS, Deployed, check_exportable
+from levelhead.deploy.module import OUTPUTS, Decided, Deployed, check_exportable
 from levelhead.errors import LevelheadError
 from levelhead.files import reading, refuse_pipes, write
 from levelhead.runs import MAKE_ANEW, Run, finished_run
@@ -145,16 +145,18 @@ def _traced(module: Deployed, example: Tensor, batch: bool) -> Any:
 def _program(module: Deployed, example: Tensor, batch: bool) -> bytes:
     """The bytes of torch's exported program."""
     buffer = io.BytesIO()
-    torch.export.save(_traced(module, example, batch), buffer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(_traced(module, example, batch), buffer)
     return buffer.getvalue()
 
 
 def _onnx(module: Deployed, example: Tensor, batch: bool, metadata: dict[str, Any]) -> bytes:
     """The bytes of the ONNX file."""
     need("onnx", "onnxscript")
-    traced = _traced(module, example, batch)
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
+        traced = _traced(module, example, batch)
         program = torch.onnx.export(
             traced, dynamo=True, opset_version=OPSET, input_names=["image"],
             output_names=list(OUTPUTS), optimize=True, verbose=False,
@@ -243,7 +245,7 @@ def compared(
     largest, changed = 0.0, []
     for name, image in images:
         with torch.no_grad():
-            ours = module(torch.from_numpy(image)[None])
+            ours = Decided(*module(torch.from_numpy(image)[None]))
         theirs = answer(image)
         apart = np.abs(ours.probabilities[0].numpy() - theirs["probabilities"]).max()
         largest = max(largest, float(apart))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from levelhead.calibrators.calibrator import Layer
 from levelhead.data.augment import views
+from levelhead.data.decode import UNIT
 from levelhead.decisions.policy import Policy
 from levelhead.errors import LevelheadError
 from levelhead.models import Network
@@ -71,12 +72,13 @@ class Deployed(nn.Module):
                 table = torch.cat([table, policy.costs.abstain[:, None]], 1)
             self.register_buffer("costs", table)
 
-    def forward(self, images: Tensor) -> Decided:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """`OUTPUTS`, in order."""
         pixels = fitted(images, self.size, self.network.mean.shape[1], self.resize)
         parts = [self.network.features(view) for view in views(pixels, self.tta)]
         features = torch.stack(parts).mean(0) if len(parts) > 1 else parts[0]
         logits = self.network.head(features)
-        return self.decide(logits, features)
+        return tuple(self.decide(logits, features))
 
     def decide(self, logits: Tensor, features: Tensor) -> Decided:
         """The policy's answers to logits [B, K] and features [B, D]; as `Policy.answers`."""
@@ -148,38 +150,35 @@ def fitted(images: Tensor, size: int, channels: int, resize: str) -> Tensor:
         resize_matrix(torch.arange(n, dtype=torch.float64) - start, side, size)
         for n, start, side in zip(x.shape[2:], starts, sides, strict=True)
     )
-    return (rows @ x @ columns.T).round().clamp(0, 255)
+    x = (rows @ x * 4).round() / 4
+    return (x @ columns.T).round().clamp(0, 255)
 
 
 def resize_matrix(old: Tensor, length: Tensor, size: int) -> Tensor:
-    """What an axis of `length` pixels is multiplied by to have `size`: float32 [size, N].
+    """`decode.resize_matrix` for an axis whose length is not known yet: float32 [size, N].
 
-    `old` [N] are the places of the axis, of which those from 0 to length − 1 are used. Shrinking
-    averages the area that a new pixel covers (OpenCV's INTER_AREA: shares below 0.001 of a pixel
-    are left out); enlarging is cubic with a = −0.75, the border repeated (INTER_CUBIC).
+    `old` float64 [N] are the places of the axis, of which those from 0 to length − 1 are used.
     """
     old, new = old[None], torch.arange(size, dtype=torch.float64)[:, None]
-    scale, most = length / size, length - 1
-    start, end = new * scale, new * scale + scale
-    cell = torch.minimum(scale, length - start)
-    last = torch.minimum(end.floor(), most)
-    first = torch.minimum(start.ceil(), last)
-    area = ((old >= first) & (old < last)).double()
-    before, after = first - start, end - last
-    area = area + ((old == first - 1) & (before > 1e-3)).double() * before
-    part = torch.minimum(after.clamp(max=1), cell)
-    area = (area + ((old == last) & (after > 1e-3)).double() * part) / cell
-    at = (new + 0.5) * scale - 0.5
+
+    def sums(ends: Tensor) -> Tensor:
+        return (((ends * size - new * length) / length).clamp(0, 1) * UNIT).round()
+
+    area = sums(old + 1) - sums(old)
+    at = ((2 * new + 1) * length - size) / (2 * size)
     base = at.floor()
     cubic = torch.zeros_like(area)
+    total, before = torch.zeros_like(at), torch.zeros_like(at)
     for tap in (-1, 0, 1, 2):
         distance = (at - base - tap).abs()
         near = (1.25 * distance - 2.25) * distance * distance + 1
         far = ((-0.75 * distance + 3.75) * distance - 6) * distance + 3
-        weight = torch.where(distance <= 1, near, far)
-        place = torch.minimum((base + tap).clamp(min=0), most)
-        cubic = cubic + (old == place).double() * weight
-    return torch.where(scale >= 1, area, cubic).float()
+        total = total + torch.where(distance <= 1, near, far)
+        upto = (total * UNIT).round()
+        place = torch.minimum((base + tap).clamp(min=0), length - 1)
+        cubic = cubic + (old == place).double() * (upto - before)
+        before = upto
+    return (torch.where(length >= size, area, cubic) / UNIT).float()
 
 
 def check_exportable(policy: Policy) -> None:
