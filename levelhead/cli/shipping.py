@@ -15,7 +15,8 @@ def export(words: list[str]) -> int:
         prog="levelhead export",
         description="Write a run as one file that decides: uint8 RGB images of any size in; "
         "resize, network, test-time views, calibrator and policy inside; probabilities, class, "
-        "decision, set, confidence and likeness out. It is written only where it answers as the run does.",
+        "decision, set, confidence and likeness out. It is written only where it answers as the "
+        "run does.",
     )
     parser.add_argument("run", metavar="RUN", help="a finished run")
     parser.add_argument(

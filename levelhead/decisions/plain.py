@@ -11,6 +11,10 @@ from torch import Tensor
 
 from levelhead.statistics.examples import mean_interval, share_interval
 
+HAIR = 1e-5
+"""A policy's limits lie so far (relative, at least absolute) to the safe side of the examples that
+set them: the float32 arithmetic of an export decides these examples alike."""
+
 
 def plain(value: Any) -> Any:
     """Dataclasses as dicts, arrays and tensors as lists, numbers that are not finite as None."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from levelhead.decisions.conformal import quantile
-from levelhead.decisions.plain import plain
+from levelhead.decisions.plain import HAIR, plain
 from levelhead.decisions.scores import find_score
 from levelhead.errors import LevelheadError
 from levelhead.outputs import Outputs
@@ -157,4 +157,5 @@ def fit_unknown(
         return None
     own = likeness(score, outputs, reference)
     limit = -quantile(-own, false_alarms, outputs.units)
+    limit -= HAIR * max(1.0, abs(limit)) if math.isfinite(limit) else 0.0
     return Unknown(score, limit, false_alarms, len(outputs), reason, reference)

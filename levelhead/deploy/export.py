@@ -208,7 +208,12 @@ def answerer(content: bytes, name: str) -> Answerer:
             raise LevelheadError(
                 f"{name}: not an exported program ({reason}); export it anew"
             ) from None
-        return Answerer(lambda image: [t.numpy() for t in module(torch.from_numpy(image))], {})
+
+        def run(image: np.ndarray) -> list[np.ndarray]:
+            with torch.no_grad():
+                return [value.numpy() for value in module(torch.tensor(image))]
+
+        return Answerer(run, {})
     need("onnxruntime")
     session = session_of(content, name)
     stored = session.get_modelmeta().custom_metadata_map.get(KEY)
@@ -245,7 +250,7 @@ def compared(
     largest, changed = 0.0, []
     for name, image in images:
         with torch.no_grad():
-            ours = Decided(*module(torch.from_numpy(image)[None]))
+            ours = Decided(*module(torch.tensor(image)[None]))
         theirs = answer(image)
         apart = np.abs(ours.probabilities[0].numpy() - theirs["probabilities"]).max()
         largest = max(largest, float(apart))

@@ -16,7 +16,7 @@ from torch import Tensor
 from levelhead.calibrators import CALIBRATORS, Calibrator
 from levelhead.decisions import conformal, fit_pnorm, halves
 from levelhead.decisions.costs import Costs
-from levelhead.decisions.plain import missing, share
+from levelhead.decisions.plain import HAIR, missing, share
 from levelhead.decisions.policy import KINDS, Policy, sets_of
 from levelhead.decisions.scores import Score, find_score
 from levelhead.decisions.threshold import Method as Rule
@@ -171,12 +171,24 @@ def policy_of(
                 note = (
                     f"{note} No risk up to {UNASKED[-1] * 100:g} % can be promised: {one.reason}."
                 )
+        thresholds = tuple(_a_hair_above(one, certainty) for one in thresholds)
     ready = second if calibrator is None else calibrator.apply(second)
     sets = None if second.kind == "confidence" else conformal.fit(ready, wishes.alpha, "lac")
+    if sets is not None:
+        sets = replace(sets, quantile=tuple(q + HAIR * max(1.0, q) for q in sets.quantile))
     return Policy(
         names, calibrator, score.name, thresholds, sets, costs, unknown, level, len(first),
         len(passed), reason, note.strip(), model, metadata.version("levelhead"),
     )  # fmt: skip
+
+
+def _a_hair_above(one: Threshold, certainty: Tensor) -> Threshold:
+    """The threshold, half-way to the least certainty it keeps, or `HAIR` up, if that is less."""
+    if one.value is None or math.isinf(one.value):
+        return one
+    kept = certainty[certainty >= one.value]
+    room = float(kept.min()) - one.value if len(kept) else math.inf
+    return replace(one, value=one.value + min(room / 2, HAIR * max(1.0, abs(one.value))))
 
 
 def _refuse(wishes: Wishes, outputs: Outputs, level: float) -> None:
@@ -257,12 +269,20 @@ def _for_coverage(
         design = kept / effective_size(errors[keep], own)
     bound = float(upper_bound(np.array(wrong / design), np.array(kept / design), 1 - level))
     return Threshold(
-        -math.inf if kept == len(certainty) else cut, bound, kept / n, bound, kept, wrong,
+        -math.inf if kept == len(certainty) else _below(cut, certainty), bound, kept / n, bound,
+        kept, wrong,
         "coverage", round(1 - level, 12),
         f"About {kept / n * 100:.4g} % of images are answered; with probability at least "
         f"{level * 100:.4g} % over the draw of these {n:,} examples, at most {bound * 100:.3g} % "
         "of the answers are wrong, for examples drawn as these were.", n, score,
     )  # fmt: skip
+
+
+def _below(cut: float, certainty: Tensor) -> float:
+    """A limit that keeps `cut`, but none below it: half-way, or a hair."""
+    under = certainty[certainty < cut]
+    room = cut - float(under.max()) if len(under) else math.inf
+    return cut - min(room / 2, HAIR * max(1.0, abs(cut)))
 
 
 def judged_policy(policy: Policy, test: Outputs, level: float = 0.95) -> dict[str, Any]:
