@@ -4,6 +4,7 @@
 2. `Outputs` (logits or probabilities, with labels) is what everything after training consumes.
 3. `audit(outputs)` judges anyone's predictions, `versus(a, b)` two models on the same examples;
    `calibrate` and `decide` act on validation.
+   A run's policy decides new images: `predict(run, images)`, `export(run, "model.onnx")`.
 4. `compare(recipe, grid)` trains settings over seeds and says which to use.
 5. `levelhead.targets`, `losses`, `models`, `calibrators`, `metrics`, `figures` are the rooms.
 6. Bad input raises `LevelheadError`: one line that names the value and the fix.
@@ -17,6 +18,8 @@ from levelhead.errors import LevelheadError
 from levelhead.recipe import Recipe
 
 if TYPE_CHECKING:
+    from levelhead.decisions.policy import Policy
+    from levelhead.deploy.export import export, verify
     from levelhead.deploy.predict import predict
     from levelhead.judging import audit, calibrate, decide, judge, versus
     from levelhead.outputs import Outputs, read_predictions
@@ -30,12 +33,14 @@ __version__: str
 __all__ = [
     "LevelheadError",
     "Outputs",
+    "Policy",
     "Recipe",
     "Run",
     "audit",
     "calibrate",
     "compare",
     "decide",
+    "export",
     "fit",
     "judge",
     "open_run",
@@ -44,6 +49,7 @@ __all__ = [
     "read_predictions",
     "resume",
     "train",
+    "verify",
     "versus",
     "write_judgement",
     "write_report",
@@ -57,7 +63,10 @@ _ROOMS = {
     "decide": "judging",
     "judge": "judging",
     "versus": "judging",
+    "Policy": "decisions.policy",
     "predict": "deploy.predict",
+    "export": "deploy.export",
+    "verify": "deploy.export",
     "Run": "runs",
     "open_run": "runs",
     "compare": "studies.compare",

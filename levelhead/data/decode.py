@@ -248,7 +248,8 @@ def resize_matrix(length: int, size: int) -> Array:
     if length >= size:
         ends = np.arange(length + 1, dtype=np.float64)[None]
         sums = np.rint(((ends * size - new * length) / length).clip(0, 1) * UNIT)
-        return (np.diff(sums, axis=1) / UNIT).astype(np.float32)
+        shares: Array = np.diff(sums, axis=1) / UNIT
+        return shares.astype(np.float32)
     at = ((2 * new + 1) * length - size) / (2 * size)
     base = np.floor(at)
     old, matrix = np.arange(length, dtype=np.float64)[None], np.zeros((size, length))

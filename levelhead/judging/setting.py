@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from levelhead.delimited import rows
 from levelhead.errors import LevelheadError, nearest
 from levelhead.judging.calibrate import ranked_and_chosen
 from levelhead.labels import spelling
+from levelhead.machine import version
 from levelhead.outputs import Outputs
 from levelhead.statistics.examples import clopper_pearson, effective_size, upper_bound
 
@@ -83,7 +83,7 @@ def unset(validation: Outputs, level: float, model: str) -> Policy:
     return Policy(
         validation.class_names, None, "msp", (), None, None, None, level, 0, 0,
         f"No calibrator: {why}.", f"{why[0].upper()}{why[1:]}.", model,
-        metadata.version("levelhead"),
+        version(),
     )  # fmt: skip
 
 
@@ -178,7 +178,7 @@ def policy_of(
         sets = replace(sets, quantile=tuple(q + HAIR * max(1.0, q) for q in sets.quantile))
     return Policy(
         names, calibrator, score.name, thresholds, sets, costs, unknown, level, len(first),
-        len(passed), reason, note.strip(), model, metadata.version("levelhead"),
+        len(passed), reason, note.strip(), model, version(),
     )  # fmt: skip
 
 

@@ -63,6 +63,7 @@ def run_report(
         found=found,
         data=data,
         paths=paths or {},
+        policy=run.policy if (run.folder / "policy.json").exists() and "policy" in found else None,
         reliability=svgs("reliability", reliability_panels(run, test, after)),
         galleries=samples.data(after or test, images or {}),
         matrix=svgs("confusion", (matrix,))[0],

@@ -186,3 +186,23 @@ def test_paths_from_standard_input(
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert command(["predict", str(trained), "-"]) == 2
     assert "holds no path" in capsys.readouterr().err
+
+
+def test_the_example_decides_as_the_run(trained: Path, tmp_path: Path) -> None:
+    """Who copies the thirty lines would get other decisions than `levelhead predict` gives."""
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    import subprocess
+    import sys
+
+    from levelhead.deploy.export import export
+
+    export(trained, tmp_path / "model.onnx")
+    example = Path(__file__).parents[2] / "examples" / "onnx_decisions.py"
+    images = sorted((trained.parent / "photos").glob("*/1*.png"))
+    command = [sys.executable, "-W", "error", example, tmp_path / "model.onnx", *images]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    predicted = predict(trained, images)
+    assert len(lines) == len(images) == 22
+    for line, decision, sure in zip(lines, predicted.decisions, predicted.confidence, strict=True):
+        assert line.split("  ")[1:3] == [decision, f"{sure:.3f}"]
