@@ -173,8 +173,10 @@ def decide(words: list[str]) -> int:
         if run is not None:
             from levelhead.deploy.kept import keep_policy
             from levelhead.report import write_report
+            from levelhead.report.card import write_card
 
             keep_policy(run, result.policy)
+            write_card(run)
             write_report(run.folder)
         steps = next_steps.after_decision(result, options.validation)
         page = _page(result, options, options.apply or options.validation, "decide", words, steps)

@@ -114,9 +114,12 @@ def _deliver_run(run: Run, as_json: bool) -> int:
     """The page of a run where it has none, and what it options."""
     from levelhead.files import reading
     from levelhead.report import run_words, write_report
+    from levelhead.report.card import write_card
     from levelhead.runs import MAKE_ANEW
 
-    if not (run.folder / "report.html").exists():  # or it was killed while writing it
+    if not (run.folder / "card.md").exists():  # or it was killed while writing it
+        write_card(run)
+    if not (run.folder / "report.html").exists():
         write_report(run.folder)
     if as_json:
         print_json(run.findings | {"run": str(run.folder)})
@@ -288,11 +291,18 @@ def report(words: list[str]) -> int:
     )
     parser.add_argument("run", metavar="RUN", help="run or study folder")
     parser.add_argument("--figures", metavar="FOLDER", help="write the figures as PNG there, too")
+    parser.add_argument(
+        "--licence", metavar="TEXT", help="of the data: write the model card (card.md) anew with it"
+    )
     add_json(parser)
     options = parser.parse(words)
 
     from levelhead.report import write_figures, write_report
 
+    if options.licence is not None:
+        from levelhead.report.card import write_card
+
+        write_card(options.run, licence=options.licence)
     path = write_report(options.run)
     figures = [] if options.figures is None else write_figures(options.run, options.figures)
     if options.json:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from levelhead.errors import LevelheadError
-from levelhead.files import read_json
+from levelhead.files import read_json, reading
 from levelhead.metrics import HEADLINE, METRICS
 from levelhead.metrics.counts import taken_for
 from levelhead.report.next_steps import after_training, more_of_the_weakest
 from levelhead.report.next_steps import lines as lines_of
 from levelhead.report.page import metric_table, page, svgs
-from levelhead.runs import Run, finished_run
+from levelhead.runs import MAKE_ANEW, Run, finished_run
 from levelhead.text import duration
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def run_report(
         found=found,
         data=data,
         paths=paths or {},
+        card=_card(run),
         policy=run.policy if (run.folder / "policy.json").exists() and "policy" in found else None,
         reliability=svgs("reliability", reliability_panels(run, test, after)),
         galleries=samples.data(after or test, images or {}),
@@ -185,6 +186,13 @@ def weakest_first(report: Sequence[Mapping[str, Any]], outputs: Outputs) -> list
         taken = outputs.class_names[other] if times else None
         rows.append({**row, "taken_for": taken, "times": times})
     return sorted(rows, key=lambda row: (row["support"] == 0, row["f1"] is None, row["f1"] or 0.0))
+
+
+def _card(run: Run) -> str | None:
+    """The model card, where it was written."""
+    path = run.folder / "card.md"
+    with reading(path, MAKE_ANEW):
+        return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 def _environment(run: Run) -> dict[str, str]:

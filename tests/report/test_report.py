@@ -608,3 +608,28 @@ def test_a_browser_shows_a_study_in_the_dark(tmp_path: Path) -> None:
     assert seen["background"] == "rgb(21, 24, 28)"
     light = in_browser(page, tmp_path, 1100)
     assert light["background"] == "rgb(255, 255, 255)"
+
+
+def test_the_card_says_what_a_stranger_needs(tmp_path: Path) -> None:
+    """Who gets the model without its makers would not know its classes, promises and limits."""
+    from levelhead.report.card import write_card
+    from levelhead.runs import Run
+    from levelhead.training import train
+
+    recipe = Recipe("digits", model="linear", epochs=1, precision="float32", device="cpu")
+    run = train(recipe, tmp_path / "run")
+    path = write_card(run, licence="CC0 | free", timed=3)
+    card = path.read_text(encoding="utf-8")
+    for words in (
+        "10 classes: 0, 1, 2",
+        "licence: CC0 | free",
+        "never tried on",
+        "p99",
+        "levelhead: ",
+    ):
+        assert words in card
+    for promise in run.policy.promises:
+        assert promise in card
+    assert run.data["hashes"]["test"][:16] in card
+    assert isinstance(run, Run)
+    assert "never tried on" in Page(write_report(run.folder).read_text(encoding="utf-8")).words
