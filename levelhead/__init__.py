@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from levelhead.decisions.policy import Policy
     from levelhead.deploy.export import export, verify
     from levelhead.deploy.predict import predict
+    from levelhead.estimator import ImageClassifier
     from levelhead.judging import audit, calibrate, decide, judge, versus
     from levelhead.outputs import Outputs, read_predictions
     from levelhead.report import write_judgement, write_report
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __version__: str
 
 __all__ = [
+    "ImageClassifier",
     "LevelheadError",
     "Outputs",
     "Policy",
@@ -65,6 +67,7 @@ _ROOMS = {
     "versus": "judging",
     "Policy": "decisions.policy",
     "predict": "deploy.predict",
+    "ImageClassifier": "estimator",
     "export": "deploy.export",
     "verify": "deploy.export",
     "Run": "runs",

@@ -18,7 +18,7 @@ LAYERS = (
     "__main__",
     "cli",
     "papers",
-    "studies",
+    "studies estimator",
     "deploy report",
     "training",
     "runs",

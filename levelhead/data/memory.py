@@ -52,7 +52,7 @@ def from_arrays(
     for split, part in parts.items():
         if part is None:
             continue
-        pixels = _pixels(f"{source}: {split} images", part[0], layout, value_range)
+        pixels = image_array(f"{source}: {split} images", part[0], layout, value_range)
         own_ids = ids if split == "train" and ids is not None else None
         own_groups = groups if split == "train" and groups is not None else None
         entries[split] = Entries(
@@ -71,10 +71,10 @@ def is_name(data: str) -> bool:
     return data == "digits" or data.startswith(MEMORY)
 
 
-def _pixels(
+def image_array(
     where: str, images: Any, layout: Layout, value_range: tuple[float, float] | None
 ) -> Array:
-    """uint8 [N,H,W,C]."""
+    """uint8 [N,H,W,C] of what `from_arrays` takes; `where` begins its errors."""
     array = _array(images)
     if layout not in ("HWC", "CHW"):
         raise LevelheadError(f"layout {layout!r}: must be HWC (channels last) or CHW")

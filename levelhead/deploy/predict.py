@@ -6,21 +6,24 @@ import csv
 import io
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from levelhead.calibrators import calibrator_of
 from levelhead.data import load_images
 from levelhead.data.batches import as_batch
-from levelhead.data.entries import Examples
+from levelhead.data.decode import fit
+from levelhead.data.entries import Array, Examples
 from levelhead.data.layouts.folder import image_paths
+from levelhead.data.memory import image_array
 from levelhead.decisions.policy import Answers, Policy, joined, threshold_at
 from levelhead.errors import LevelheadError
 from levelhead.files import read_object, reading, sha256, write
@@ -200,37 +203,46 @@ def policy_for(
 
 def predict(
     run: Run | str | Path,
-    images: str | Path | Sequence[str | Path],
+    images: Any,
     *,
     calibration: str | Path | None = None,
     abstain_below: float | None = None,
     device: str = "auto",
+    value_range: tuple[float, float] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Predicted:
     """The answers of a run's policy to images, and to every image in folders.
 
-    `run`: a finished run, or its folder. `images`: a path, or several. `calibration` ("none", or a
-    calibration.json) and `abstain_below` (answer from that confidence on) replace the policy by a
+    `run`: a finished run, or its folder. `images`: a path, or several, or an array [N,H,W] or
+    [N,H,W,C] (uint8, or floats of `value_range`, as `data.from_arrays`). `calibration` ("none", or
+    a calibration.json) and `abstain_below` (answer from that confidence on) replace the policy by a
     plain one, without promises. On Linux the process keeps freed memory from here on
     (`machine.tune_malloc`): a third of the time.
 
     Raises LevelheadError for a path that does not exist, a folder without images, and where no
     image at all can be read; single broken ones are listed in `broken`.
     """
-    run, paths = _opened(run, images)
+    parts: Iterable[Part]
+    if hasattr(images, "shape") and str(images.dtype) != "object":
+        run = finished_run(run.folder if isinstance(run, Run) else run)
+        array = image_array("images", images, "HWC", value_range)
+        parts, total = _laid(run, array), len(array)
+    else:
+        run, paths = _opened(run, images)
+        parts, total = _decoded(run, paths), len(paths)
     policy = policy_for(run, calibration, abstain_below)
     ids: list[str] = []
     broken: list[tuple[str, str]] = []
-    parts: list[Answers] = []
-    for some, answers, faults in answered(run, policy, paths, device):
+    every: list[Answers] = []
+    for some, answers, faults in answered(run, policy, parts, device):
         broken += faults
         ids += some
-        parts += [] if answers is None else [answers]
-        progress(len(ids) + len(broken), len(paths))
-    if not parts:
+        every += [] if answers is None else [answers]
+        progress(len(ids) + len(broken), total)
+    if not every:
         first, why = broken[0]
         raise LevelheadError(f"{first}: {why}; no image could be read: give another")
-    return Predicted(tuple(ids), joined(parts), tuple(broken), abstain_below)
+    return Predicted(tuple(ids), joined(every), tuple(broken), abstain_below)
 
 
 def predict_to_csv(
@@ -266,7 +278,7 @@ def predict_to_csv(
             if not done:
                 file.write(begun)
                 table.writerow(header)
-            for some, answers, faults in answered(run, policy, todo, device):
+            for some, answers, faults in answered(run, policy, _decoded(run, todo), device):
                 broken += faults
                 made += len(some)
                 if answers is not None:
@@ -343,18 +355,16 @@ def _rows_of(part: Path, begun: str, width: int) -> set[str]:
     return paths
 
 
+Part = tuple[Examples, tuple[tuple[str, str], ...]]
+"""Decoded images, and those that cannot be read (id, why)."""
+
+
 def answered(
-    run: Run, policy: Policy, paths: Sequence[Path], device: str = "auto"
+    run: Run, policy: Policy, parts: Iterable[Part], device: str = "auto"
 ) -> Iterator[tuple[tuple[str, ...], Answers | None, tuple[tuple[str, str], ...]]]:
-    """Some images at a time: their paths, the answers to them, and those that cannot be read."""
-    if not paths:
-        return
+    """Some images at a time: their ids, the answers to them, and those that cannot be read."""
     network, forward = _forward(run, pick_device(device))
-    with reading(run.folder / "data.json", MAKE_ANEW):
-        data = run.data
-        size, channels = int(data["image_size"]), int(data["channels"])
-        bits = int(data.get("bits", 16))
-    for examples, faults in _decoded(paths, run.recipe.resize, size, channels, bits):
+    for examples, faults in parts:
         answers = None
         if len(examples):
             with torch.no_grad():
@@ -375,12 +385,21 @@ def _forward(run: Run, device: torch.device) -> tuple[Network, Callable[[Example
     return network, lambda part: features_of(body, as_batch(part, device), tta=recipe.tta)
 
 
-def _decoded(
-    paths: Sequence[Path], resize: str, size: int, channels: int, bits: int
-) -> Iterator[tuple[Examples, tuple[tuple[str, str], ...]]]:
-    """Some images at a time, decoded while the network works on those before them."""
+def _read_as(run: Run) -> tuple[str, int, int, int]:
+    """How the run reads images: resize, size, channels, bits."""
+    with reading(run.folder / "data.json", MAKE_ANEW):
+        data = run.data
+        size, channels = int(data["image_size"]), int(data["channels"])
+        return run.recipe.resize, size, channels, int(data.get("bits", 16))
 
-    def some(start: int) -> tuple[Examples, tuple[tuple[str, str], ...]]:
+
+def _decoded(run: Run, paths: Sequence[Path]) -> Iterator[Part]:
+    """Some images at a time, decoded while the network works on those before them."""
+    if not paths:
+        return
+    resize, size, channels, bits = _read_as(run)
+
+    def some(start: int) -> Part:
         part = paths[start : start + AT_ONCE]
         return load_images(part, image_size=size, channels=channels, resize=resize, bits=bits)
 
@@ -391,3 +410,13 @@ def _decoded(
             if start < len(paths):
                 waiting = ahead.submit(some, start)
             yield part
+
+
+def _laid(run: Run, array: Array) -> Iterator[Part]:
+    """The images of an array uint8 [N,H,W,C], some at a time, as files of these pixels would be."""
+    resize, size, channels, _ = _read_as(run)
+    for start in range(0, len(array), AT_ONCE):
+        here = array[start : start + AT_ONCE]
+        images = np.stack([fit(image, size, channels, resize) for image in here])
+        n, ids = len(images), tuple(str(start + i) for i in range(len(images)))
+        yield Examples(images, np.full(n, -1), ids, np.zeros(n, np.uint64)), ()
