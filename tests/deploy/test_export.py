@@ -188,21 +188,30 @@ def test_paths_from_standard_input(
     assert "holds no path" in capsys.readouterr().err
 
 
-def test_the_example_decides_as_the_run(trained: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("language", ["Python", "JavaScript"])
+def test_the_examples_decide_as_the_run(trained: Path, tmp_path: Path, language: str) -> None:
     """Who copies the thirty lines would get other decisions than `levelhead predict` gives."""
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
+    import os
     import subprocess
     import sys
 
     from levelhead.deploy.export import export
 
+    examples = Path(__file__).parents[2] / "examples"
+    command, folder = [sys.executable, "-W", "error", examples / "onnx_decisions.py"], tmp_path
+    if language == "JavaScript":
+        folder = Path(os.environ.get("LEVELHEAD_NODE", ""))
+        if "LEVELHEAD_NODE" not in os.environ or not (folder / "node_modules").is_dir():
+            pytest.skip("LEVELHEAD_NODE names no folder with onnxruntime-node and sharp")
+        command = ["node", examples / "onnx_decisions.mjs"]
     export(trained, tmp_path / "model.onnx")
-    example = Path(__file__).parents[2] / "examples" / "onnx_decisions.py"
     images = sorted((trained.parent / "photos").glob("*/1*.png"))
-    command = [sys.executable, "-W", "error", example, tmp_path / "model.onnx", *images]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    command += [tmp_path / "model.onnx", *images]
+    said = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
     predicted = predict(trained, images)
+    lines = said.splitlines()
     assert len(lines) == len(images) == 22
     for line, decision, sure in zip(lines, predicted.decisions, predicted.confidence, strict=True):
         assert line.split("  ")[1:3] == [decision, f"{sure:.3f}"]
