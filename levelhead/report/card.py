@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from levelhead.data.entries import Array
-from levelhead.files import read_json, reading, write
+from levelhead.files import read_object, reading, write
 from levelhead.judging.words import weakest_class
 from levelhead.metrics import HEADLINE
 from levelhead.report.page import shown, title
@@ -27,15 +27,17 @@ def model_card(run: Run | str | Path, *, licence: str = "not said", timed: int =
     for the latency on this machine (0: not timed).
     """
     run = finished_run(run.folder if isinstance(run, Run) else run)
-    recipe, data, found = run.recipe, run.data, run.findings
-    policy, test = run.policy, run.outputs("test")
     with reading(run.folder / "findings.json", MAKE_ANEW):
-        pair = run.calibrated_test
-        judged, how = (found["test"], "as it is") if pair is None else (pair[1], f"after {pair[0]}")
-        rows = found["report"]["classes"]
-        decided = found.get("policy")
+        return _text(run, licence, timed)
+
+
+def _text(run: Run, licence: str, timed: int) -> str:
+    recipe, data, found = run.recipe, run.data, run.findings
+    policy, test, pair = run.policy, run.outputs("test"), run.calibrated_test
+    judged, how = (found["test"], "as it is") if pair is None else (pair[1], f"after {pair[0]}")
+    rows, decided = found["report"]["classes"], found.get("policy")
     counts, hashes = data["counts"], data["hashes"]
-    environment = read_json(run.folder / "environment.json")
+    environment = read_object(run.folder / "environment.json")
     weak = weakest_class(test, 0.95)
     lines = [
         f"# {data['name']} · {recipe.model}",

@@ -507,6 +507,7 @@ def test_the_command_takes_them_all(unjudged, tmp_path, monkeypatch, capsys):
     (tmp_path / "e.csv").write_text("class,epsilon\n3,0.2\n")
     np.save(tmp_path / "l.npy", np.eye(10)[np.arange(1797) % 10])
     monkeypatch.setattr("levelhead.report.write_report", lambda folder: None)
+    monkeypatch.setattr("levelhead.report.card.write_card", lambda run: None)
     words = "train digits --model linear --epochs 1 --out run --prior p.csv --labels l.npy "
     words += "--smoothing-by-class e.csv --smoothing 0.1 --mix cutmix --json"
     assert command(words.split()) == 0
