@@ -17,10 +17,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from levelhead.data.memory import from_arrays
-from levelhead.decisions.policy import read_reference
+from levelhead.deploy.kept import basis, keep_policy
 from levelhead.deploy.predict import Predicted, predict
 from levelhead.errors import LevelheadError
-from levelhead.files import sha256
 from levelhead.judging.setting import Wishes, set_policy
 from levelhead.recipe import Recipe
 from levelhead.training import train
@@ -126,11 +125,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             risk=self.risk, coverage=self.coverage, alpha=self.alpha, unknown=self.unknown
         )
         if (wishes, self.level) != (Wishes(), 0.95):
-            run = self.run_
-            reference, weights = read_reference(run.folder), run.folder / "model.safetensors"
-            choices: dict[str, Any] = {"level": self.level, "reference": reference}
-            policy = set_policy(run.outputs("validation"), wishes, model=sha256(weights), **choices)
-            policy.save(run.folder)
+            validation = self.run_.outputs("validation")
+            policy = set_policy(validation, wishes, level=self.level, **basis(self.run_))
+            keep_policy(self.run_, policy)
         return self
 
     def answers(self, X: Any) -> Predicted:
@@ -139,10 +136,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises LevelheadError where an image cannot be read.
         """
         check_is_fitted(self, "run_")
-        predicted = predict(
-            self.run_, X if _paths(X) is None else _paths(X) or [],
-            device=self.device, value_range=self.value_range,
-        )  # fmt: skip
+        paths = _paths(X)
+        images = X if paths is None else paths
+        predicted = predict(self.run_, images, device=self.device, value_range=self.value_range)
         if predicted.broken:
             path, why = predicted.broken[0]
             raise LevelheadError(f"{path}: {why}; leave it out")
@@ -167,8 +163,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """The class answered, or what stands for none, [N] of objects."""
         answers = self.answers(X).answers
         decisions = np.array(answers.decisions, dtype=object)
-        given = answers.choice.numpy() >= 0
-        decisions[given] = self.classes_[answers.choice.numpy()[given]]
+        choice = answers.choice.numpy()
+        decisions[choice >= 0] = self.classes_[choice[choice >= 0]]
         return decisions
 
     def __sklearn_tags__(self) -> Any:

@@ -188,8 +188,7 @@ def decide(words: list[str]) -> int:
 def _wishes(options: Any, names: tuple[str, ...], run: Run | None) -> dict[str, Any]:
     """What the flags of `decide` ask for."""
     from levelhead.decisions.costs import of_errors, read_costs
-    from levelhead.decisions.policy import read_reference
-    from levelhead.files import sha256
+    from levelhead.deploy.kept import basis
     from levelhead.judging.setting import Wishes, read_risks
 
     costs = None if options.costs is None else read_costs(options.costs, names)
@@ -205,10 +204,7 @@ def _wishes(options: Any, names: tuple[str, ...], run: Run | None) -> dict[str, 
         alpha=options.alpha,
         unknown=options.unknown or None,
     )
-    more: dict[str, Any] = {}
-    if run is not None:
-        more["reference"] = read_reference(run.folder)
-        more["model"] = sha256(run.folder / "model.safetensors")
+    more: dict[str, Any] = {} if run is None else basis(run)
     price = options.abstain_price
     more |= {"costs": costs, "abstain_price": price, "alpha": options.alpha, "wishes": wishes}
     return more | {"risk": 0.01 if options.risk is None else options.risk}
@@ -223,6 +219,7 @@ def _run_of(options: Any) -> Run | None:
 def _decide_new(options: Any) -> int:
     """`levelhead decide RUN --apply NEW`: predictions without labels, by the run's policy; of a
     file, by the policy that its examples set."""
+    from levelhead.decisions.policy import SPOKEN
     from levelhead.deploy.predict import Predicted
     from levelhead.judging.setting import set_policy
 
@@ -249,8 +246,6 @@ def _decide_new(options: Any) -> int:
         result.save(folder / "decisions.csv")
         policy.save(folder)
         kinds = result.answers.kinds
-        from levelhead.decisions.policy import SPOKEN
-
         shares = ", ".join(
             f"{kinds.count(kind):,} {name}"
             for kind, name in (("class", "a class"), *SPOKEN.items())

@@ -267,6 +267,7 @@ def _paths(images: list[str]) -> list[str]:
 
 def _written(written: Written, options: Any) -> str:
     """What a CSV of decisions holds, in a sentence."""
+    from levelhead.decisions.policy import SPOKEN
     from levelhead.text import count
 
     kinds = written.decisions
@@ -274,8 +275,7 @@ def _written(written: Written, options: Any) -> str:
     if options.abstain_below is not None:
         parts = [f"{kinds.get('ask', 0):,} of them abstain"]
     elif options.calibration is None:
-        names = {"set": "one of a set", "ask": "ask a person", "none": "none of mine"}
-        parts += [f"{kinds.get(kind, 0):,} {name}" for kind, name in names.items()]
+        parts += [f"{kinds.get(kind, 0):,} {name}" for kind, name in SPOKEN.items()]
     earlier = f", {written.earlier:,} of them by an earlier try" if written.earlier else ""
     left = f"; {count(len(written.broken), 'image')} left out" if written.broken else ""
     return (

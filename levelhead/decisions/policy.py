@@ -80,7 +80,11 @@ class Policy:
             cheapest = costs.decide(ready, self.costs)
             choice, price = cheapest.choice, cheapest.expected
         else:
-            sure = certainty >= self._limits()[best] if self.thresholds else torch.ones(n) > 0
+            sure = (
+                certainty >= self._limits()[best]
+                if self.thresholds
+                else torch.ones(n, dtype=torch.bool)
+            )
             choice = torch.where(sure, best, -1)
         inside = sets_of(self.sets, ready) if self.sets is not None else None
         sizes = torch.ones(n) if inside is None else inside.sum(1)

@@ -264,15 +264,21 @@ def apply_threshold(threshold: Threshold, outputs: Outputs, level: float = 0.95)
     errors = (outputs.rows.rank > 0)[keep].double()
     wrong = int(errors.sum())
     coverage: dict[str, Any] = share(keep, level, units)
-    risk = missing("nothing is kept")
+    risk = risk_of(errors, None if units is None else units[keep], level)
     if threshold.value is None:
         coverage = risk = missing("there is no threshold")
-    elif kept:
-        design = 1.0
-        if units is not None:
-            own = units[keep].unique(return_inverse=True)[1]
-            design = kept / effective_size(errors, own)
-        ends = clopper_pearson(wrong / design, kept / design, level)
-        low, high = (float(end) for end in ends)
-        risk = {"value": wrong / kept, "low": low, "high": high}
     return {"n": n, "n_kept": kept, "errors_kept": wrong, "coverage": coverage, "risk": risk}
+
+
+def risk_of(errors: torch.Tensor, units: torch.Tensor | None, level: float) -> dict[str, Any]:
+    """The share of errors [N] among answers that were kept (Clopper–Pearson; groups by their
+    effective size): value, low, high; null with a reason where nothing is kept."""
+    kept = len(errors)
+    if not kept:
+        return missing("nothing is kept")
+    design = 1.0
+    if units is not None:
+        design = kept / effective_size(errors, units.unique(return_inverse=True)[1])
+    ends = clopper_pearson(float(errors.sum()) / design, kept / design, level)
+    low, high = (float(end) for end in ends)
+    return {"value": float(errors.mean()), "low": low, "high": high}

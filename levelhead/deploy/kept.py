@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from levelhead.decisions.policy import Policy
-from levelhead.files import locked, reading, write_json
-from levelhead.judging import judge, judged_policy
-from levelhead.judging.words import policy_words, words
+from levelhead.decisions.policy import Policy, read_reference
+from levelhead.files import locked, reading, sha256, write_json
+from levelhead.judging.findings import policy_findings
 from levelhead.runs import MAKE_ANEW, Run
+
+
+def basis(run: Run) -> dict[str, Any]:
+    """What a policy for a run rests on besides its outputs: `reference` and `model`."""
+    weights = run.folder / "model.safetensors"
+    return {"reference": read_reference(run.folder), "model": sha256(weights)}
 
 
 def keep_policy(run: Run, policy: Policy) -> None:
@@ -18,23 +23,7 @@ def keep_policy(run: Run, policy: Policy) -> None:
     """
     with locked(run.folder, "run"), reading(run.folder / "findings.json", MAKE_ANEW):
         findings: dict[str, Any] = dict(run.findings)
-        test, interval = run.outputs("test"), findings["test"]["interval"]
-        choices: dict[str, Any] = {"resamples": int(interval["resamples"]), "seed": 0}
-        chosen, judged = policy.calibrator, judged_policy(policy, test, policy.level)
-        stored = None if chosen is None else chosen.to_json()
-        if findings.get("calibrator", {}).get("calibration") != stored:
-            findings["calibrator"] = {
-                "method": "none" if chosen is None else chosen.method,
-                "reason": policy.calibrator_reason,
-                "calibration": stored,
-                "test": None if chosen is None else judge(test, calibrator=chosen, **choices),
-            }
-        after = None if chosen is None else chosen.apply(test)
-        reason = policy.calibrator_reason
-        findings["policy"] = judged
-        findings["words"] = [
-            *words(test, after=after, calibrator=chosen, reason=reason, **choices),
-            *policy_words(policy.answers_promise(), judged),
-        ]
+        resamples = int(findings["test"]["interval"]["resamples"])
+        more = policy_findings(policy, run.outputs("test"), resamples=resamples, seed=0)
         policy.save(run.folder)
-        write_json(run.folder / "findings.json", findings)
+        write_json(run.folder / "findings.json", findings | more)

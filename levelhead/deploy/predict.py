@@ -337,8 +337,6 @@ def _rows_of(part: Path, begun: str, width: int) -> set[str]:
     """The paths that an unfinished CSV holds already; its last row, cut off, is cut away."""
     if not part.exists():
         return set()
-    whole = 0
-    paths: set[str] = set()
     with part.open("rb") as file:
         if file.readline() != begun.encode():
             return set()
@@ -349,9 +347,8 @@ def _rows_of(part: Path, begun: str, width: int) -> set[str]:
     if any(len(row) != width for row in rows):
         return set()
     paths = {row[0] for row in rows}
-    whole = len(begun.encode()) + end
     with part.open("r+b") as file:
-        file.truncate(whole)
+        file.truncate(len(begun.encode()) + end)
     return paths
 
 

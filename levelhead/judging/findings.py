@@ -33,28 +33,38 @@ def run_findings(
     the policy does on test.
     """
     choices: dict[str, Any] = {"resamples": resamples, "seed": seed}
-    policy = policy or set_policy(validation, seed=seed)
-    chosen, reason = policy.calibrator, policy.calibrator_reason
-    after = None if chosen is None else chosen.apply(test)
-    judged = None if chosen is None else judge(test, calibrator=chosen, **choices)
+    more = policy_findings(policy or set_policy(validation, seed=seed), test, **choices)
     calibrated = None if calibrator is None else judge(test, calibrator=calibrator, **choices)
-    decided = judged_policy(policy, test)
-    sentences = words(test, after=after, calibrator=chosen, reason=reason, **choices)
     return {
         "schema": SCHEMA,
         "train": dict(counts),
         "validation": judge(validation, **choices),
         "test": judge(test, **choices),
         "test_calibrated": calibrated,
+        "calibrator": more["calibrator"],
+        "policy": more["policy"],
+        "seconds": number(seconds),
+        "images_per_second": number(images_per_second),
+        "report": classification_report(test),
+        "words": more["words"],
+    }
+
+
+def policy_findings(policy: Policy, test: Outputs, **choices: Any) -> dict[str, Any]:
+    """What a run's findings say of its policy: `{"calibrator", "policy", "words"}`."""
+    chosen, reason = policy.calibrator, policy.calibrator_reason
+    after = None if chosen is None else chosen.apply(test)
+    decided = judged_policy(policy, test)
+    return {
         "calibrator": {
             "method": "none" if chosen is None else chosen.method,
             "reason": reason,
             "calibration": None if chosen is None else chosen.to_json(),
-            "test": judged,
+            "test": None if chosen is None else judge(test, calibrator=chosen, **choices),
         },
         "policy": decided,
-        "seconds": number(seconds),
-        "images_per_second": number(images_per_second),
-        "report": classification_report(test),
-        "words": [*sentences, *policy_words(policy.answers_promise(), decided)],
+        "words": [
+            *words(test, after=after, calibrator=chosen, reason=reason, **choices),
+            *policy_words(policy.answers_promise(), decided),
+        ],
     }

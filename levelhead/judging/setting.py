@@ -16,10 +16,10 @@ from levelhead.calibrators import CALIBRATORS, Calibrator
 from levelhead.decisions import conformal, fit_pnorm, halves
 from levelhead.decisions.costs import Costs
 from levelhead.decisions.plain import HAIR, missing, share
-from levelhead.decisions.policy import KINDS, Policy, sets_of
+from levelhead.decisions.policy import KINDS, Policy
 from levelhead.decisions.scores import Score, find_score
 from levelhead.decisions.threshold import Method as Rule
-from levelhead.decisions.threshold import Threshold, threshold_for_risk
+from levelhead.decisions.threshold import Threshold, risk_of, threshold_for_risk
 from levelhead.decisions.unknown import Reference, fit_unknown
 from levelhead.delimited import rows
 from levelhead.errors import LevelheadError, nearest
@@ -27,7 +27,7 @@ from levelhead.judging.calibrate import ranked_and_chosen
 from levelhead.labels import spelling
 from levelhead.machine import version
 from levelhead.outputs import Outputs
-from levelhead.statistics.examples import clopper_pearson, effective_size, upper_bound
+from levelhead.statistics.examples import effective_size, upper_bound
 
 UNASKED = (0.01, 0.05, 0.1)
 """Risks tried, from the strictest, where nobody asked for one; each at its share of 1 − level."""
@@ -132,8 +132,9 @@ def policy_of(
         unknown = fit_unknown(first, wishes.unknown, reference)
         if unknown is None:
             note = "None of mine: never said, it needs logits."
-    known = torch.ones(len(second)) > 0 if unknown is None else ~unknown.flags(second)
-    passed = second.take(known.nonzero()[:, 0]) if bool(known.any()) else second
+    passed = second
+    if unknown is not None and bool((known := ~unknown.flags(second)).any()):
+        passed = second.take(known.nonzero()[:, 0])
     costs = wishes.costs
     if costs is not None and wishes.abstain_price is not None:
         costs = replace(costs, abstain=torch.full_like(costs.matrix[0], wishes.abstain_price))
@@ -295,13 +296,11 @@ def judged_policy(policy: Policy, test: Outputs, level: float = 0.95) -> dict[st
     if policy.unknown is not None and policy.unknown.missing(test):
         policy = policy.without_unknown("")
     answers = policy.answers(test)
-    ready = test if policy.calibrator is None else policy.calibrator.apply(test)
     counts = torch.bincount(answers.kind, minlength=len(KINDS)).tolist()
     answered = answers.kind == 0
     wrong = (answers.choice != test.labels) & answered
     sets = None
-    if policy.sets is not None:
-        inside = sets_of(policy.sets, ready)
+    if (inside := answers.sets) is not None:
         covered = inside.gather(1, test.labels[:, None])[:, 0]
         shown = answers.kind == 1
         sets = {
@@ -328,16 +327,8 @@ def judged_policy(policy: Policy, test: Outputs, level: float = 0.95) -> dict[st
 
 
 def _risk(wrong: Tensor, answered: Tensor, units: Tensor | None, level: float) -> dict[str, Any]:
-    """The share of wrong answers (Clopper–Pearson, groups by their effective size)."""
-    kept, errors = int(answered.sum()), wrong[answered].double()
-    if not kept:
-        return missing("nothing is answered")
-    design = 1.0
-    if units is not None:
-        design = kept / effective_size(errors, units[answered].unique(return_inverse=True)[1])
-    ends = clopper_pearson(float(errors.sum()) / design, kept / design, level)
-    low, high = (float(end) for end in ends)
-    return {"value": float(errors.mean()), "low": low, "high": high}
+    """The risk of the answers that were given."""
+    return risk_of(wrong[answered].double(), None if units is None else units[answered], level)
 
 
 def read_risks(path: str | Path, class_names: tuple[str, ...]) -> dict[str, float]:
