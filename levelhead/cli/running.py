@@ -185,7 +185,7 @@ def predict(words: list[str]) -> int:
         description="What the run's policy (policy.json) says of images: a class, one of a set, "
         "ask a person, or none of mine; with the calibrated confidence and the reason.",
     )
-    parser.add_argument("run", metavar="RUN", help="a finished run")
+    parser.add_argument("run", metavar="RUN", help="a finished run, or the .onnx file of one")
     parser.add_argument(
         "images",
         nargs="+",

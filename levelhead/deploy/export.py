@@ -106,8 +106,6 @@ def export(
         )
     except (RuntimeError, torch.onnx.OnnxExporterError) as error:
         reason = (str(error).strip().splitlines() or ["unknown"])[0]
-        if __import__("os").environ.get("DBG"):
-            raise
         raise LevelheadError(
             f"{run.recipe.model}: cannot be exported by torch ({reason}); train another --model"
         ) from None
@@ -128,6 +126,7 @@ def metadata_of(run: Run, policy: Policy) -> dict[str, Any]:
         "kinds": list(KINDS),
         "outputs": list(OUTPUTS),
         "image_size": data["image_size"],
+        "channels": data["channels"],
         "bits": int(data.get("bits", 16)),
         "resize": recipe.resize,
         "model": recipe.model,
@@ -183,6 +182,7 @@ class Answerer:
 
     run: Any
     metadata: dict[str, Any]
+    batch: bool = False  # takes several images of one size at a time
 
     def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
         values = self.run(image[None])
@@ -219,7 +219,11 @@ def answerer(content: bytes, name: str) -> Answerer:
     stored = session.get_modelmeta().custom_metadata_map.get(KEY)
     if stored is None:
         raise LevelheadError(f"{name}: not a file that levelhead export wrote; export the run")
-    return Answerer(lambda image: session.run(list(OUTPUTS), {"image": image}), json.loads(stored))
+    metadata = json.loads(stored)
+    if metadata.get("outputs") != list(OUTPUTS):
+        raise LevelheadError(f"{name}: written by another version of levelhead; export it anew")
+    several = session.get_inputs()[0].shape[0] != 1
+    return Answerer(lambda image: session.run(list(OUTPUTS), {"image": image}), metadata, several)
 
 
 def session_of(content: bytes, name: str) -> Any:

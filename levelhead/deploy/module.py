@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from levelhead.calibrators.calibrator import Layer
 from levelhead.data.augment import views
 from levelhead.data.decode import UNIT
-from levelhead.decisions.policy import Policy
+from levelhead.decisions.policy import KINDS, Answers, Policy
 from levelhead.errors import LevelheadError
 from levelhead.models import Network
 
-OUTPUTS = ("probabilities", "class", "decision", "set", "confidence", "known")
+OUTPUTS = (
+    *("probabilities", "class", "decision", "set", "confidence", "known", "certainty", "cost"),
+)
 """Names of what comes out, in order."""
 
 
@@ -32,6 +34,25 @@ class Decided(NamedTuple):
     sets: Tensor  # bool [B, K]
     confidence: Tensor  # float64 [B], probability of the likeliest class
     known: Tensor  # float64 [B], how like the own images (0 where the policy has no such score)
+    certainty: Tensor  # float64 [B], the policy's score
+    cost: Tensor  # float64 [B], expected cost of the cheapest choice (0 without costs)
+
+    def answers(self, policy: Policy) -> Answers:
+        """The same as `Policy.answers` gives it."""
+        kind, costs = self.decision, policy.costs is not None
+        p = self.probabilities.double()
+        return Answers(
+            policy,
+            kind,
+            torch.where(kind == KINDS.index("class"), self.best, -1),
+            p.argmax(1) if costs else self.best,
+            self.confidence,
+            self.certainty,
+            p,
+            None if policy.sets is None else self.sets,
+            None if policy.unknown is None else self.known,
+            self.cost if costs else None,
+        )
 
 
 class Deployed(nn.Module):
@@ -87,13 +108,13 @@ class Deployed(nn.Module):
         p, best = log_p.exp(), log_p.argmax(1)
         others = torch.arange(log_p.shape[1], device=log_p.device)[None] != best[:, None]
         confidence = p.amax(1)
+        certainty, cost = self._certainty(raw, log_p, others), torch.zeros_like(confidence)
         if policy.costs is not None:
             expected = p @ self.costs
-            choice = expected.argmin(1)
+            cost, choice = expected.amin(1), expected.argmin(1)
             sure = choice < log_p.shape[1]
             answer = torch.where(sure, choice, best)
         else:
-            certainty = self._certainty(raw, log_p, others)
             sure, answer = certainty >= self.limits[best], best
         inside = (-log_p <= self.most) | ~others
         if policy.sets is None:
@@ -106,7 +127,7 @@ class Deployed(nn.Module):
         if (flag := policy.unknown) is not None:
             known = self._known(flag.score, raw, features)
             kind = torch.where(known < max(flag.quantile, -1e300), torch.full_like(best, 3), kind)
-        return Decided(p.float(), answer, kind, inside, confidence, known)
+        return Decided(p.float(), answer, kind, inside, confidence, known, certainty, cost)
 
     def _certainty(self, raw: Tensor, log_p: Tensor, others: Tensor) -> Tensor:
         """The policy's score, float64 [B]."""

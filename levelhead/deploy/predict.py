@@ -14,28 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from levelhead.calibrators import calibrator_of
 from levelhead.data import load_images
-from levelhead.data.batches import as_batch
-from levelhead.data.decode import fit
 from levelhead.data.entries import Array, Examples
 from levelhead.data.layouts.folder import image_paths
 from levelhead.data.memory import image_array
-from levelhead.decisions.policy import Answers, Policy, joined, threshold_at
+from levelhead.decisions.policy import Answers, joined
+from levelhead.deploy.decider import Decider, decider_of
 from levelhead.errors import LevelheadError
-from levelhead.files import read_object, reading, sha256, write
-from levelhead.machine import pick_device, tune_malloc
-from levelhead.models import Network
-from levelhead.outputs import Outputs
+from levelhead.files import write
+from levelhead.machine import tune_malloc
 from levelhead.outputs.outputs import BESIDE_DECISIONS, RESERVED
-from levelhead.runs import MAKE_ANEW, Run, finished_run
+from levelhead.runs import Run
 from levelhead.text import printable
-from levelhead.training.defaults import frozen
-from levelhead.training.frozen import fuse
-from levelhead.training.inference import features_of
 
 AT_ONCE = 64
 """Images in memory at a time, and as many again that are being decoded."""
@@ -181,26 +173,6 @@ def check_csv(path: str | Path, images: Sequence[str], class_names: Sequence[str
         )
 
 
-def policy_for(
-    run: Run, calibration: str | Path | None = None, abstain_below: float | None = None
-) -> Policy:
-    """The run's policy; a plain one where a calibration ("none" or a file) or a threshold is given.
-
-    Raises LevelheadError for a calibration that is none, and for a threshold outside 0 to 1.
-    """
-    if calibration is None and abstain_below is None:
-        return run.policy
-    if abstain_below is not None and not 0 <= abstain_below <= 1:
-        raise LevelheadError(f"--abstain-below {abstain_below}: must be between 0 and 1")
-    calibrator = run.calibrator
-    if calibration is not None:
-        calibrator = None
-        if str(calibration) != "none":
-            with reading(calibration, "give a calibration.json, or none"):
-                calibrator = calibrator_of(read_object(Path(calibration)))
-    return threshold_at(abstain_below or 0.0, run.data["class_names"], calibrator)
-
-
 def predict(
     run: Run | str | Path,
     images: Any,
@@ -213,28 +185,28 @@ def predict(
 ) -> Predicted:
     """The answers of a run's policy to images, and to every image in folders.
 
-    `run`: a finished run, or its folder. `images`: a path, or several, or an array [N,H,W] or
-    [N,H,W,C] (uint8, or floats of `value_range`, as `data.from_arrays`). `calibration` ("none", or
-    a calibration.json) and `abstain_below` (answer from that confidence on) replace the policy by a
-    plain one, without promises. On Linux the process keeps freed memory from here on
+    `run`: a finished run, its folder, or an exported .onnx file. `images`: a path, or several, or
+    an array [N,H,W] or [N,H,W,C] (uint8, or floats of `value_range`, as `data.from_arrays`).
+    `calibration` ("none", or a calibration.json) and `abstain_below` (answer from that confidence
+    on) replace the policy by a plain one, without promises. On Linux the process keeps freed memory from here on
     (`machine.tune_malloc`): a third of the time.
 
     Raises LevelheadError for a path that does not exist, a folder without images, and where no
     image at all can be read; single broken ones are listed in `broken`.
     """
     parts: Iterable[Part]
+    tune_malloc()
+    decider = decider_of(run, calibration=calibration, abstain_below=abstain_below, device=device)
     if hasattr(images, "shape") and str(images.dtype) != "object":
-        run = finished_run(run.folder if isinstance(run, Run) else run)
         array = image_array("images", images, "HWC", value_range)
-        parts, total = _laid(run, array), len(array)
+        parts, total = _laid(decider, array), len(array)
     else:
-        run, paths = _opened(run, images)
-        parts, total = _decoded(run, paths), len(paths)
-    policy = policy_for(run, calibration, abstain_below)
+        paths = _listed(images)
+        parts, total = _decoded(decider, paths), len(paths)
     ids: list[str] = []
     broken: list[tuple[str, str]] = []
     every: list[Answers] = []
-    for some, answers, faults in answered(run, policy, parts, device):
+    for some, answers, faults in answered(decider, parts):
         broken += faults
         ids += some
         every += [] if answers is None else [answers]
@@ -261,11 +233,12 @@ def predict_to_csv(
     Until it is whole the CSV is called OUT.part; a stopped one goes on where the same model and
     policy began it. Raises LevelheadError as `predict` and `Predicted.save` do.
     """
-    run, paths = _opened(run, images)
-    policy, out = policy_for(run, calibration, abstain_below), Path(out)
-    check_csv(out, [str(path) for path in paths], policy.class_names)
-    begun = f"{_BEGUN}{_stamp(run, policy, abstain_below, spreadsheet)}\n"
-    header = [*COLUMNS, *policy.class_names]
+    tune_malloc()
+    decider = decider_of(run, calibration=calibration, abstain_below=abstain_below, device=device)
+    paths, out, names = _listed(images), Path(out), decider.policy.class_names
+    check_csv(out, [str(path) for path in paths], names)
+    begun = f"{_BEGUN}{decider.stamp} {abstain_below or 0.0:g} {spreadsheet:d}\n"
+    header = [*COLUMNS, *names]
     part = out.with_name(out.name + ".part")
     counts: dict[str, int] = {}
     broken: list[tuple[str, str]] = []
@@ -278,7 +251,7 @@ def predict_to_csv(
             if not done:
                 file.write(begun)
                 table.writerow(header)
-            for some, answers, faults in answered(run, policy, _decoded(run, todo), device):
+            for some, answers, faults in answered(decider, _decoded(decider, todo)):
                 broken += faults
                 made += len(some)
                 if answers is not None:
@@ -309,24 +282,10 @@ def predict_to_csv(
     return Written(made + len(done), len(done), counts, tuple(broken), made / max(seconds, 1e-9))
 
 
-def _opened(
-    run: Run | str | Path, images: str | Path | Sequence[str | Path]
-) -> tuple[Run, list[Path]]:
-    """The finished run, and the paths of all images."""
-    tune_malloc()
-    run = finished_run(run.folder if isinstance(run, Run) else run)
-    _ = run.recipe, run.data  # what is damaged is named before what leans on it
+def _listed(images: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The paths of all images."""
     several = [images] if isinstance(images, str | Path) else images
-    return run, image_paths([str(path) for path in several])
-
-
-def _stamp(run: Run, policy: Policy, *more: Any) -> str:
-    """What decides the rows besides the images."""
-    import hashlib
-    import json
-
-    content = [sha256(run.folder / "model.safetensors"), policy.to_json(), more]
-    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
+    return image_paths([str(path) for path in several])
 
 
 def _written(path: str, spreadsheet: bool) -> str:
@@ -357,48 +316,28 @@ Part = tuple[Examples, tuple[tuple[str, str], ...]]
 
 
 def answered(
-    run: Run, policy: Policy, parts: Iterable[Part], device: str = "auto"
+    decider: Decider, parts: Iterable[Part]
 ) -> Iterator[tuple[tuple[str, ...], Answers | None, tuple[tuple[str, str], ...]]]:
     """Some images at a time: their ids, the answers to them, and those that cannot be read."""
-    network, forward = _forward(run, pick_device(device))
     for examples, faults in parts:
-        answers = None
-        if len(examples):
-            with torch.no_grad():
-                features = forward(examples)
-                logits = network.head(features).cpu()
-            unknown = torch.zeros(len(logits), dtype=torch.int64)
-            outputs = Outputs(
-                "logits", logits, unknown, policy.class_names, features=features.cpu()
-            )
-            answers = policy.answers(outputs)
+        answers = decider.decide(examples.images)[0] if len(examples) else None
         yield examples.ids, answers, faults
 
 
-def _forward(run: Run, device: torch.device) -> tuple[Network, Callable[[Examples], Tensor]]:
-    """The network, and the features [N,D] of examples as the run's own test was judged by."""
-    recipe, network = run.recipe, run.network(device)
-    body = fuse(network, run.data["image_size"]).place(device) if frozen(recipe) else network
-    return network, lambda part: features_of(body, as_batch(part, device), tta=recipe.tta)
-
-
-def _read_as(run: Run) -> tuple[str, int, int, int]:
-    """How the run reads images: resize, size, channels, bits."""
-    with reading(run.folder / "data.json", MAKE_ANEW):
-        data = run.data
-        size, channels = int(data["image_size"]), int(data["channels"])
-        return run.recipe.resize, size, channels, int(data.get("bits", 16))
-
-
-def _decoded(run: Run, paths: Sequence[Path]) -> Iterator[Part]:
+def _decoded(decider: Decider, paths: Sequence[Path]) -> Iterator[Part]:
     """Some images at a time, decoded while the network works on those before them."""
     if not paths:
         return
-    resize, size, channels, bits = _read_as(run)
 
     def some(start: int) -> Part:
         part = paths[start : start + AT_ONCE]
-        return load_images(part, image_size=size, channels=channels, resize=resize, bits=bits)
+        return load_images(
+            part,
+            image_size=decider.size,
+            channels=decider.channels,
+            resize=decider.resize,
+            bits=decider.bits,
+        )
 
     with ThreadPoolExecutor(1) as ahead:
         waiting = ahead.submit(some, 0)
@@ -409,11 +348,9 @@ def _decoded(run: Run, paths: Sequence[Path]) -> Iterator[Part]:
             yield part
 
 
-def _laid(run: Run, array: Array) -> Iterator[Part]:
+def _laid(decider: Decider, array: Array) -> Iterator[Part]:
     """The images of an array uint8 [N,H,W,C], some at a time, as files of these pixels would be."""
-    resize, size, channels, _ = _read_as(run)
     for start in range(0, len(array), AT_ONCE):
-        here = array[start : start + AT_ONCE]
-        images = np.stack([fit(image, size, channels, resize) for image in here])
+        images = np.stack([decider.fit(image) for image in array[start : start + AT_ONCE]])
         n, ids = len(images), tuple(str(start + i) for i in range(len(images)))
         yield Examples(images, np.full(n, -1), ids, np.zeros(n, np.uint64)), ()

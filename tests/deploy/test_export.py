@@ -115,7 +115,7 @@ def test_onnx_says_what_it_is(trained: Path, tmp_path: Path) -> None:
     assert answer.metadata["class_names"] == ["dark", "light"]
     assert answer.metadata["policy"]["promises"]
     two = np.zeros((2, 9, 12, 3), np.uint8)
-    assert [value.shape[0] for value in answer.run(two)] == [2] * 6
+    assert [value.shape[0] for value in answer.run(two)] == [2] * 8
     stranger = onnx.load(path)
     del stranger.metadata_props[:]
     (tmp_path / "stranger.onnx").write_bytes(stranger.SerializeToString())
