@@ -18,6 +18,7 @@ LAYERS = (
     "__main__",
     "cli",
     "papers",
+    "serving",
     "studies estimator",
     "deploy report",
     "training",

@@ -28,6 +28,7 @@ HELP = """levelhead: image classifiers whose confidence can be believed
   levelhead export RUN model.onnx       one file that decides: images in, answers out
   levelhead verify model.onnx RUN IMAGE...
                                         whether that file answers as the run does
+  levelhead serve RUN|model.onnx        a page on this machine that decides images sent to it
   levelhead audit PREDICTIONS           judge anyone's predictions; what would fix them
   levelhead calibrate VALIDATION --apply TEST
                                         choose and fit a calibrator, judge it on others
@@ -138,6 +139,7 @@ COMMANDS = {
     "predict": running.predict,
     "export": shipping.export,
     "verify": shipping.verify,
+    "serve": shipping.serve,
     "audit": judging.audit,
     "calibrate": judging.calibrate,
     "decide": judging.decide,

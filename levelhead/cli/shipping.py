@@ -1,4 +1,4 @@
-"""The commands that take a run elsewhere: export, verify."""
+"""The commands that take a run elsewhere: export, verify, serve."""
 
 from __future__ import annotations
 
@@ -63,3 +63,60 @@ def verify(words: list[str]) -> int:
     else:
         print("\n".join(printable(line) for line in verified.words))
     return 0 if verified.good else 1
+
+
+def serve(words: list[str]) -> int:
+    """`levelhead serve`."""
+    parser = Parser(
+        prog="levelhead serve",
+        description="A page that decides the images dropped on it by the run's policy, and POST "
+        "/predict for programs (curl --data-binary @photo.jpg http://127.0.0.1:8000/predict); "
+        "/health and /metrics beside. Nothing that is sent is kept.",
+    )
+    parser.add_argument("source", metavar="RUN", help="a finished run, or the .onnx file of one")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen at (default: 127.0.0.1, this machine alone); at another, such as "
+        "0.0.0.0 for phones in the same network, a token is asked for, which travels unencrypted",
+    )
+    parser.add_argument(
+        "--port", type=int, default=8000, metavar="N", help="0: any that is free (default: 8000)"
+    )
+    parser.add_argument(
+        "--token-file", metavar="FILE", help="ask for the token in this file, whatever the host"
+    )
+    for flag, default, help_ in (
+        ("--max-mb", 20.0, "megabytes of an image"),
+        ("--max-megapixels", 50.0, "millions of pixels of an image"),
+        ("--rate", 50.0, "requests a second of one address, 0: any"),
+        ("--timeout", 20.0, "seconds for a request to arrive, and for its answer"),
+    ):
+        parser.add_argument(
+            flag, type=float, default=default, metavar="X",
+            help=f"{help_} (default: {default:g})",
+        )  # fmt: skip
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    options = parser.parse(words)
+
+    from levelhead.serving.application import Limits
+    from levelhead.serving.serve import serve as serve_images
+
+    def ready(address: str) -> None:
+        print(f"Serving {printable(options.source)}: {address} (Ctrl-C stops it)", flush=True)
+
+    serve_images(
+        options.source,
+        host=options.host,
+        port=options.port,
+        token_file=options.token_file,
+        limits=Limits(
+            megabytes=options.max_mb,
+            megapixels=options.max_megapixels,
+            rate=options.rate,
+            seconds=options.timeout,
+        ),
+        device=options.device,
+        ready=ready,
+    )
+    return 0

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, BinaryIO, Literal
 
@@ -204,38 +206,64 @@ def resized(array: Array, size: int) -> Array:
     holds that). Rounded half to even.
     """
     height, width = array.shape[:2]
-    rows = _multiplied(array.reshape(height, -1), size)
-    np.rint(np.multiply(rows, 4, out=rows), out=rows)
-    turned = rows.reshape(size, width, -1).transpose(1, 0, 2)
-    columns = _multiplied(np.multiply(turned, 0.25, order="C").reshape(width, -1), size)
-    exact = columns.reshape(size, size, -1).transpose(1, 0, 2)
-    result = np.rint(exact).clip(0, 255).astype(np.uint8)
+    flat = array.reshape(height, -1)
+    parts = []
+    # A small file may be an image of 1 x 40,000,000 pixels: then a few rows of the result at once.
+    step = max(1, min(size, HELD // flat.shape[1]))
+    for first in range(0, size, step):
+        end = min(first + step, size)
+        rows = _multiplied(flat, size, first, end)
+        np.rint(np.multiply(rows, 4, out=rows), out=rows)
+        turned = rows.reshape(end - first, width, -1).transpose(1, 0, 2)
+        columns = _multiplied(np.multiply(turned, 0.25, order="C").reshape(width, -1), size)
+        exact = columns.reshape(size, end - first, -1).transpose(1, 0, 2)
+        parts.append(np.rint(exact).clip(0, 255).astype(np.uint8))
+    result = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return result[:, :, 0] if array.ndim == 2 else result
 
 
-def _multiplied(array: Array, size: int) -> Array:
-    """`resize_matrix` times [N, M], float32 [size, M]; only where it is not 0."""
-    product = np.empty((size, array.shape[1]), np.float32)
-    for place, start, part in _pieces(len(array), size):
+HELD = 1 << 25
+"""Numbers of an image with new rows and old columns that are held at a time."""
+LONG = 1 << 14
+"""Pixels of an axis from which on the pieces of its matrix are not kept."""
+
+
+def _multiplied(array: Array, size: int, first: int = 0, end: int | None = None) -> Array:
+    """Rows `first` to `end` − 1 of `resize_matrix` times [N, M], float32, where it is not 0."""
+    length, end = len(array), size if end is None else end
+    product = np.empty((end - first, array.shape[1]), np.float32)
+    whole = length < LONG and (first, end) == (0, size)
+    pieces = _kept_pieces(length, size) if whole else _pieces(length, size, first, end)
+    for place, start, part in pieces:
         here = array[start : start + part.shape[1]].astype(np.float32, copy=False)
-        np.matmul(part, here, out=product[place : place + len(part)])
+        np.matmul(part, here, out=product[place - first : place - first + len(part)])
     return product
 
 
 @lru_cache(maxsize=64)
-def _pieces(length: int, size: int) -> list[tuple[int, int, Array]]:
-    """Sixteen rows of `resize_matrix` at a time: the first, the first column not 0, those not 0."""
-    matrix, pieces = resize_matrix(length, size), []
-    for place in range(0, size, 16):
-        rows = matrix[place : place + 16]
-        used = np.flatnonzero(rows.any(0))
-        part = np.ascontiguousarray(rows[:, used[0] : used[-1] + 1])
-        pieces.append((place, int(used[0]), part))
-    return pieces
+def _kept_pieces(length: int, size: int) -> list[tuple[int, int, Array]]:
+    return list(_pieces(length, size, 0, size))
+
+
+def _pieces(length: int, size: int, first: int, end: int) -> Iterator[tuple[int, int, Array]]:
+    """Sixteen rows of `resize_matrix` at a time (of a long axis one): the first, the first column
+    not 0, those not 0."""
+    rows = 16 if length < LONG else 1
+    for place in range(first, end, rows):
+        part = _rows(length, size, place, min(place + rows, end))
+        yield place, part.start, part.entries
 
 
 UNIT = 8192
 """Entries of `resize_matrix` are multiples of 1/UNIT."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Some rows of a resize matrix: their columns from `start` on that are not all 0."""
+
+    start: int
+    entries: Array  # float32 [rows, columns]
 
 
 def resize_matrix(length: int, size: int) -> Array:
@@ -244,15 +272,26 @@ def resize_matrix(length: int, size: int) -> Array:
     Shrinking averages the area that a new pixel covers (antialiased), enlarging is cubic with
     a = −0.75, the border repeated. Sums from the left are rounded, so that rows sum to exactly 1.
     """
-    new = np.arange(size, dtype=np.float64)[:, None]
+    rows = _rows(length, size, 0, size)
+    matrix = np.zeros((size, length), np.float32)
+    matrix[:, rows.start : rows.start + rows.entries.shape[1]] = rows.entries
+    return matrix
+
+
+def _rows(length: int, size: int, first: int, end: int) -> Rows:
+    """Rows `first` to `end` − 1 of `resize_matrix`."""
+    new = np.arange(first, end, dtype=np.float64)[:, None]
     if length >= size:
-        ends = np.arange(length + 1, dtype=np.float64)[None]
+        start, stop = first * length // size, -(-end * length // size)
+        ends = np.arange(start, stop + 1, dtype=np.float64)[None]
         sums = np.rint(((ends * size - new * length) / length).clip(0, 1) * UNIT)
         shares: Array = np.diff(sums, axis=1) / UNIT
-        return shares.astype(np.float32)
+        return Rows(start, shares.astype(np.float32))
     at = ((2 * new + 1) * length - size) / (2 * size)
     base = np.floor(at)
-    old, matrix = np.arange(length, dtype=np.float64)[None], np.zeros((size, length))
+    start, stop = max(int(base[0, 0]) - 1, 0), min(int(base[-1, 0]) + 3, length)
+    old = np.arange(start, stop, dtype=np.float64)[None]
+    matrix = np.zeros((len(new), stop - start))
     total, before = np.zeros_like(at), np.zeros_like(at)
     for tap in (-1, 0, 1, 2):
         distance = np.abs(at - base - tap)
@@ -262,7 +301,7 @@ def resize_matrix(length: int, size: int) -> Array:
         upto = np.rint(total * UNIT)
         matrix += (old == (base + tap).clip(0, length - 1)) * (upto - before)
         before = upto
-    return (matrix / UNIT).astype(np.float32)
+    return Rows(start, (matrix / UNIT).astype(np.float32))
 
 
 def reason(error: Broken | OSError) -> str:

@@ -188,8 +188,8 @@ def predict(
     `run`: a finished run, its folder, or an exported .onnx file. `images`: a path, or several, or
     an array [N,H,W] or [N,H,W,C] (uint8, or floats of `value_range`, as `data.from_arrays`).
     `calibration` ("none", or a calibration.json) and `abstain_below` (answer from that confidence
-    on) replace the policy by a plain one, without promises. On Linux the process keeps freed memory from here on
-    (`machine.tune_malloc`): a third of the time.
+    on) replace the policy by a plain one, without promises. On Linux the process keeps freed
+    memory from here on (`machine.tune_malloc`): a third of the time.
 
     Raises LevelheadError for a path that does not exist, a folder without images, and where no
     image at all can be read; single broken ones are listed in `broken`.

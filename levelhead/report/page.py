@@ -40,7 +40,10 @@ def page(kind: str, **view: Any) -> str:
         "value": _value, "percent": percent, "shorten": shorten, "sharp": sharp, "spoken": spoken,
         "share": lambda x: "–" if x is None else f"{100 * x:.1f}\u00a0%",
     }  # fmt: skip
-    source = here.joinpath("page.html.jinja").read_text(encoding="utf-8")
+    sources = [
+        here.joinpath(f"{name}.html.jinja").read_text(encoding="utf-8") for name in (kind, "page")
+    ]
+    source = next(source for source in sources if "<script>" in source)
     script = source.partition("<script>")[2].partition("</script>")[0]
     # The content policy lets this one script run, whatever a name on the page may hold.
     hashed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

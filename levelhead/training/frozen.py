@@ -22,6 +22,7 @@ from levelhead.data.batches import seeded
 from levelhead.data.entries import Array, Examples
 from levelhead.files import cache_folder, write_cache
 from levelhead.models import Network
+from levelhead.recipe import Recipe
 from levelhead.targets import Targets
 from levelhead.training.checkpoint import checksum
 from levelhead.training.objective import Objective
@@ -75,6 +76,11 @@ def frozen_features(
     place = torch.from_numpy(np.argsort(order, kind="stable"))
     pieces = features[place].split([len(part) for part in splits.values()])
     return dict(zip(splits, pieces, strict=True))
+
+
+def features_key(recipe: Recipe) -> str:
+    """What decides the features of a recipe's body besides images and weights."""
+    return f"{recipe.model} {recipe.image_size} {recipe.resize}"
 
 
 @torch.no_grad()

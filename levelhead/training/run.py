@@ -33,7 +33,7 @@ from levelhead.training.checkpoint import load_checkpoint, save_checkpoint, stat
 from levelhead.training.defaults import WINDOW_SHARE, choices, frozen
 from levelhead.training.distillation import load_teacher, warning
 from levelhead.training.events import Epoch, Event, Note, Progress, Snapshot
-from levelhead.training.frozen import fit_head, frozen_features
+from levelhead.training.frozen import features_key, fit_head, frozen_features
 from levelhead.training.inference import outputs_of
 from levelhead.training.loop import fit, start
 from levelhead.training.objective import Objective
@@ -336,8 +336,8 @@ def _train_head(
         computed = done
         watch(Progress("features", done, total))
 
-    key = f"{recipe.model} {recipe.image_size} {recipe.resize}"
     parts = {name: data.splits[name] for name in ORDER}
+    key = features_key(recipe)
     known = frozen_features(network, parts, key, device, recipe.tta, tell, cached=recipe.cache)
     features_in = time.perf_counter() - began
     labels = torch.from_numpy(data.train.labels)
