@@ -1,9 +1,9 @@
 """`levelhead serve` under load: latency, throughput and memory over many requests.
 
-    python benchmarks/serve.py RUN photos/ [--requests 10000] [--clients 8]
+    python benchmarks/serve.py RUN photos/ [--requests 10000] [--clients 1 4 16]
 
-RUN is a run or an exported .onnx file, photos/ what is sent, in turn. The server is a process of its
-own; its clients are threads of this one, on the same cores. "First" is the first request of all.
+RUN is a run or an exported .onnx file, photos/ what is sent, in turn. The server is a process of
+its own; its clients are threads of this one, on the same cores. "First" is the first request.
 """
 
 from __future__ import annotations

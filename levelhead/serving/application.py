@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from torch import Tensor
 
 from levelhead.data.decode import Broken, header, pixels
 from levelhead.data.entries import Array
-from levelhead.decisions.policy import Answers
 from levelhead.deploy.decider import Decider
 from levelhead.deploy.predict import Predicted
 from levelhead.machine import version
@@ -26,6 +26,7 @@ from levelhead.report.page import page
 from levelhead.serving.guard import App, Guard
 from levelhead.serving.neighbours import Neighbours
 from levelhead.serving.tally import Tally
+from levelhead.serving.together import Together
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -64,7 +65,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Service:
-    """What answers requests. One thread works the network, so that none waits for memory."""
+    """What answers requests."""
 
     decider: Decider
     limits: Limits = field(default_factory=Limits)
@@ -73,14 +74,18 @@ class Service:
     decoding: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(os.cpu_count() or 1, "decoding")
     )
-    network: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "network"))
+
+    @cached_property
+    def together(self) -> Together:
+        """Where decoded images wait for the network."""
+        return Together(self.replies)
 
     def warm(self) -> None:
         """Decide something, so that the first request waits for nothing."""
         size, channels = self.decider.size, self.decider.channels
         blank = np.zeros((1, size, size, channels), np.uint8)
         for _ in range(3):
-            self.network.submit(self.decider.decide, blank).result()
+            self.together.thread.submit(self.decider.decide, blank).result()
 
     def image(self, data: bytes) -> Array:
         """An encoded image as the network takes it. Raises Refused."""
@@ -108,31 +113,36 @@ class Service:
         try:
             async with asyncio.timeout(self.limits.seconds):
                 image = await loop.run_in_executor(self.decoding, self.image, data)
-                answers, features = await loop.run_in_executor(
-                    self.network, self.decider.decide, image[None]
-                )
+                reply = await self.together.put(name, image)
         except TimeoutError:
             raise Refused(503, "no answer in time; send it again later") from None
         finally:
             tally.waiting -= 1
-        tally.decisions[answers.kinds[0]] += 1
-        return self.reply(name, answers, features)
+        tally.decisions[reply["kind"]] += 1
+        return reply
 
-    def reply(self, name: str, answers: Answers, features: Tensor | None) -> dict[str, Any]:
-        """One of `predictions` of `levelhead predict --json`, and `similar` images."""
-        row: dict[str, Any] = Predicted((name,), answers, ()).to_json()["predictions"][0]
-        similar = []
-        if self.neighbours is not None and features is not None:
-            similar = [
-                {
-                    "id": one.id,
-                    "class": one.name,
-                    "cosine": round(one.cosine, 4),
-                    "image": f"training/{one.index}",
-                }
-                for one in self.neighbours.nearest(features[0], SIMILAR)
-            ]
-        return {"schema": 1, **row, "similar": similar}
+    def replies(self, names: Sequence[str], images: Sequence[Array]) -> list[dict[str, Any]]:
+        """Rows as `levelhead predict --json` has them, each with `similar` images."""
+        answers, features = self.decider.decide(np.stack(images))
+        rows = Predicted(tuple(names), answers, ()).to_json()["predictions"]
+        return [
+            {"schema": 1, **row, "similar": self.similar(None if features is None else features[i])}
+            for i, row in enumerate(rows)
+        ]
+
+    def similar(self, features: Tensor | None) -> list[dict[str, Any]]:
+        """The training images most like one of these features [D], where both are known."""
+        if self.neighbours is None or features is None:
+            return []
+        return [
+            {
+                "id": one.id,
+                "class": one.name,
+                "cosine": round(one.cosine, 4),
+                "image": f"training/{one.index}",
+            }
+            for one in self.neighbours.nearest(features, SIMILAR)
+        ]
 
     def about(self) -> dict[str, Any]:
         """What the page needs to know."""

@@ -147,6 +147,9 @@ def _patient(seconds: float) -> Any:
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            # asyncio does this for sockets of its own making alone; without, head and body of an
+            # answer are 40 ms apart (Nagle's algorithm, delayed acknowledgements).
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.wait()
 
         def data_received(self, data: bytes) -> None:

@@ -26,7 +26,8 @@ def features_of(network: Network, split: Batch, *, tta: str = "none") -> Tensor:
 
     The head is linear, so the head of averaged features is the average of the views' logits.
     """
-    network.eval()
+    if network.training:  # to say it anew takes longer than a small image
+        network.eval()
     rows = []
     size = judging_size(JUDGING_BATCH, split.images)
     for batch in plain_batches(split, size, network.device):
