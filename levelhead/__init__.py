@@ -4,7 +4,8 @@
 2. `Outputs` (logits or probabilities, with labels) is what everything after training consumes.
 3. `audit(outputs)` judges anyone's predictions, `versus(a, b)` two models on the same examples;
    `calibrate` and `decide` act on validation.
-   A run's policy decides new images: `predict(run, images)`, `export(run, "model.onnx")`.
+   A run's policy decides new images: `predict(run, images)`, `export(run, "model.onnx")`,
+   `serve(run)`; `watch(run, images)` says whether it still may.
 4. `compare(recipe, grid)` trains settings over seeds and says which to use.
 5. `levelhead.targets`, `losses`, `models`, `calibrators`, `metrics`, `figures` are the rooms.
 6. Bad input raises `LevelheadError`: one line that names the value and the fix.
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from levelhead.outputs import Outputs, read_predictions
     from levelhead.report import write_judgement, write_report
     from levelhead.runs import Run, open_run
+    from levelhead.serving.serve import serve
     from levelhead.studies.compare import compare, open_study
     from levelhead.training import fit, resume, train
+    from levelhead.watching.watch import watch
 
 __version__: str
 
@@ -50,9 +53,11 @@ __all__ = [
     "predict",
     "read_predictions",
     "resume",
+    "serve",
     "train",
     "verify",
     "versus",
+    "watch",
     "write_judgement",
     "write_report",
 ]
@@ -70,6 +75,8 @@ _ROOMS = {
     "ImageClassifier": "estimator",
     "export": "deploy.export",
     "verify": "deploy.export",
+    "serve": "serving.serve",
+    "watch": "watching.watch",
     "Run": "runs",
     "open_run": "runs",
     "compare": "studies.compare",

@@ -18,7 +18,7 @@ LAYERS = (
     "__main__",
     "cli",
     "papers",
-    "serving",
+    "serving watching",
     "studies estimator",
     "deploy report",
     "training",

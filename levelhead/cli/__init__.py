@@ -29,6 +29,7 @@ HELP = """levelhead: image classifiers whose confidence can be believed
   levelhead verify model.onnx RUN IMAGE...
                                         whether that file answers as the run does
   levelhead serve RUN|model.onnx        a page on this machine that decides images sent to it
+  levelhead watch RUN IMAGE...          whether new images are as the run's own; what to label
   levelhead audit PREDICTIONS           judge anyone's predictions; what would fix them
   levelhead calibrate VALIDATION --apply TEST
                                         choose and fit a calibrator, judge it on others
@@ -140,6 +141,7 @@ COMMANDS = {
     "export": shipping.export,
     "verify": shipping.verify,
     "serve": shipping.serve,
+    "watch": shipping.watch,
     "audit": judging.audit,
     "calibrate": judging.calibrate,
     "decide": judging.decide,

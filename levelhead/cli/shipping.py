@@ -1,10 +1,20 @@
-"""The commands that take a run elsewhere: export, verify, serve."""
+"""The commands that take a run elsewhere: export, verify, serve, watch."""
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
+from pathlib import Path
 
-from levelhead.cli.common import add_json, print_json
+from levelhead.cli.common import (
+    add_json,
+    add_out,
+    add_quiet,
+    deliver,
+    new_result_folder,
+    print_json,
+)
 from levelhead.cli.flags import Parser
 from levelhead.text import printable
 
@@ -97,13 +107,17 @@ def serve(words: list[str]) -> int:
             help=f"{help_} (default: {default:g})",
         )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    add_json(parser)
     options = parser.parse(words)
 
     from levelhead.serving.application import Limits
     from levelhead.serving.serve import serve as serve_images
 
     def ready(address: str) -> None:
-        print(f"Serving {printable(options.source)}: {address} (Ctrl-C stops it)", flush=True)
+        if options.json:
+            print(json.dumps({"source": options.source, "address": address}), flush=True)
+        else:
+            print(f"Serving {printable(options.source)}: {address} (Ctrl-C stops it)", flush=True)
 
     serve_images(
         options.source,
@@ -120,3 +134,73 @@ def serve(words: list[str]) -> int:
         ready=ready,
     )
     return 0
+
+
+def watch(words: list[str]) -> int:
+    """`levelhead watch`."""
+    parser = Parser(
+        prog="levelhead watch",
+        description="Whether new images are as the run's test images were, by features, "
+        "confidence, answers and looks; with labels, whether the policy's promises still hold; "
+        "and which images to label next. Leaves with 1 where something has changed.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a finished run")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="new images, or folders of them")
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="CSV of the lines path,label for some of them, in the order in which they came",
+    )
+    parser.add_argument(
+        "--next", type=int, default=50, metavar="N", help="images to label next (default: 50)"
+    )
+    parser.add_argument(
+        "--level",
+        type=float,
+        default=0.95,
+        metavar="L",
+        help="false alarms have a share of 1 − L at most (default: 0.95)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of permutations and clusters (default: 0)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    add_out(parser, "folder for report.html, findings.json and label_next.csv")
+    add_json(parser)
+    add_quiet(parser)
+    options = parser.parse(words)
+
+    from levelhead.cli.terminal import counter
+    from levelhead.runs import finished_run
+    from levelhead.watching.page import write_watch
+    from levelhead.watching.watch import watch as watch_images
+
+    run = finished_run(options.run)
+    name = Path(options.run).absolute().name
+    quiet = options.quiet
+    with new_result_folder(options, f"{name}-watch") as folder:
+        result = watch_images(
+            run,
+            options.images,
+            labels=options.labels,
+            n_next=options.next,
+            level=options.level,
+            seed=options.seed,
+            device=options.device,
+            progress=(lambda done, total: None) if quiet else counter("looking at", rate=True),
+        )
+        for path, why in result.broken:
+            print(f"levelhead: {printable(path)}: {why}; left out", file=sys.stderr)
+        command = shlex.join(["levelhead", "watch", *words])
+        lines = [*map(printable, result.words)]
+        lines += [f"Label next: {folder}/label_next.csv", f"Report: {folder}/report.html"]
+        deliver(
+            result,
+            lines,
+            as_json=options.json,
+            folder=folder,
+            write_pages=lambda folder: write_watch(
+                result, folder, title=name, command=command, bits=int(run.data.get("bits", 16))
+            ),
+        )
+    return 1 if result.alarm else 0

@@ -271,6 +271,14 @@ class Answers:
     def __len__(self) -> int:
         return len(self.kind)
 
+    def take(self, index: Tensor) -> Answers:
+        """Those at `index` (integers), in that order."""
+        columns: dict[str, Any] = {}
+        for field in fields(Answers):
+            value = getattr(self, field.name)
+            columns[field.name] = value[index] if isinstance(value, Tensor) else value
+        return Answers(**columns)
+
     @cached_property
     def kinds(self) -> list[str]:
         """class, set, ask or none."""

@@ -201,8 +201,8 @@ def predict(
         array = image_array("images", images, "HWC", value_range)
         parts, total = _laid(decider, array), len(array)
     else:
-        paths = _listed(images)
-        parts, total = _decoded(decider, paths), len(paths)
+        paths = listed(images)
+        parts, total = decoded(decider, paths), len(paths)
     ids: list[str] = []
     broken: list[tuple[str, str]] = []
     every: list[Answers] = []
@@ -235,7 +235,7 @@ def predict_to_csv(
     """
     tune_malloc()
     decider = decider_of(run, calibration=calibration, abstain_below=abstain_below, device=device)
-    paths, out, names = _listed(images), Path(out), decider.policy.class_names
+    paths, out, names = listed(images), Path(out), decider.policy.class_names
     check_csv(out, [str(path) for path in paths], names)
     begun = f"{_BEGUN}{decider.stamp} {abstain_below or 0.0:g} {spreadsheet:d}\n"
     header = [*COLUMNS, *names]
@@ -251,7 +251,7 @@ def predict_to_csv(
             if not done:
                 file.write(begun)
                 table.writerow(header)
-            for some, answers, faults in answered(decider, _decoded(decider, todo)):
+            for some, answers, faults in answered(decider, decoded(decider, todo)):
                 broken += faults
                 made += len(some)
                 if answers is not None:
@@ -282,7 +282,7 @@ def predict_to_csv(
     return Written(made + len(done), len(done), counts, tuple(broken), made / max(seconds, 1e-9))
 
 
-def _listed(images: str | Path | Sequence[str | Path]) -> list[Path]:
+def listed(images: str | Path | Sequence[str | Path]) -> list[Path]:
     """The paths of all images."""
     several = [images] if isinstance(images, str | Path) else images
     return image_paths([str(path) for path in several])
@@ -324,7 +324,7 @@ def answered(
         yield examples.ids, answers, faults
 
 
-def _decoded(decider: Decider, paths: Sequence[Path]) -> Iterator[Part]:
+def decoded(decider: Decider, paths: Sequence[Path]) -> Iterator[Part]:
     """Some images at a time, decoded while the network works on those before them."""
     if not paths:
         return

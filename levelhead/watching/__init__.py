@@ -1,0 +1,1 @@
+"""Watching: whether new images are as those of the run were, and what to label next."""
