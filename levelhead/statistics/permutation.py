@@ -26,8 +26,8 @@ def adjusted(
     value possible is 1 / (draws + 1).
     """
     rng = np.random.default_rng(seed)
-    weights = np.empty((draws + 1, n + m), np.float32)
-    plain = np.concatenate([np.full(n, 1 / n), np.full(m, -1 / m)]).astype(np.float32)
+    weights = np.empty((draws + 1, n + m))
+    plain = np.concatenate([np.full(n, 1 / n), np.full(m, -1 / m)])
     weights[0] = plain
     for row in weights[1:]:
         row[:] = rng.permutation(plain)
@@ -39,8 +39,12 @@ def adjusted(
 
 
 def _ranks(values: Array) -> Array:
-    """Share of the values that are at least each, float64 [B]. What rounding parts is equal."""
-    rounded = np.round(values.astype(np.float64), 6 - _magnitude(values))
+    """Share of the values that are at least each, float64 [B].
+
+    What rounding alone parts is equal: of discrete statistics the sample as it is would else come
+    before permutations that have the same value, as its sum is formed in another order.
+    """
+    rounded = np.round(values, min(10 - _magnitude(values), 12))
     order = np.sort(rounded)
     return np.asarray(len(values) - np.searchsorted(order, rounded, side="left")) / len(values)
 
@@ -65,7 +69,7 @@ def kolmogorov_smirnov(column: Array) -> Statistic:
 
 def shares_apart(places: Array, k: int) -> Statistic:
     """How far the shares of k kinds are apart, each by its pooled share (χ² but for a factor)."""
-    counts = np.eye(k, dtype=np.float32)[places]
+    counts = np.eye(k)[places]
     pooled = counts.mean(0)
     used = pooled > 0
 
@@ -80,7 +84,7 @@ def mean_discrepancy(rows: Array) -> Statistic:
 
     A Gaussian kernel, as wide as the median distance.
     """
-    x = rows.astype(np.float32) - rows.mean(0, dtype=np.float64).astype(np.float32)
+    x = rows - rows.mean(0, dtype=np.float64)
     squares = (x * x).sum(1)
     apart = np.maximum(squares[:, None] + squares[None] - 2 * (x @ x.T), 0)
     above = apart[np.triu_indices(len(x), 1)]

@@ -60,6 +60,11 @@ class Watched:
         return tuple(sorted(shown, key=lambda change: change.p))
 
     @property
+    def others(self) -> bool:
+        """Whether there are images of other classes: then the shares of the own mean nothing."""
+        return "none of mine" in {change.name for change in self.changed}
+
+    @property
     def alarm(self) -> bool:
         """Whether the images have changed, or a promise is broken."""
         return bool(self.changed) or any(one.broken for one in self.kept)
@@ -89,8 +94,8 @@ class Watched:
             lines += [_sentence(change) for change in self.changed]
         names = {change.name for change in self.changed}
         moved = [s for s in self.shares if not s.low <= s.before <= s.high]
-        if "predicted classes" in names and names & {"likeness", "none of mine"}:
-            lines.append("Shares of the classes cannot be told: the images themselves are others.")
+        if "predicted classes" in names and self.others:
+            lines.append("Shares of the classes cannot be told: other things are among the images.")
         elif "predicted classes" in names and moved:
             parts = ", ".join(
                 f"{isolated(s.name)} {100 * s.value:.1f} % [{100 * s.low:.1f}, "
