@@ -27,9 +27,9 @@ from levelhead.decisions.unknown import Reference
 from levelhead.errors import LevelheadError
 from levelhead.outputs import Outputs
 from levelhead.runs import Run, finished_run
-from levelhead.studies.run_data import train_outputs
 from levelhead.text import columns
 from levelhead.training.inference import outputs_of
+from levelhead.training.run_data import train_outputs
 
 MOST = 600
 

@@ -26,8 +26,8 @@ from levelhead.deploy.decider import Decider, decider_of
 from levelhead.runs import finished_run
 from levelhead.statistics.anytime import evidence
 from levelhead.statistics.examples import wilson
-from levelhead.studies.run_data import run_data
 from levelhead.text import columns
+from levelhead.training.run_data import run_data
 from levelhead.watching.drift import drift
 from levelhead.watching.seen import Seen
 

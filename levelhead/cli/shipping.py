@@ -172,8 +172,8 @@ def watch(words: list[str]) -> int:
 
     from levelhead.cli.terminal import counter
     from levelhead.runs import finished_run
-    from levelhead.watching.page import write_watch
     from levelhead.watching.watch import watch as watch_images
+    from levelhead.watching.watch_page import write_watch
 
     run = finished_run(options.run)
     name = Path(options.run).absolute().name

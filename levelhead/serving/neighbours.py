@@ -12,9 +12,9 @@ from torch import Tensor
 from levelhead.data.entries import ORDER, Array, Examples
 from levelhead.errors import LevelheadError
 from levelhead.runs import Run
-from levelhead.studies.run_data import run_data, stratified
 from levelhead.training.defaults import frozen
 from levelhead.training.frozen import features_key, frozen_features
+from levelhead.training.run_data import run_data, stratified
 
 MOST = 20_000
 """Training images that are looked through: of more, so many, stratified by class."""

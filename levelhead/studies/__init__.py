@@ -3,8 +3,9 @@
 from levelhead.studies.distillation_curves import distillation_curves
 from levelhead.studies.information_curve import information, informations
 from levelhead.studies.penultimate import penultimate
-from levelhead.studies.run_data import Understood, name_of, run_data, train_outputs
 from levelhead.studies.tradeoff import tradeoff
+from levelhead.studies.understood import Understood, name_of
+from levelhead.training.run_data import run_data, train_outputs
 
 __all__ = [
     "Understood",

@@ -19,7 +19,7 @@ from levelhead.recipe import Recipe
 from levelhead.runs import Run
 from levelhead.statistics.examples import wilson
 from levelhead.statistics.measured import NO_SEED, Estimate, combination, mean, verdict
-from levelhead.studies.run_data import SCHEMA, Understood
+from levelhead.studies.understood import SCHEMA, Understood
 from levelhead.text import interval_text
 from levelhead.training.distillation import teacher_folder
 

@@ -20,7 +20,8 @@ from levelhead.recipe import Recipe
 from levelhead.representation.geometry import position, triples
 from levelhead.representation.mutual_information import Information, mutual_information
 from levelhead.runs import Run
-from levelhead.studies.run_data import SCHEMA, Understood, name_of, run_data
+from levelhead.studies.understood import SCHEMA, Understood, name_of
+from levelhead.training.run_data import run_data
 
 
 def information(

@@ -16,7 +16,8 @@ from levelhead.representation.geometry import (
     triples,
 )
 from levelhead.runs import Run
-from levelhead.studies.run_data import SCHEMA, Understood, name_of, train_outputs
+from levelhead.studies.understood import SCHEMA, Understood, name_of
+from levelhead.training.run_data import train_outputs
 
 
 def penultimate(

@@ -26,8 +26,8 @@ from levelhead.runs import Run
 from levelhead.statistics.examples import by_unit
 from levelhead.statistics.measured import Estimate
 from levelhead.statistics.placements import placements
-from levelhead.studies.run_data import run_data, stratified
 from levelhead.training.inference import outputs_of
+from levelhead.training.run_data import run_data, stratified
 
 IMAGES = 2000
 """So many test images, stratified by class, are corrupted in each way, or seen of other data."""

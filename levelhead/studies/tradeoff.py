@@ -27,7 +27,7 @@ from levelhead.studies.qualities import (
     out_of_distribution,
     quality,
 )
-from levelhead.studies.run_data import SCHEMA, Understood
+from levelhead.studies.understood import SCHEMA, Understood
 from levelhead.text import interval_text
 
 METHOD = (

@@ -17,7 +17,7 @@ from levelhead.deploy.decider import Decider
 from levelhead.deploy.predict import decoded
 from levelhead.errors import LevelheadError
 from levelhead.runs import Run
-from levelhead.studies.run_data import run_data
+from levelhead.training.run_data import run_data
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,10 +30,10 @@ from levelhead.runs import Run, runs_of
 from levelhead.studies import run_data, tradeoff
 from levelhead.studies.confidence_course import confidence_course
 from levelhead.studies.qualities import apart
-from levelhead.studies.run_data import stratified
 from levelhead.studies.tradeoff import MEASURES, _settings
 from levelhead.training import run as training
 from levelhead.training.run import train
+from levelhead.training.run_data import stratified
 from worlds import half_over_seeds, replicates
 
 RECIPE = Recipe("digits", model="mlp", epochs=1, device="cpu", test=0.4)

@@ -1,45 +1,16 @@
-"""What a finished run holds and what is made from it when first needed: data, train outputs."""
+"""What is made of a finished run when first needed: its data again, outputs on train."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from levelhead.data.entries import Dataset
 from levelhead.errors import LevelheadError
-from levelhead.files import write_json
 from levelhead.machine import pick_device
 from levelhead.outputs import Outputs
 from levelhead.runs import Run
 from levelhead.training.inference import outputs_of
 from levelhead.training.prepare import prepare, relabelled
-
-SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class Understood:
-    """What a study of runs says, and what its figures draw: columns or curves by title."""
-
-    findings: dict[str, Any]
-    drawn: Mapping[str, Any]
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """What was found, as sentences."""
-        return tuple(self.findings["words"])
-
-    def to_json(self) -> dict[str, Any]:
-        """findings.json."""
-        return self.findings
-
-    def save(self, folder: str | Path) -> None:
-        """Write findings.json into a folder."""
-        write_json(Path(folder) / "findings.json", self.findings)
 
 
 def run_data(run: Run) -> Dataset:
@@ -94,12 +65,3 @@ def stratified(labels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
     order = order[np.argsort(labels[order], kind="stable")]
     n = min(n, len(labels))
     return np.sort(order[(2 * np.arange(n) + 1) * len(labels) // (2 * n)])
-
-
-def name_of(run: Run) -> str:
-    """A run in a table or figure: its folder and what smooths it."""
-    recipe = run.recipe
-    if recipe.loss != "cross_entropy":
-        return f"{run.folder.name} ({recipe.loss})"
-    how = "online" if recipe.targets == "online" else f"ε = {recipe.smoothing:g}"
-    return f"{run.folder.name} ({how})"
