@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import warnings
-from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from levelhead.data.decode import pixels
 from levelhead.decisions.policy import KINDS, SCHEMA, Policy
@@ -43,18 +44,20 @@ class Verified:
     largest: float  # difference of two probabilities
     changed: tuple[str, ...]  # images that are decided otherwise
     broken: tuple[tuple[str, str], ...]
+    int8: bool = False  # an export in 8 bits, which was judged when it was made
 
     @property
     def good(self) -> bool:
         """Whether the export may stand for the run."""
-        return self.largest <= TOLERANCE and not self.changed
+        return self.int8 or (self.largest <= TOLERANCE and not self.changed)
 
     @property
     def words(self) -> tuple[str, ...]:
         """The verdict, and what speaks against."""
         lines = [
-            f"{self.n:,} images: probabilities differ by {self.largest:.1e} at most (allowed: "
-            f"{TOLERANCE:g}); {len(self.changed):,} decided otherwise."
+            f"{self.n:,} images: probabilities differ by {self.largest:.1e} at most "
+            f"({'in 8 bits' if self.int8 else f'allowed: {TOLERANCE:g}'}); {len(self.changed):,} "
+            "decided otherwise."
         ]
         return (*lines, *(f"Decided otherwise: {path}" for path in self.changed[:10]))
 
@@ -64,7 +67,7 @@ class Verified:
             "schema": 1,
             "n": self.n,
             "largest_difference": self.largest,
-            "tolerance": TOLERANCE,
+            "tolerance": None if self.int8 else TOLERANCE,
             "changed": list(self.changed),
             "good": self.good,
             "broken": [{"path": path, "why": why} for path, why in self.broken],
@@ -96,25 +99,51 @@ def export(
     if out.suffix not in (".onnx", ".pt2"):
         raise LevelheadError(f"{out}: give a name that ends in .onnx, or .pt2 for torch")
     module = deployed(run)
-    size = max(int(run.data["image_size"]), 8)
-    example = torch.randint(0, 256, (2 if batch else 1, size + 6, size + 9, 3), dtype=torch.uint8)
-    try:
-        content = (
-            _program(module, example, batch)
-            if out.suffix == ".pt2"
-            else _onnx(module, example, batch, metadata_of(run, module.policy))
-        )
-    except (RuntimeError, torch.onnx.OnnxExporterError) as error:
-        reason = (str(error).strip().splitlines() or ["unknown"])[0]
-        raise LevelheadError(
-            f"{run.recipe.model}: cannot be exported by torch ({reason}); train another --model"
-        ) from None
+    if out.suffix == ".pt2":
+        with _by_torch(run):
+            content = _program(module, _example(run, batch), batch)
+    else:
+        content = onnx_of(run, module, batch=batch, metadata=metadata_of(run, module.policy))
     answer = answerer(content, str(out))
     verified = compared(module, answer, _trials(run, check))
     if not verified.good:
         raise LevelheadError(f"{out}: not written: {' '.join(verified.words)}; please report it")
     write(out, content)
     return verified
+
+
+def onnx_of(
+    run: Run,
+    module: nn.Module,
+    *,
+    batch: bool = False,
+    outputs: Sequence[str] = OUTPUTS,
+    metadata: dict[str, Any] | None = None,
+) -> bytes:
+    """The bytes of an ONNX file of a module of the run, which says `metadata` of itself.
+
+    Raises LevelheadError where torch cannot export it.
+    """
+    with _by_torch(run):
+        return _onnx(module, _example(run, batch), batch, outputs, metadata or {})
+
+
+@contextmanager
+def _by_torch(run: Run) -> Iterator[None]:
+    """What torch cannot export becomes one line."""
+    try:
+        yield
+    except (RuntimeError, torch.onnx.OnnxExporterError) as error:
+        reason = (str(error).strip().splitlines() or ["unknown"])[0]
+        raise LevelheadError(
+            f"{run.recipe.model}: cannot be exported by torch ({reason}); train another --model"
+        ) from None
+
+
+def _example(run: Run, batch: bool) -> Tensor:
+    """Images to trace with, of no special size."""
+    size = max(int(run.data["image_size"]), 8)
+    return torch.randint(0, 256, (2 if batch else 1, size + 6, size + 9, 3), dtype=torch.uint8)
 
 
 def metadata_of(run: Run, policy: Policy) -> dict[str, Any]:
@@ -135,7 +164,7 @@ def metadata_of(run: Run, policy: Policy) -> dict[str, Any]:
     }
 
 
-def _traced(module: Deployed, example: Tensor, batch: bool) -> Any:
+def _traced(module: nn.Module, example: Tensor, batch: bool) -> Any:
     """torch's exported program, whose images may have any size (and, with `batch`, number)."""
     dims: dict[int, Any] = dict.fromkeys((0, 1, 2) if batch else (1, 2), torch.export.Dim.DYNAMIC)
     return torch.export.export(module, (example,), dynamic_shapes=(dims,), strict=False)
@@ -150,15 +179,22 @@ def _program(module: Deployed, example: Tensor, batch: bool) -> bytes:
     return buffer.getvalue()
 
 
-def _onnx(module: Deployed, example: Tensor, batch: bool, metadata: dict[str, Any]) -> bytes:
+def _onnx(
+    module: nn.Module,
+    example: Tensor,
+    batch: bool,
+    outputs: Sequence[str],
+    metadata: dict[str, Any],
+) -> bytes:
     """The bytes of the ONNX file."""
     need("onnx", "onnxscript")
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
+        logging.getLogger("onnx_ir").setLevel(logging.ERROR)
         traced = _traced(module, example, batch)
         program = torch.onnx.export(
             traced, dynamo=True, opset_version=OPSET, input_names=["image"],
-            output_names=list(OUTPUTS), optimize=True, verbose=False,
+            output_names=list(outputs), optimize=True, verbose=False,
         )  # fmt: skip
         assert program is not None
         proto = program.model_proto
@@ -281,7 +317,7 @@ def verify(path: str | Path, run: Run | str | Path, images: Sequence[str | Path]
     p, answers = predicted.probabilities.numpy(), predicted.answers
     largest, changed = 0.0, []
     for i, name in enumerate(predicted.paths):
-        theirs = answer(colour(pixels(Path(name).read_bytes(), bits)))
+        theirs = answer(coloured(pixels(Path(name).read_bytes(), bits)))
         largest = max(largest, float(np.abs(p[i] - theirs["probabilities"]).max()))
         same = KINDS[int(theirs["decision"])] == answers.kinds[i]
         if answers.kinds[i] == "class":
@@ -290,12 +326,14 @@ def verify(path: str | Path, run: Run | str | Path, images: Sequence[str | Path]
             same &= bool((answers.sets[i].numpy() == theirs["set"]).all())
         if not same:
             changed.append(name)
-    return Verified(len(predicted.paths), largest, tuple(changed), predicted.broken)
+    int8 = bool(answer.metadata.get("int8"))
+    return Verified(len(predicted.paths), largest, tuple(changed), predicted.broken, int8)
 
 
-def colour(array: np.ndarray) -> np.ndarray:
-    """uint8 [H, W] or [H, W, 3] -> [H, W, 3]."""
-    return np.repeat(array[:, :, None], 3, 2) if array.ndim == 2 else array
+def coloured(array: np.ndarray) -> np.ndarray:
+    """uint8 [H, W], [H, W, 1] or [H, W, 3] -> [H, W, 3]."""
+    array = array[:, :, None] if array.ndim == 2 else array
+    return np.ascontiguousarray(np.repeat(array, 3, 2) if array.shape[2] == 1 else array)
 
 
 def _trials(run: Run, n: int) -> list[tuple[str, np.ndarray]]:
@@ -314,9 +352,9 @@ def _trials(run: Run, n: int) -> list[tuple[str, np.ndarray]]:
     for i in np.linspace(0, len(entries) - 1, n).astype(int).tolist():
         try:
             if entries.images is not None:
-                images.append((entries.ids[i], colour(np.squeeze(entries.images[i]))))
+                images.append((entries.ids[i], coloured(entries.images[i])))
             elif entries.read is not None:
-                images.append((entries.ids[i], colour(pixels(entries.read(i), listing.bits))))
+                images.append((entries.ids[i], coloured(pixels(entries.read(i), listing.bits))))
         except Exception:  # a broken one proves nothing
             continue
     return images

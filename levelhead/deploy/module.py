@@ -95,11 +95,14 @@ class Deployed(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """`OUTPUTS`, in order."""
+        return tuple(self.decide(*self.scores(images)))
+
+    def scores(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, K] and features [B, D], averaged over the test-time views."""
         pixels = fitted(images, self.size, self.network.mean.shape[1], self.resize)
         parts = [self.network.features(view) for view in views(pixels, self.tta)]
         features = torch.stack(parts).mean(0) if len(parts) > 1 else parts[0]
-        logits = self.network.head(features)
-        return tuple(self.decide(logits, features))
+        return self.network.head(features), features
 
     def decide(self, logits: Tensor, features: Tensor) -> Decided:
         """The policy's answers to logits [B, K] and features [B, D]; as `Policy.answers`."""
@@ -151,6 +154,18 @@ class Deployed(nn.Module):
         white = features @ self.whitening
         apart = white[:, None] - self.means[None]
         return -(apart * apart).sum(2).sqrt().amin(1).double()
+
+
+class Bare(nn.Module):
+    """The same without a policy: logits and features."""
+
+    def __init__(self, deployed: Deployed) -> None:
+        super().__init__()
+        self.deployed = deployed
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, K] and features [B, D]."""
+        return self.deployed.scores(images)
 
 
 def fitted(images: Tensor, size: int, channels: int, resize: str) -> Tensor:

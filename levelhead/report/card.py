@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -113,9 +114,16 @@ def _text(run: Run, licence: str, timed: int) -> str:
 
 
 def write_card(run: Run | str | Path, **choices: Any) -> Path:
-    """Write `model_card` as card.md into the run; returns its path."""
+    """Write `model_card` as card.md into the run; returns its path.
+
+    The licence that an earlier card names stays, where none is given.
+    """
     run = finished_run(run.folder if isinstance(run, Run) else run)
     path = run.folder / "card.md"
+    if "licence" not in choices and path.exists():
+        with reading(path, MAKE_ANEW):
+            stated = re.search(r"; licence: (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        choices |= {} if stated is None else {"licence": stated[1]}
     write(path, model_card(run, **choices))
     return path
 
@@ -124,15 +132,14 @@ def _latency(run: Run, n: int) -> str:
     """How long one image takes, decoding apart: p50 and p99 on this machine."""
     import torch
 
-    from levelhead.deploy.export import deployed
+    from levelhead.deploy.decider import decider_of
 
-    module, size = deployed(run), run.data["image_size"]
-    draw, seconds = np.random.default_rng(0), []
+    decider = decider_of(run, device="cpu")
+    size, draw, seconds = decider.size, np.random.default_rng(0), []
     for i in range(n + 5):
-        image: Array = draw.integers(0, 256, (1, size, size, 3), dtype=np.uint8)
+        image: Array = draw.integers(0, 256, (1, size, size, decider.channels), dtype=np.uint8)
         start = time.perf_counter()
-        with torch.no_grad():
-            module(torch.from_numpy(image))
+        decider.decide(image)
         if i >= 5:
             seconds.append(time.perf_counter() - start)
     middle, slow = (float(np.quantile(seconds, q)) * 1e3 for q in (0.5, 0.99))

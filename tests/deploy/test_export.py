@@ -16,6 +16,7 @@ from levelhead.cli import run as command
 from levelhead.data.decode import fit, resize_matrix
 from levelhead.deploy.module import fitted
 from levelhead.deploy.predict import predict, predict_to_csv
+from levelhead.deploy.quantise import export_int8
 from levelhead.errors import LevelheadError
 
 
@@ -134,6 +135,40 @@ def test_onnx_says_what_it_is(trained: Path, tmp_path: Path) -> None:
             open_export(tmp_path / name)
     with pytest.raises(LevelheadError, match=r"ends in \.onnx"):
         export(trained, tmp_path / "model.tflite")
+
+
+def test_eight_bits(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Limits of other numbers would decide: the promise would be of a network that is not there."""
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    from levelhead.deploy.decider import decider_of
+    from levelhead.runs import Run
+
+    path, plain = tmp_path / "int8.onnx", tmp_path / "plain.onnx"
+    assert command(["export", str(trained), str(plain)]) == 0
+    assert command(["export", str(trained), str(path), "--int8"]) == 0
+    assert "The policy was set anew on outputs in 8 bits" in capsys.readouterr().out
+    ours, theirs = Run(trained).policy, decider_of(path).policy
+    # The wishes are the same, the limits are not; a risk that is promised is promised again.
+    for one, other in zip(ours.thresholds, theirs.thresholds, strict=True):
+        assert one.risk_wanted == other.risk_wanted
+        assert (one.value is None) >= (other.value is None)
+    assert theirs.sets is not None
+    assert theirs.sets.alpha == (ours.sets.alpha if ours.sets is not None else None)
+    import onnx
+
+    def kinds(file: Path) -> set[str]:
+        return {node.op_type for node in onnx.load(file).graph.node}
+
+    assert "QuantizeLinear" in kinds(path) - kinds(plain)
+    images = sorted((trained.parent / "photos").glob("*/*.png"))
+    float_, int_ = predict(plain, images), predict(path, images)
+    apart = (float_.probabilities - int_.probabilities).abs()
+    assert 0 < float(apart.max()) < 0.3
+    assert command(["verify", str(path), str(trained), str(images[0])]) == 0
+    assert "in 8 bits" in capsys.readouterr().out
+    with pytest.raises(LevelheadError, match=r"ends in \.onnx"):
+        export_int8(trained, tmp_path / "model.pt2")
 
 
 def test_a_stopped_csv_goes_on(

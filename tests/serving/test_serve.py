@@ -22,6 +22,8 @@ from PIL import Image
 from levelhead import Recipe, train
 from levelhead.cli import run as command
 from levelhead.deploy.predict import predict
+from levelhead.runs import Run
+from levelhead.training.frozen import features_key
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -116,6 +118,20 @@ def test_it_answers_as_predict(trained: Path, server: tuple[str, int, str]) -> N
     status, jpeg, headers = ask(server[1], "GET", "/" + row["similar"][0]["image"])
     assert (status, headers["content-type"]) == (200, "image/jpeg")
     assert Image.open(io.BytesIO(jpeg)).size == (32, 32)
+
+
+def test_judged_as_predicted(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was judged and what the policy rests on would not be what predictions are made of."""
+    test = Run(trained).outputs("test")
+    predicted = predict(trained, [trained.parent / str(id_) for id_ in test.ids or ()])
+    known = Run(trained).policy.answers(test)
+    assert known.probabilities is not None
+    np.testing.assert_allclose(predicted.probabilities, known.probabilities, atol=1e-5)
+    assert predicted.answers.kinds == known.kinds
+    # Features that were kept before images were decoded otherwise are not taken again.
+    before = features_key(Run(trained).recipe)
+    monkeypatch.setattr("levelhead.training.frozen.VERSION", -1)
+    assert features_key(Run(trained).recipe) != before
 
 
 def test_an_exported_file_answers_alike(trained: Path, tmp_path: Path) -> None:
