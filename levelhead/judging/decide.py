@@ -31,7 +31,7 @@ from levelhead.files import write_json
 from levelhead.judging.calibrate import check_methods, refuse
 from levelhead.judging.judge import SCHEMA
 from levelhead.judging.setting import Wishes, fitted_calibrator, judged_policy, policy_of
-from levelhead.judging.words import decision_words, policy_words
+from levelhead.judging.words import decision_words, policy_words, threshold_words
 from levelhead.outputs import Outputs
 
 METHODS: tuple[conformal.Method, ...] = ("lac", "aps", "raps")
@@ -172,7 +172,13 @@ def decide(
     )  # fmt: skip
     judged = judged_policy(policy, test, level)
     findings["policy"] = policy.to_json() | {"test": judged}
-    sentences = [*decision_words(findings, risk, alpha), *policy_words(policy.promises[0], judged)]
+    # Where "none of mine" goes before, the policy's threshold is of fewer examples: one number.
+    own = policy.unknown is not None and bool(policy.thresholds)
+    sentences = decision_words(findings, risk, alpha, thresholds=not own)
+    one = policy.thresholds[0] if own and len(policy.thresholds) == 1 else None
+    if one is not None and one.value is not None and one.method != "coverage":
+        sentences.append(threshold_words({"thresholds": [one.as_json()]}, one.risk_wanted))
+    sentences += policy_words(policy.promises[0], judged)
     findings["words"] = [*notes, *sentences, *policy.promises[1:]]
     sure = {
         n: s.of(raw["test"] if n.startswith("pnorm") else ready["test"]) for n, s in scores.items()

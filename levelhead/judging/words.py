@@ -194,9 +194,12 @@ def threshold_words(selective: Mapping[str, Any], risk: float, whose: str = "") 
     )
 
 
-def decision_words(found: Mapping[str, Any], risk: float, alpha: float) -> list[str]:
-    """What `decide` found, in sentences."""
-    chosen, raw = found["threshold"], found["raw_threshold"]
+def decision_words(
+    found: Mapping[str, Any], risk: float, alpha: float, *, thresholds: bool = True
+) -> list[str]:
+    """What `decide` found, in sentences; without `thresholds` where a policy's stand alone."""
+    chosen = found["threshold"] if thresholds else None
+    raw = found["raw_threshold"] if thresholds else None
     sentences = []
     if found["calibrator"] is not None:
         sentences.append(found["calibrator"]["reason"])

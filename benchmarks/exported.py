@@ -1,6 +1,6 @@
 """An exported run beside the run in PyTorch, and beside the bare network in onnxruntime.
 
-    python benchmarks/onnx.py RUN photos/ [--rounds 3]
+    python benchmarks/exported.py RUN photos/ [--rounds 3]
 
 "Decoded": from files on, as `levelhead predict` works. "Network": from decoded images on; the bare
 network has neither policy nor distances, and gets whole batches of floats. All in turn, the median
