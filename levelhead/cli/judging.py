@@ -159,7 +159,8 @@ def decide(words: list[str]) -> int:
         validation, test = _both(options)
     except NoLabels:
         return _decide_new(options)
-    outside, run = _outside(options), _run_of(options)
+    run = _run_of(options)
+    outside = _outside(options, run)
     with _folder(options, options.validation, "decision") as folder:
         result = decide(
             validation,
@@ -292,7 +293,7 @@ def _add_outside(parser: Parser) -> None:
     parser.add_argument(
         "--outside",
         metavar="FILE",
-        help="predictions of examples from elsewhere, no labels",
+        help="predictions of examples from elsewhere, no labels; of a run also a folder of images",
     )
 
 
@@ -342,8 +343,16 @@ def _both(options: Any) -> tuple[Outputs, Outputs]:
     return _read(options, options.validation), _read(options, options.apply)
 
 
-def _outside(options: Any) -> Outputs | None:
-    return None if options.outside is None else _read(options, options.outside, labelled=False)
+def _outside(options: Any, run: Run | None = None) -> Outputs | None:
+    """Predictions of examples from elsewhere; with a run, images may be given instead."""
+    if options.outside is None:
+        return None
+    path = Path(options.outside)
+    if run is not None and path.is_dir() and not (path / "recipe.toml").exists():
+        from levelhead.deploy.predict import outputs_elsewhere
+
+        return outputs_elsewhere(run, path)
+    return _read(options, options.outside, labelled=False)
 
 
 def _folder(options: Any, path: str, what: str) -> AbstractContextManager[Path | None]:

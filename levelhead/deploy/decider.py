@@ -48,6 +48,7 @@ class Decider:
     resize: str
     model: str  # SHA-256 of the weights, or of the file
     run: Run | None = None
+    scores: Callable[[Array], Outputs] | None = None  # before any decision; labels mean nothing
 
     def fit(self, image: Array) -> Array:
         """An image uint8 [H,W] or [H,W,C] as training saw those: [S,S,C]."""
@@ -94,19 +95,22 @@ def _of_run(
     network = run.network(place)
     body = fuse(network, size).place(place) if frozen(recipe) else network
 
-    def decide(images: Array) -> tuple[Answers, Tensor | None]:
+    def scores(images: Array) -> Outputs:
         nothing = torch.zeros(len(images), dtype=torch.int64)
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
         batch = Batch(pixels, nothing, torch.arange(len(images)))
         with torch.no_grad():
             features = features_of(body, batch, tta=recipe.tta)
             logits = network.head(features).cpu()
-        outputs = Outputs("logits", logits, nothing, names, features=features.cpu())
+        return Outputs("logits", logits, nothing, names, features=features.cpu())
+
+    def decide(images: Array) -> tuple[Answers, Tensor | None]:
+        outputs = scores(images)
         return policy.answers(outputs), outputs.features
 
     weights = sha256(run.folder / "model.safetensors")
     return Decider(
-        str(run.folder), policy, decide, size, channels, bits, recipe.resize, weights, run
+        str(run.folder), policy, decide, size, channels, bits, recipe.resize, weights, run, scores
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from levelhead.data import load_images
@@ -25,6 +26,7 @@ from levelhead.deploy.decider import Decider, decider_of
 from levelhead.errors import LevelheadError
 from levelhead.files import write
 from levelhead.machine import tune_malloc
+from levelhead.outputs import Outputs
 from levelhead.outputs.outputs import BESIDE_DECISIONS, RESERVED
 from levelhead.runs import Run
 from levelhead.text import printable
@@ -215,6 +217,22 @@ def predict(
         first, why = broken[0]
         raise LevelheadError(f"{first}: {why}; no image could be read: give another")
     return Predicted(tuple(ids), joined(every), tuple(broken), abstain_below)
+
+
+def outputs_elsewhere(run: Run, images: str | Path | Sequence[str | Path]) -> Outputs:
+    """Logits and features of images from elsewhere; their labels mean nothing. Broken ones are
+    left out. Raises LevelheadError as `predict` does."""
+    decider, paths = decider_of(run), listed(images)
+    assert decider.scores is not None
+    parts = [(examples, faults) for examples, faults in decoded(decider, paths)]
+    rows = [decider.scores(examples.images) for examples, _ in parts if len(examples)]
+    if not rows:
+        path, why = parts[0][1][0]
+        raise LevelheadError(f"{path}: {why}; no image could be read: give another")
+    scores = torch.cat([part.scores for part in rows])
+    features = torch.cat([part.features for part in rows if part.features is not None])
+    nothing = torch.zeros(len(scores), dtype=torch.int64)
+    return Outputs("logits", scores, nothing, rows[0].class_names, features=features)
 
 
 def predict_to_csv(

@@ -30,8 +30,14 @@ from levelhead.errors import LevelheadError
 from levelhead.files import write_json
 from levelhead.judging.calibrate import check_methods, refuse
 from levelhead.judging.judge import SCHEMA
-from levelhead.judging.setting import Wishes, fitted_calibrator, judged_policy, policy_of
-from levelhead.judging.words import decision_words, policy_words, threshold_words
+from levelhead.judging.setting import (
+    Wishes,
+    fitted_calibrator,
+    judged_policy,
+    policy_elsewhere,
+    policy_of,
+)
+from levelhead.judging.words import decision_words, elsewhere_words, policy_words, threshold_words
 from levelhead.outputs import Outputs
 
 METHODS: tuple[conformal.Method, ...] = ("lac", "aps", "raps")
@@ -171,14 +177,23 @@ def decide(
         model=model,
     )  # fmt: skip
     judged = judged_policy(policy, test, level)
-    findings["policy"] = policy.to_json() | {"test": judged}
+    elsewhere = None
+    if outside is not None:
+        elsewhere = policy_elsewhere(policy, outside, level)
+        flag = policy.unknown
+        if flag is not None and not (flag.missing(test) or flag.missing(outside)):
+            apart = ood.separation(flag.of(test), flag.of(outside), level=level)
+            findings["outside"][flag.score] = apart
+    findings["policy"] = policy.to_json() | {"test": judged, "outside": elsewhere}
     # Where "none of mine" goes before, the policy's threshold is of fewer examples: one number.
-    own = policy.unknown is not None and bool(policy.thresholds)
-    sentences = decision_words(findings, risk, alpha, thresholds=not own)
-    one = policy.thresholds[0] if own and len(policy.thresholds) == 1 else None
+    alone = policy.unknown is not None and bool(policy.thresholds)
+    sentences = decision_words(findings, risk, alpha, thresholds=not alone)
+    one = policy.thresholds[0] if alone and len(policy.thresholds) == 1 else None
     if one is not None and one.value is not None and one.method != "coverage":
         sentences.append(threshold_words({"thresholds": [one.as_json()]}, one.risk_wanted))
     sentences += policy_words(policy.promises[0], judged)
+    if elsewhere is not None:
+        sentences.append(elsewhere_words(elsewhere))
     findings["words"] = [*notes, *sentences, *policy.promises[1:]]
     sure = {
         n: s.of(raw["test"] if n.startswith("pnorm") else ready["test"]) for n, s in scores.items()

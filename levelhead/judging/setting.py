@@ -326,6 +326,19 @@ def judged_policy(policy: Policy, test: Outputs, level: float = 0.95) -> dict[st
     }
 
 
+def policy_elsewhere(policy: Policy, outside: Outputs, level: float = 0.95) -> dict[str, Any]:
+    """What a policy does with examples of none of the classes: `{"n", "shares", "none"}`."""
+    if policy.unknown is not None and policy.unknown.missing(outside):
+        policy = policy.without_unknown("")
+    kind = policy.answers(outside).kind
+    counts = torch.bincount(kind, minlength=len(KINDS)).tolist()
+    return {
+        "n": len(outside),
+        "shares": {name: n / len(outside) for name, n in zip(KINDS, counts, strict=True)},
+        "none": missing("never said") if policy.unknown is None else share(kind == 3, level),
+    }
+
+
 def _risk(wrong: Tensor, answered: Tensor, units: Tensor | None, level: float) -> dict[str, Any]:
     """The risk of the answers that were given."""
     return risk_of(wrong[answered].double(), None if units is None else units[answered], level)

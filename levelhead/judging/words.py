@@ -183,7 +183,9 @@ def threshold_words(selective: Mapping[str, Any], risk: float, whose: str = "") 
     lead = f"For answers of which {(1 - risk) * 100:g} % are right"
     if threshold["keeps"] == "nothing":
         return f"{lead}, no threshold can be named: {threshold['reason']}."
-    odds = f"(holds with {(1 - threshold['delta']) * 100:g} % probability for examples like these)"
+    odds = (
+        f"(holds with {(1 - threshold['delta']) * 100:.4g} % probability for examples like these)"
+    )
     if threshold["keeps"] == "everything":
         return f"{lead}, act on every answer {odds}."
     where = find_score(threshold["score"]).at_least(threshold["value"])
@@ -246,6 +248,19 @@ def decision_words(
                 f"examples, {_percent(best['fpr_at_95_tpr']['value'])} of the others pass, too."
             )
     return sentences
+
+
+def elsewhere_words(found: Mapping[str, Any]) -> str:
+    """What a policy does with examples from elsewhere."""
+    shares, none = found["shares"], found["none"]
+    sentence = f"Of {found['n']:,} examples from elsewhere it answers {_percent(shares['class'])}"
+    if none["value"] is None:
+        return f"{sentence} with a class."
+    ends = _range(none["low"], none["high"])
+    return (
+        f"{sentence} with a class and takes {_percent(none['value'])} for none of its classes "
+        f"(interval {ends})."
+    )
 
 
 def policy_words(promise: str, test: Mapping[str, Any]) -> list[str]:
