@@ -190,7 +190,8 @@ def decide(
     sentences = decision_words(findings, risk, alpha, thresholds=not alone)
     one = policy.thresholds[0] if alone and len(policy.thresholds) == 1 else None
     if one is not None and one.value is not None and one.method != "coverage":
-        sentences.append(threshold_words({"thresholds": [one.as_json()]}, one.risk_wanted))
+        whose = "" if calibrator is None else "calibrated "
+        sentences.append(threshold_words({"thresholds": [one.as_json()]}, one.risk_wanted, whose))
     sentences += policy_words(policy.promises[0], judged)
     if elsewhere is not None:
         sentences.append(elsewhere_words(elsewhere))

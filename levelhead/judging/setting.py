@@ -326,8 +326,16 @@ def judged_policy(policy: Policy, test: Outputs, level: float = 0.95) -> dict[st
     }
 
 
-def policy_elsewhere(policy: Policy, outside: Outputs, level: float = 0.95) -> dict[str, Any]:
-    """What a policy does with examples of none of the classes: `{"n", "shares", "none"}`."""
+def policy_elsewhere(
+    policy: Policy, outside: Outputs, level: float = 0.95
+) -> dict[str, Any] | None:
+    """What a policy does with examples of none of the classes: `{"n", "shares", "none"}`.
+
+    They may be named otherwise; None where there are more or fewer classes.
+    """
+    if outside.classes != len(policy.class_names):
+        return None
+    outside = replace(outside, class_names=policy.class_names)
     if policy.unknown is not None and policy.unknown.missing(outside):
         policy = policy.without_unknown("")
     kind = policy.answers(outside).kind

@@ -199,9 +199,9 @@ def threshold_words(selective: Mapping[str, Any], risk: float, whose: str = "") 
 def decision_words(
     found: Mapping[str, Any], risk: float, alpha: float, *, thresholds: bool = True
 ) -> list[str]:
-    """What `decide` found, in sentences; without `thresholds` where a policy's stand alone."""
-    chosen = found["threshold"] if thresholds else None
-    raw = found["raw_threshold"] if thresholds else None
+    """What `decide` found, in sentences; without `thresholds` where a policy's stands alone (that
+    on the model's own confidence is for who has no policy)."""
+    chosen, raw = found["threshold"] if thresholds else None, found["raw_threshold"]
     sentences = []
     if found["calibrator"] is not None:
         sentences.append(found["calibrator"]["reason"])

@@ -56,7 +56,7 @@ def test_one_statistic_has_its_permutation_p() -> None:
         return max(abs((a <= at).mean() - (b <= at).mean()) for at in points)
 
     theirs = stats.permutation_test(
-        (x, y), statistic, n_resamples=2000, rng=2, alternative="greater"
+        (x, y), statistic, n_resamples=2000, random_state=2, alternative="greater"
     ).pvalue
     assert ours == pytest.approx(theirs, abs=0.03)
 
