@@ -22,6 +22,7 @@ from levelhead.data.batches import seeded
 from levelhead.data.cache import VERSION
 from levelhead.data.entries import Array, Examples
 from levelhead.files import cache_folder, write_cache
+from levelhead.machine import whole_float32
 from levelhead.models import Network
 from levelhead.recipe import Recipe
 from levelhead.targets import Targets
@@ -85,7 +86,7 @@ def features_key(recipe: Recipe) -> str:
     With the version of how images are decoded: features kept by an earlier one, which resized
     otherwise, differ by more than rounding (0.06 in a probability was seen).
     """
-    return f"{recipe.model} {recipe.image_size} {recipe.resize} {VERSION}"
+    return f"{recipe.model} {recipe.image_size} {recipe.resize} {VERSION} float32"
 
 
 @torch.no_grad()
@@ -108,7 +109,8 @@ def _made(
             [parts[p].images[i - (ends[p] - len(parts[p]))] for p, i in zip(of, index, strict=True)]
         )
         images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
-        by_view = [fast.features(view) for view in views(images, tta)]
+        with whole_float32():
+            by_view = [fast.features(view) for view in views(images, tta)]
         rows.append(torch.stack(by_view).mean(0).cpu())
         if progress is not None:
             progress(start + len(index), len(order))

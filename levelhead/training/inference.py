@@ -10,6 +10,7 @@ from torch import Tensor
 from levelhead.data.augment import views
 from levelhead.data.batches import Batch, as_batch, judging_size, plain_batches
 from levelhead.data.entries import Examples
+from levelhead.machine import whole_float32
 from levelhead.models import Network
 from levelhead.outputs import Outputs
 
@@ -30,9 +31,10 @@ def features_of(network: Network, split: Batch, *, tta: str = "none") -> Tensor:
         network.eval()
     rows = []
     size = judging_size(JUDGING_BATCH, split.images)
-    for batch in plain_batches(split, size, network.device):
-        by_view = [network.features(view) for view in views(batch.images, tta)]
-        rows.append(torch.stack(by_view).mean(0) if len(by_view) > 1 else by_view[0])
+    with whole_float32():
+        for batch in plain_batches(split, size, network.device):
+            by_view = [network.features(view) for view in views(batch.images, tta)]
+            rows.append(torch.stack(by_view).mean(0) if len(by_view) > 1 else by_view[0])
     return torch.cat(rows)
 
 
