@@ -125,6 +125,7 @@ def serve(words: list[str]) -> int:
     add_json(parser)
     options = parser.parse(words)
 
+    from levelhead.cli.terminal import counter
     from levelhead.serving.application import Limits
     from levelhead.serving.serve import serve as serve_images
 
@@ -147,6 +148,7 @@ def serve(words: list[str]) -> int:
         ),
         device=options.device,
         ready=ready,
+        progress=counter("features of training images"),
     )
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,10 +61,13 @@ class Neighbours:
         return out.getvalue()
 
 
-def neighbours_of(run: Run) -> Neighbours | None:
+def neighbours_of(
+    run: Run, progress: Callable[[int, int], None] | None = None
+) -> Neighbours | None:
     """The training images of a run whose body stood still; None where they cannot be had.
 
-    Their features are those that training kept in the cache, else they are made again. Of a
+    Their features are those that training kept in the cache, else they are made again
+    (`progress`). Of a
     network that was trained itself the features are looked up where the run has them
     (outputs/train.safetensors).
     """
@@ -78,7 +82,7 @@ def neighbours_of(run: Run) -> Neighbours | None:
         parts = {name: data.splits[name] for name in ORDER}
         network, key = run.network("cpu"), features_key(recipe)
         features = frozen_features(
-            network, parts, key, network.device, recipe.tta, cached=recipe.cache
+            network, parts, key, network.device, recipe.tta, progress, cached=recipe.cache
         )["train"]
     else:
         outputs = run.outputs("train")

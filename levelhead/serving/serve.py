@@ -36,12 +36,14 @@ def serve(
     limits: Limits | None = None,
     device: str = "auto",
     ready: Callable[[str], None] = lambda address: None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Decide images that are sent to an address, until Ctrl-C; see `application`.
 
     `source`: a finished run, or an exported .onnx file. On another host than loopback a token is
     asked for: the line in `token_file`, else one that is drawn. `ready` is called with the page's
-    address once requests are answered. Raises LevelheadError where the libraries are missing, the
+    address once requests are answered, `progress` while features of training images are made that
+    the cache no longer has. Raises LevelheadError where the libraries are missing, the
     port is in use, or `source` is none.
     """
     uvicorn = _uvicorn()
@@ -53,7 +55,7 @@ def serve(
     with closing(_bound(host, port)) as listening:
         tune_malloc()
         decider = decider_of(source, device=device)
-        neighbours = None if decider.run is None else neighbours_of(decider.run)
+        neighbours = None if decider.run is None else neighbours_of(decider.run, progress)
         service = Service(decider, limits, neighbours)
         service.warm()
         config = uvicorn.Config(
