@@ -59,15 +59,18 @@ def runs(n: int, seed: int, work: Path) -> Iterator[tuple[str, str | None]]:
     _stop_after_an_epoch(["train", str(folder), *QUICK, "--out", str(stopped)])
     assert (stopped / "checkpoint" / "last.safetensors").exists()
     image = next(folder.rglob("*.png"))
+    new = next(photos(work / "new", np.random.default_rng(seed + 1), 1).rglob("*.png"))
     commands = (
         *[["report"]] * 3, ["predict"], ["audit", "--json"], ["decide", "--json"],
         ["calibrate", "--json"], ["resume"], ["penultimate", "--json"], ["tradeoff", "--json"],
+        *[["watch", "--json"]] * 2,
     )  # fmt: skip
     for i in range(n):
         rng = np.random.default_rng([seed, 2, i])
         name, *flags = commands[int(rng.integers(len(commands)))]
         done = one_damaged(stopped if name == "resume" else finished, work / "one", rng)
-        words = [name, str(work / "one"), *([str(image)] if name == "predict" else []), *flags]
+        more = {"predict": [str(image)], "watch": [str(new)]}.get(name, [])
+        words = [name, str(work / "one"), *more, *flags]
         words += ["--out", str(work / "result")] if name in ("audit", "decide") else []
         shutil.rmtree(work / "result", ignore_errors=True)
         yield f"run {i} ({done}): levelhead {' '.join(words)}", fault_of(words)

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from browser import CHROMIUM, FLAGS
 from levelhead.calibrators import Temperature
 from levelhead.cli.flags import Parser, add_recipe, recipe_of
 from levelhead.errors import LevelheadError
@@ -489,10 +490,6 @@ def test_the_command_repeats_the_recipe(recipe: Recipe) -> None:
     assert recipe_of(parser.parse(words[2:])) == recipe
 
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
-    None,
-)
 MEASURE = """<script>
 addEventListener("load", () => {
   document.querySelectorAll("details").forEach(part => part.open = true);
@@ -532,14 +529,10 @@ def in_browser(page: str, folder: Path, width: int, *flags: str) -> dict[str, An
     # A headless window is never narrower than 500 px, a frame is as narrow as one likes.
     path = folder / "frame.html"
     path.write_text(FRAME.format(width=width), encoding="utf-8")
-    words = (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
-        "--disable-background-networking --disable-component-update --disable-dev-shm-usage"
-    )
     done = subprocess.run(
         [
             CHROMIUM,
-            *words.split(),
+            *FLAGS.split(),
             f"--user-data-dir={folder / 'profile'}",
             "--window-size=1200,900",
             "--virtual-time-budget=4000",

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import tab
 from PIL import Image
 
+from browser import tab
 from levelhead import Recipe, train
 from levelhead.cli import run as command
 from levelhead.deploy.predict import predict
