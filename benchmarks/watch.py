@@ -9,6 +9,8 @@
 3. Labelled streams whose errors have exactly the promised rate, looked at after every label: the
    share that is ever called broken; and streams with twice and three times the rate: after how
    many answers half of them are.
+4. How often the 95 % intervals of the classes' shares hold the truth: in streams as in 1, and in
+   streams whose shares are drawn anew (Dirichlet).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from levelhead.data.appearance import appearance
 from levelhead.data.corruptions import AMOUNTS, corrupt
 from levelhead.data.entries import Array
 from levelhead.decisions.policy import joined
+from levelhead.decisions.shares import share_intervals
 from levelhead.deploy.decider import Decider, decider_of
 from levelhead.runs import finished_run
 from levelhead.statistics.anytime import evidence
@@ -72,6 +75,26 @@ def thinned(
     return f"{100 * hits / times:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
+def shares_held(own: Seen, labels: Array, n: int, drawn: bool, times: int, seed: int) -> str:
+    """The share of intervals that hold the truth, over all classes: mean, and the worst class."""
+    rng, probabilities = np.random.default_rng(seed), own.answers.probabilities
+    assert probabilities is not None
+    p = probabilities.numpy()
+    k = p.shape[1]
+    held = np.zeros(k)
+    for i in range(times):
+        order = rng.permutation(len(p))
+        a, b = order[: len(p) // 2], order[len(p) // 2 :]
+        truth = np.bincount(labels, minlength=k) / len(labels)
+        if drawn:
+            truth = rng.dirichlet(np.ones(k))
+            weight = (truth / np.maximum(np.bincount(labels[b], minlength=k), 1))[labels[b]]
+            b = rng.choice(b, n, p=weight / weight.sum())
+        _, low, high = share_intervals(p[a], labels[a], p[b[:n]], draws=100, seed=i)
+        held += (low <= truth) & (truth <= high)
+    return f"{100 * held.mean() / times:.1f} %, worst class {100 * held.min() / times:.1f} %"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run")
@@ -93,6 +116,12 @@ def main() -> None:
         *(f"{n} new" for n in sizes),
     ]
     print(columns(header, rows))
+    every = max(50, options.streams // 10)
+    rows = [
+        [what, *(shares_held(own, test.labels, n, drawn, every, n) for n in (60, 200))]
+        for what, drawn in (("as they were", False), ("drawn anew", True))
+    ]
+    print(columns([f"shares, {every} streams", "60 new", "200 new"], rows))
     rows = []
     for rate in (0.01, 0.05, 0.1):
         for factor in (1, 2, 3):

@@ -159,7 +159,8 @@ def watch(words: list[str]) -> int:
         prog="levelhead watch",
         description="Whether new images are as the run's test images were, by features, "
         "confidence, answers and looks; with labels, whether the policy's promises still hold; "
-        "and which images to label next. Leaves with 1 where something has changed.",
+        "and which images to label next. It is for images drawn one by one, not for bursts of a "
+        "scene. Leaves with 1 where something has changed.",
     )
     parser.add_argument("run", metavar="RUN", help="a finished run")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="new images, or folders of them")

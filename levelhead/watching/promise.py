@@ -16,6 +16,9 @@ from levelhead.labels import positions, spelling
 from levelhead.statistics.anytime import bounds, evidence
 from levelhead.watching.seen import Seen
 
+UNPROMISED = "answers, of which nothing is promised"
+"""They are held to the most that their risk is by the test images."""
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -63,7 +66,7 @@ def promises_kept(
     elif promised:
         tests.append(("answers", promised[0].risk_wanted, wrong[answered]))
     else:
-        tests.append(("answers (none is promised: as on test)", fallback, wrong[answered]))
+        tests.append((UNPROMISED, fallback, wrong[answered]))
     if policy.sets is not None and answers.sets is not None:
         inside = answers.sets.numpy()[np.arange(len(labels)), labels]
         tests.append(("sets", policy.sets.alpha, ~inside))

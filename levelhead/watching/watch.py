@@ -24,7 +24,7 @@ from levelhead.statistics.examples import wilson
 from levelhead.text import count, isolated
 from levelhead.watching.drift import SHARES, Change, drift
 from levelhead.watching.label_next import Queue, label_next
-from levelhead.watching.promise import Kept, promises_kept, read_labels_of
+from levelhead.watching.promise import UNPROMISED, Kept, promises_kept, read_labels_of
 from levelhead.watching.seen import Seen, seen_by, seen_in_test
 
 
@@ -119,17 +119,17 @@ class Watched:
             )
             seen = seen[0].upper() + seen[1:]
             held = f"[{100 * one.low:.1f}, {100 * one.high:.1f}] %, at any time"
-            goal = f"at most {100 * one.promised:.3g} %"
-            if one.broken:
-                lines.append(
-                    f"{seen} ({held}); {goal} was promised: broken, as was shown after "
-                    f"{one.after:,}."
-                )
-            else:
-                lines.append(
-                    f"{seen} ({held}); {goal} was promised: not shown to be broken (evidence "
-                    f"{one.evidence:.2g} of {one.limit:.3g})."
-                )
+            free = one.name == UNPROMISED
+            goal = f"at most {100 * one.promised:.3g} %" + (
+                ", by test" if free else " was promised"
+            )
+            verdict = (
+                f"{'more' if free else 'broken'}, as was shown after {one.after:,}"
+                if one.broken
+                else f"not shown to be {'more' if free else 'broken'} (evidence "
+                f"{one.evidence:.2g} of {one.limit:.3g})"
+            )
+            lines.append(f"{seen} ({held}); {goal}: {verdict}.")
         return lines
 
     def to_json(self) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def watch(
         reference=reference,
         new=new,
         changes=drift(reference, new, draws=draws, seed=seed),
-        shares=_shares(new, test, seed),
+        shares=_shares(reference, new, test, seed),
         kept=kept,
         queue=label_next(new, n_next, index, seed),
         broken=broken,
@@ -231,14 +231,14 @@ def _risk_on_test(reference: Seen, test: Outputs) -> float:
     return float(min(max(high, 1e-3), 1 - 1e-3))
 
 
-def _shares(new: Seen, test: Outputs, seed: int) -> tuple[Share, ...]:
+def _shares(reference: Seen, new: Seen, test: Outputs, seed: int) -> tuple[Share, ...]:
     """Of each class; none where the policy knows no probabilities."""
-    p = new.answers.probabilities
-    if p is None:
+    p, q = reference.answers.probabilities, new.answers.probabilities
+    if p is None or q is None:
         return ()
     labels, names = test.labels.numpy(), new.answers.policy.class_names
     before = np.bincount(labels, minlength=len(names)) / len(labels)
-    columns = (before, *share_intervals(labels, p.numpy(), seed=seed))
+    columns = (before, *share_intervals(p.numpy(), labels, q.numpy(), seed=seed))
     rows = zip(names, *(column.tolist() for column in columns), strict=True)
     return tuple(Share(*row) for row in rows)
 

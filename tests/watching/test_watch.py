@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import optimize
+from scipy import optimize, stats
 
 from levelhead import Recipe, train
 from levelhead.cli import run as command
 from levelhead.data.appearance import appearance
 from levelhead.data.corruptions import corrupt
-from levelhead.decisions.shares import class_shares, share_intervals
+from levelhead.decisions.shares import adjusted_count, class_shares, share_intervals
 from levelhead.errors import LevelheadError
 from levelhead.watching.watch import watch
 
@@ -197,7 +197,31 @@ def test_shares_are_the_likeliest() -> None:
     ours = class_shares(posterior, prior)
     np.testing.assert_allclose(ours, wanted, atol=1e-3)
     before = rng.choice(3, 2000, p=prior)
-    value, low, high = share_intervals(before, posterior)
+    z = np.exp(-((rng.normal(before * 1.2, 1)[:, None] - 1.2 * np.arange(3)) ** 2) / 2) * prior
+    known = z / z.sum(1, keepdims=True)
+    value, low, high = share_intervals(known, before, posterior)
+    np.testing.assert_allclose(value, ours, atol=0.03)
     assert (low <= value).all()
     assert (value <= high).all()
     assert ((low <= truth) & (truth <= high)).all()
+    # Probabilities that are wrong by a factor a class still give the shares.
+    crooked = [rows * [1, 3, 0.5] for rows in (known, posterior)]
+    crooked = [rows / rows.sum(1, keepdims=True) for rows in crooked]
+    value, low, high = share_intervals(crooked[0], before, crooked[1])
+    np.testing.assert_allclose(value, truth, atol=0.06)
+    np.testing.assert_allclose(adjusted_count(known, before, posterior), truth, atol=0.12)
+
+
+def test_intervals_of_shares_hold() -> None:
+    """A rare class that the new images lack by chance would have the interval [0, 0]."""
+    rng, prior, held = np.random.default_rng(1), np.array([0.57, 0.38, 0.05]), np.zeros(3)
+    for seed in range(80):
+        sides = []
+        for n in (250, 60):
+            labels = rng.choice(3, n, p=prior)
+            x = rng.normal(labels * 1.5, 1)
+            p = prior * np.exp(-((x[:, None] - 1.5 * np.arange(3)) ** 2) / 2)
+            sides.append((p / p.sum(1, keepdims=True), labels))
+        _, low, high = share_intervals(*sides[0], sides[1][0], draws=60, seed=seed)
+        held += (low <= prior) & (prior <= high)
+    assert (held >= stats.binom.ppf(0.001, 80, 0.95)).all(), held
