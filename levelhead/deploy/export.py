@@ -148,7 +148,7 @@ def _example(run: Run, batch: bool) -> Tensor:
 
 def metadata_of(run: Run, policy: Policy) -> dict[str, Any]:
     """What an exported file says of itself."""
-    recipe, data = run.recipe, run.data
+    recipe, data, card = run.recipe, run.data, run.folder / "card.md"
     return {
         "schema": SCHEMA,
         "class_names": list(policy.class_names),
@@ -161,6 +161,7 @@ def metadata_of(run: Run, policy: Policy) -> dict[str, Any]:
         "model": recipe.model,
         "data": data["name"],
         "policy": policy.to_json(),
+        "card": card.read_text(encoding="utf-8") if card.exists() else None,
     }
 
 

@@ -115,6 +115,7 @@ def test_onnx_says_what_it_is(trained: Path, tmp_path: Path) -> None:
     answer = open_export(path)
     assert answer.metadata["class_names"] == ["dark", "light"]
     assert answer.metadata["policy"]["promises"]
+    assert answer.metadata["card"] is None, "train alone writes no card"
     two = np.zeros((2, 9, 12, 3), np.uint8)
     assert [value.shape[0] for value in answer.run(two)] == [2] * 8
     stranger = onnx.load(path)
