@@ -9,9 +9,9 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from levelhead.data.decode import pixels
-from levelhead.decisions.policy import KINDS, SCHEMA, Policy
+from levelhead.decisions.policy import KINDS, SCHEMA, Answers, Policy
 from levelhead.deploy.module import OUTPUTS, Decided, Deployed, check_exportable
 from levelhead.errors import LevelheadError
 from levelhead.files import reading, refuse_pipes, write
@@ -105,11 +105,18 @@ def export(
     else:
         content = onnx_of(run, module, batch=batch, metadata=metadata_of(run, module.policy))
     answer = answerer(content, str(out))
-    verified = compared(module, answer, _trials(run, check))
+    known = ((name, image, _answers_of(module, image)) for name, image in _trials(run, check))
+    verified = beside(module.policy, answer, known)
     if not verified.good:
         raise LevelheadError(f"{out}: not written: {' '.join(verified.words)}; please report it")
     write(out, content)
     return verified
+
+
+def _answers_of(module: Deployed, image: np.ndarray) -> Answers:
+    """What the module says of one image, uint8 [H, W, 3]."""
+    with torch.no_grad():
+        return Decided(*module(torch.from_numpy(image)[None])).answers(module.policy)
 
 
 def onnx_of(
@@ -221,10 +228,6 @@ class Answerer:
     metadata: dict[str, Any]
     batch: bool = False  # takes several images of one size at a time
 
-    def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        values = self.run(image[None])
-        return {name: np.asarray(value)[0] for name, value in zip(OUTPUTS, values, strict=True)}
-
 
 def open_export(path: str | Path) -> Answerer:
     """An exported .onnx or .pt2. Raises LevelheadError for a file that is damaged or not ours."""
@@ -256,7 +259,10 @@ def answerer(content: bytes, name: str) -> Answerer:
     stored = session.get_modelmeta().custom_metadata_map.get(KEY)
     if stored is None:
         raise LevelheadError(f"{name}: not a file that levelhead export wrote; export the run")
-    metadata = json.loads(stored)
+    try:
+        metadata = dict(json.loads(stored))
+    except (ValueError, TypeError):
+        raise LevelheadError(f"{name}: damaged (what it says of itself); export it anew") from None
     if metadata.get("outputs") != list(OUTPUTS):
         raise LevelheadError(f"{name}: written by another version of levelhead; export it anew")
     several = session.get_inputs()[0].shape[0] != 1
@@ -279,25 +285,24 @@ def session_of(content: bytes, name: str) -> Any:
         raise LevelheadError(f"{name}: {why} ({text[:120]}); export it anew") from None
 
 
-def compared(
-    module: Deployed,
-    answer: Answerer,
-    images: Sequence[tuple[str, np.ndarray]],
+def beside(
+    policy: Policy, answer: Answerer, images: Iterable[tuple[str, np.ndarray, Answers]]
 ) -> Verified:
-    """The module and its export on the same images, uint8 [H, W, 3]."""
-    largest, changed = 0.0, []
-    for name, image in images:
-        with torch.no_grad():
-            ours = Decided(*module(torch.tensor(image)[None]))
-        theirs = answer(image)
-        apart = np.abs(ours.probabilities[0].numpy() - theirs["probabilities"]).max()
-        largest = max(largest, float(apart))
-        same = int(ours.decision[0]) == int(theirs["decision"])
-        same &= int(ours.best[0]) == int(theirs["class"])
-        same &= bool((ours.sets[0].numpy() == theirs["set"]).all())
+    """An exported file beside the answers [1] that are known of images, uint8 [H, W, 3]."""
+    largest, changed, n = 0.0, [], 0
+    for name, image, ours in images:
+        values = [torch.from_numpy(np.asarray(value)) for value in answer.run(image[None])]
+        theirs = Decided(*values).answers(policy)
+        n += 1
+        assert ours.probabilities is not None
+        assert theirs.probabilities is not None
+        largest = max(largest, float((ours.probabilities - theirs.probabilities).abs().max()))
+        same = ours.decisions == theirs.decisions
+        if ours.sets is not None and theirs.sets is not None:
+            same &= torch.equal(ours.sets, theirs.sets)
         if not same:
             changed.append(name)
-    return Verified(len(images), largest, tuple(changed), ())
+    return Verified(n, largest, tuple(changed), ())
 
 
 def verify(path: str | Path, run: Run | str | Path, images: Sequence[str | Path]) -> Verified:
@@ -308,27 +313,23 @@ def verify(path: str | Path, run: Run | str | Path, images: Sequence[str | Path]
     from levelhead.deploy.predict import predict
 
     run = finished_run(run.folder if isinstance(run, Run) else run)
-    answer = open_export(path)
-    names = run.policy.class_names
+    answer, policy = open_export(path), run.policy
+    names = policy.class_names
     if answer.metadata and tuple(answer.metadata["class_names"]) != names:
         raise LevelheadError(f"{path}: of other classes than {run.folder}; export it anew")
     with reading(run.folder / "data.json", MAKE_ANEW):
         bits = int(run.data.get("bits", 16))
     predicted = predict(run, [str(image) for image in images])
-    p, answers = predicted.probabilities.numpy(), predicted.answers
-    largest, changed = 0.0, []
-    for i, name in enumerate(predicted.paths):
-        theirs = answer(coloured(pixels(Path(name).read_bytes(), bits)))
-        largest = max(largest, float(np.abs(p[i] - theirs["probabilities"]).max()))
-        same = KINDS[int(theirs["decision"])] == answers.kinds[i]
-        if answers.kinds[i] == "class":
-            same &= int(theirs["class"]) == int(answers.choice[i])
-        if answers.sets is not None:
-            same &= bool((answers.sets[i].numpy() == theirs["set"]).all())
-        if not same:
-            changed.append(name)
+    known = (
+        (
+            name,
+            coloured(pixels(Path(name).read_bytes(), bits)),
+            predicted.answers.take(torch.tensor([i])),
+        )
+        for i, name in enumerate(predicted.paths)
+    )
     int8 = bool(answer.metadata.get("int8"))
-    return Verified(len(predicted.paths), largest, tuple(changed), predicted.broken, int8)
+    return replace(beside(policy, answer, known), broken=predicted.broken, int8=int8)
 
 
 def coloured(array: np.ndarray) -> np.ndarray:
