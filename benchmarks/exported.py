@@ -21,7 +21,8 @@ import torch
 from levelhead.data import load_images
 from levelhead.data.layouts.folder import image_paths
 from levelhead.deploy.decider import ONNX_AT_ONCE, decider_of
-from levelhead.deploy.export import deployed, export, session_of
+from levelhead.deploy.export import deployed, export
+from levelhead.deploy.exported import session_of
 from levelhead.deploy.module import Bare
 from levelhead.deploy.predict import predict
 from levelhead.deploy.quantise import export_int8

@@ -20,8 +20,9 @@ from levelhead.recipe import Recipe
 
 if TYPE_CHECKING:
     from levelhead.decisions.policy import Policy
-    from levelhead.deploy.export import export, verify
+    from levelhead.deploy.export import export
     from levelhead.deploy.predict import predict
+    from levelhead.deploy.verify import verify
     from levelhead.estimator import ImageClassifier
     from levelhead.judging import audit, calibrate, decide, judge, versus
     from levelhead.outputs import Outputs, read_predictions
@@ -74,7 +75,7 @@ _ROOMS = {
     "predict": "deploy.predict",
     "ImageClassifier": "estimator",
     "export": "deploy.export",
-    "verify": "deploy.export",
+    "verify": "deploy.verify",
     "serve": "serving.serve",
     "watch": "watching.watch",
     "Run": "runs",

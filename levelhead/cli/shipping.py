@@ -78,7 +78,7 @@ def verify(words: list[str]) -> int:
     add_json(parser)
     options = parser.parse(words)
 
-    from levelhead.deploy.export import verify as verify_export
+    from levelhead.deploy.verify import verify as verify_export
 
     verified = verify_export(options.file, options.run, options.images)
     for path, why in verified.broken:

@@ -18,7 +18,7 @@ from levelhead.data.decode import fit
 from levelhead.data.entries import Array
 from levelhead.decisions.policy import Answers, Policy, threshold_at
 from levelhead.decisions.unknown import Reference
-from levelhead.deploy.export import Answerer, coloured, open_export
+from levelhead.deploy.exported import Answerer, coloured, open_export
 from levelhead.deploy.module import Decided
 from levelhead.errors import LevelheadError
 from levelhead.files import read_object, reading, sha256

@@ -9,9 +9,8 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,57 +20,16 @@ from torch import Tensor, nn
 
 from levelhead.data.decode import pixels
 from levelhead.decisions.policy import KINDS, SCHEMA, Answers, Policy
+from levelhead.deploy.exported import KEY, answerer, coloured, need
 from levelhead.deploy.module import OUTPUTS, Decided, Deployed, check_exportable
+from levelhead.deploy.verify import Verified, beside
 from levelhead.errors import LevelheadError
-from levelhead.files import reading, refuse_pipes, write
-from levelhead.runs import MAKE_ANEW, Run, finished_run
+from levelhead.files import write
+from levelhead.runs import Run, finished_run
 from levelhead.training.defaults import frozen
 from levelhead.training.frozen import fuse
 
 OPSET = 18
-TOLERANCE = 1e-4
-"""Probabilities of the run and of its export differ by this at most, in float32."""
-EXTRA = "pip install 'levelhead[export]'"
-KEY = "levelhead"
-"""Under this name the metadata of an ONNX file hold what it is, as JSON."""
-
-
-@dataclass(frozen=True)
-class Verified:
-    """A run and its export on the same images."""
-
-    n: int
-    largest: float  # difference of two probabilities
-    changed: tuple[str, ...]  # images that are decided otherwise
-    broken: tuple[tuple[str, str], ...]
-    int8: bool = False  # an export in 8 bits, which was judged when it was made
-
-    @property
-    def good(self) -> bool:
-        """Whether the export may stand for the run."""
-        return self.int8 or (self.largest <= TOLERANCE and not self.changed)
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The verdict, and what speaks against."""
-        lines = [
-            f"{self.n:,} images: probabilities differ by {self.largest:.1e} at most "
-            f"({'in 8 bits' if self.int8 else f'allowed: {TOLERANCE:g}'}); {len(self.changed):,} "
-            "decided otherwise."
-        ]
-        return (*lines, *(f"Decided otherwise: {path}" for path in self.changed[:10]))
-
-    def to_json(self) -> dict[str, Any]:
-        """The same for `--json`."""
-        return {
-            "schema": 1,
-            "n": self.n,
-            "largest_difference": self.largest,
-            "tolerance": None if self.int8 else TOLERANCE,
-            "changed": list(self.changed),
-            "good": self.good,
-            "broken": [{"path": path, "why": why} for path, why in self.broken],
-        }
 
 
 def deployed(run: Run, policy: Policy | None = None) -> Deployed:
@@ -212,132 +170,6 @@ def _onnx(
     return content
 
 
-def need(*names: str) -> None:
-    """Raise LevelheadError where a library of the extra is missing."""
-    import importlib.util
-
-    if missing := [name for name in names if importlib.util.find_spec(name) is None]:
-        raise LevelheadError(f"{missing[0]}: not installed, and this needs it; {EXTRA}")
-
-
-@dataclass(frozen=True)
-class Answerer:
-    """An exported file that answers one image, uint8 [H, W, 3], and what it says of itself."""
-
-    run: Any
-    metadata: dict[str, Any]
-    batch: bool = False  # takes several images of one size at a time
-
-
-def open_export(path: str | Path) -> Answerer:
-    """An exported .onnx or .pt2. Raises LevelheadError for a file that is damaged or not ours."""
-    path = Path(path)
-    refuse_pipes(path)
-    with reading(path, "export it anew"):
-        content = path.read_bytes()
-    return answerer(content, str(path))
-
-
-def answerer(content: bytes, name: str) -> Answerer:
-    """What answers, from the bytes of an exported file called `name`."""
-    if name.endswith(".pt2"):
-        try:
-            module = torch.export.load(io.BytesIO(content)).module()
-        except Exception as error:  # torch raises nearly anything
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise LevelheadError(
-                f"{name}: not an exported program ({reason}); export it anew"
-            ) from None
-
-        def run(image: np.ndarray) -> list[np.ndarray]:
-            with torch.no_grad():
-                return [value.numpy() for value in module(torch.tensor(image))]
-
-        return Answerer(run, {})
-    need("onnxruntime")
-    session = session_of(content, name)
-    stored = session.get_modelmeta().custom_metadata_map.get(KEY)
-    if stored is None:
-        raise LevelheadError(f"{name}: not a file that levelhead export wrote; export the run")
-    try:
-        metadata = dict(json.loads(stored))
-    except (ValueError, TypeError):
-        raise LevelheadError(f"{name}: damaged (what it says of itself); export it anew") from None
-    if metadata.get("outputs") != list(OUTPUTS):
-        raise LevelheadError(f"{name}: written by another version of levelhead; export it anew")
-    several = session.get_inputs()[0].shape[0] != 1
-    return Answerer(lambda image: session.run(list(OUTPUTS), {"image": image}), metadata, several)
-
-
-def session_of(content: bytes, name: str) -> Any:
-    """onnxruntime's session on the CPU. Raises LevelheadError for what it cannot read."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # it has a class for each reason, none of them public
-        text = " ".join(str(error).split())
-        why = (
-            "of a newer opset than this onnxruntime reads" if "opset" in text.lower() else "damaged"
-        )
-        raise LevelheadError(f"{name}: {why} ({text[:120]}); export it anew") from None
-
-
-def beside(
-    policy: Policy, answer: Answerer, images: Iterable[tuple[str, np.ndarray, Answers]]
-) -> Verified:
-    """An exported file beside the answers [1] that are known of images, uint8 [H, W, 3]."""
-    largest, changed, n = 0.0, [], 0
-    for name, image, ours in images:
-        values = [torch.from_numpy(np.asarray(value)) for value in answer.run(image[None])]
-        theirs = Decided(*values).answers(policy)
-        n += 1
-        assert ours.probabilities is not None
-        assert theirs.probabilities is not None
-        largest = max(largest, float((ours.probabilities - theirs.probabilities).abs().max()))
-        same = ours.decisions == theirs.decisions
-        if ours.sets is not None and theirs.sets is not None:
-            same &= torch.equal(ours.sets, theirs.sets)
-        if not same:
-            changed.append(name)
-    return Verified(n, largest, tuple(changed), ())
-
-
-def verify(path: str | Path, run: Run | str | Path, images: Sequence[str | Path]) -> Verified:
-    """An exported file and the run's own answers (`predict`) on images and folders of them.
-
-    Raises LevelheadError for a file that is none of ours, or of another run's classes.
-    """
-    from levelhead.deploy.predict import predict
-
-    run = finished_run(run.folder if isinstance(run, Run) else run)
-    answer, policy = open_export(path), run.policy
-    names = policy.class_names
-    if answer.metadata and tuple(answer.metadata["class_names"]) != names:
-        raise LevelheadError(f"{path}: of other classes than {run.folder}; export it anew")
-    with reading(run.folder / "data.json", MAKE_ANEW):
-        bits = int(run.data.get("bits", 16))
-    predicted = predict(run, [str(image) for image in images])
-    known = (
-        (
-            name,
-            coloured(pixels(Path(name).read_bytes(), bits)),
-            predicted.answers.take(torch.tensor([i])),
-        )
-        for i, name in enumerate(predicted.paths)
-    )
-    int8 = bool(answer.metadata.get("int8"))
-    return replace(beside(policy, answer, known), broken=predicted.broken, int8=int8)
-
-
-def coloured(array: np.ndarray) -> np.ndarray:
-    """uint8 [H, W], [H, W, 1] or [H, W, 3] -> [H, W, 3]."""
-    array = array[:, :, None] if array.ndim == 2 else array
-    return np.ascontiguousarray(np.repeat(array, 3, 2) if array.shape[2] == 1 else array)
-
-
 def _trials(run: Run, n: int) -> list[tuple[str, np.ndarray]]:
     """Some of the run's own images where they still are, and odd ones: tiny, long, even, noise."""
     from levelhead.training.prepare import listing_of
@@ -360,6 +192,3 @@ def _trials(run: Run, n: int) -> list[tuple[str, np.ndarray]]:
         except Exception:  # a broken one proves nothing
             continue
     return images
-
-
-__all__ = ["Answerer", "Verified", "deployed", "export", "open_export", "verify"]

@@ -20,16 +20,8 @@ from levelhead.data.entries import Array, Examples
 from levelhead.decisions import halves
 from levelhead.decisions.policy import KINDS, Answers, Policy, joined
 from levelhead.deploy.decider import Decide, decide_by, decider_of
-from levelhead.deploy.export import (
-    EXTRA,
-    answerer,
-    coloured,
-    deployed,
-    metadata_of,
-    need,
-    onnx_of,
-    session_of,
-)
+from levelhead.deploy.export import deployed, metadata_of, onnx_of
+from levelhead.deploy.exported import EXTRA, answerer, coloured, need, session_of
 from levelhead.deploy.kept import basis
 from levelhead.deploy.module import Bare
 from levelhead.errors import LevelheadError

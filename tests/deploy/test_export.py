@@ -108,7 +108,8 @@ def test_onnx_says_what_it_is(trained: Path, tmp_path: Path) -> None:
     """Who has the file alone would not know its classes and its promises; a stranger's is taken."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
-    from levelhead.deploy.export import export, open_export
+    from levelhead.deploy.export import export
+    from levelhead.deploy.exported import open_export
 
     path = tmp_path / "model.onnx"
     assert export(trained, path, batch=True).good
