@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 Array = np.ndarray
+MOST = 5_000
+"""Examples of a side from which intervals are made."""
 
 
 def class_shares(probabilities: Array, prior: Array, steps: int = 1000) -> Array:
@@ -52,9 +54,14 @@ def share_intervals(
     `probabilities` [N, K] with `labels` [N] are those of labelled examples before. The value is
     `class_shares`, of probabilities weighted so that before they add up to the labels' counts.
     The interval is the hull of its bootstrap, of that of `adjusted_count` (both sides drawn again),
-    and of what a share may be of which none was seen (Clopper and Pearson).
+    and of what a share may be of which none was seen (Clopper and Pearson). Of either side at most
+    `MOST` examples are taken.
     """
-    rng, k, n, m = np.random.default_rng(seed), new.shape[1], len(labels), len(new)
+    rng, k = np.random.default_rng(seed), new.shape[1]
+    some = np.sort(rng.permutation(len(labels))[:MOST])
+    probabilities, labels = probabilities[some], labels[some]
+    new = new[np.sort(rng.permutation(len(new))[:MOST])]
+    n, m = len(labels), len(new)
     tail = (1 - level) / 2
 
     def both(old: Array, fresh: Array) -> tuple[Array, Array]:
@@ -64,7 +71,7 @@ def share_intervals(
         weights = _weights(p, prior)
         weighted = q * weights
         weighted = weighted / weighted.sum(1, keepdims=True)
-        return class_shares(weighted, prior, 300), adjusted_count(p, y, q)
+        return class_shares(weighted, prior, 200), adjusted_count(p, y, q)
 
     value, _ = both(np.arange(n), np.arange(m))
     drawn = np.stack([both(rng.integers(0, n, n), rng.integers(0, m, m)) for _ in range(draws)])

@@ -228,7 +228,12 @@ def test_a_token_is_asked_for(trained: Path, tmp_path: Path) -> None:
         assert 429 in codes, "more than three a second are let through"
 
 
-def test_bad_wishes(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_wishes(
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A traceback, or a server that nobody can reach."""
     (tmp_path / "short").write_text("1234")
     (tmp_path / "other.onnx").write_bytes(b"nothing")
@@ -251,6 +256,9 @@ def test_bad_wishes(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
             line = capsys.readouterr().err
             assert reason in line
             assert line.count("\n") == 1
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert command(["serve", str(trained)]) == 2
+    assert "pip install 'levelhead[serve]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("width", [390, 1100])
