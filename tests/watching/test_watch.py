@@ -65,6 +65,9 @@ def test_a_darker_lens(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "Brightness: darker, median" in said.out
     assert "broken.png: not an image; left out" in said.err
     found = json.loads((out / "findings.json").read_text())
+    design = Path(__file__).parents[2] / "docs" / "design.md"
+    section = design.read_text(encoding="utf-8").split("\n### watch\n")[1].strip().split("\n\n")[0]
+    assert sorted(found) == sorted(section.replace("`", "").split()), "docs/design.md"
     assert found["alarm"]
     assert len(found["label_next"]) == 7
     rows = list(csv.DictReader((out / "label_next.csv").read_text().splitlines()))
