@@ -80,6 +80,8 @@ def decider_of(
         raise LevelheadError(f"{source}: holds no class names; give the run, or a .onnx file")
     if calibration is not None or abstain_below is not None:
         raise LevelheadError(f"{source}: its policy is built in; give the run to decide otherwise")
+    if device not in ("auto", "cpu"):
+        raise LevelheadError(f"--device {device}: an exported file runs on the CPU; give the run")
     return _of_export(Path(source))
 
 

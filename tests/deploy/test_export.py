@@ -126,6 +126,12 @@ def test_onnx_says_what_it_is(trained: Path, tmp_path: Path) -> None:
     newer = onnx.load(path)
     newer.opset_import[0].version = 99
     (tmp_path / "newer.onnx").write_bytes(newer.SerializeToString())
+    for more, words in (
+        ({"device": "cuda"}, "runs on the CPU"),
+        ({"calibration": "none"}, "its policy is built in"),
+    ):
+        with pytest.raises(LevelheadError, match=words):
+            predict(path, tmp_path, **more)
     cases = {
         "stranger.onnx": "not a file that levelhead export wrote",
         "damaged.onnx": "damaged",
