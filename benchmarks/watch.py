@@ -32,16 +32,16 @@ from levelhead.statistics.examples import wilson
 from levelhead.text import columns
 from levelhead.training.run_data import run_data
 from levelhead.watching.drift import drift
-from levelhead.watching.seen import Seen
+from levelhead.watching.sample import Sample
 
 DRAWS = 400
 
 
-def seen(decider: Decider, images: Array) -> Seen:
+def sample(decider: Decider, images: Array) -> Sample:
     """Decoded images [N,S,S,C] as the run sees them."""
     parts = [decider.decide(images[i : i + 64]) for i in range(0, len(images), 64)]
     features = [rows for _, rows in parts if rows is not None]
-    return Seen(
+    return Sample(
         tuple(map(str, range(len(images)))),
         joined([answers for answers, _ in parts]),
         torch.cat(features).numpy(),
@@ -49,7 +49,7 @@ def seen(decider: Decider, images: Array) -> Seen:
     )
 
 
-def alarms(reference: Seen, stream: Seen, n: int, times: int, rng: np.random.Generator) -> str:
+def alarms(reference: Sample, stream: Sample, n: int, times: int, rng: np.random.Generator) -> str:
     """The share of streams of n images, apart from the reference, that raise an alarm."""
     hits = 0
     for i in range(times):
@@ -61,7 +61,7 @@ def alarms(reference: Seen, stream: Seen, n: int, times: int, rng: np.random.Gen
 
 
 def thinned(
-    reference: Seen, labels: Array, k: int, n: int, times: int, rng: np.random.Generator
+    reference: Sample, labels: Array, k: int, n: int, times: int, rng: np.random.Generator
 ) -> str:
     """As `alarms`, of streams in which class k has a quarter of its share."""
     hits = 0
@@ -75,7 +75,7 @@ def thinned(
     return f"{100 * hits / times:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def shares_held(own: Seen, labels: Array, n: int, drawn: bool, times: int, seed: int) -> str:
+def shares_held(own: Sample, labels: Array, n: int, drawn: bool, times: int, seed: int) -> str:
     """The share of intervals that hold the truth, over all classes: mean, and the worst class."""
     rng, probabilities = np.random.default_rng(seed), own.answers.probabilities
     assert probabilities is not None
@@ -102,11 +102,11 @@ def main() -> None:
     options = parser.parse_args()
     run, rng = finished_run(options.run), np.random.default_rng(0)
     decider, test = decider_of(run), run_data(run).test
-    own = seen(decider, test.images)
+    own = sample(decider, test.images)
     sizes, few = (25, 100, len(own) // 2), max(20, options.streams // 10)
     rows = [["nothing", *(alarms(own, own, n, options.streams, rng) for n in sizes)]]
     for kind in AMOUNTS:
-        other = seen(decider, corrupt(test.images, kind))
+        other = sample(decider, corrupt(test.images, kind))
         rows.append([kind, *(alarms(own, other, n, few, rng) for n in sizes)])
     common = int(np.bincount(test.labels).argmax())
     cells = [thinned(own, test.labels, common, n, few, rng) for n in sizes]

@@ -15,6 +15,7 @@ from levelhead.files import clean, read_object, reading, refuse_pipes, sha256, w
 from levelhead.recipe import Recipe
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from levelhead.calibrators import Calibrator
@@ -129,9 +130,20 @@ class Run:
 
     def ids(self, split: str) -> set[str]:
         """Which examples were in a split, from splits.csv."""
-        path = self.folder / "splits.csv"
-        with reading(path, MAKE_ANEW), path.open(newline="", encoding="utf-8") as file:
-            return {row["id"] for row in csv.DictReader(file) if row["split"] == split}
+        with reading(self.folder / "splits.csv", MAKE_ANEW):
+            return {row["id"] for row in self._splits() if row["split"] == split}
+
+    @property
+    def digests(self) -> np.ndarray:
+        """Of the pixels of all its images, uint64 [N], from splits.csv."""
+        import numpy as np
+
+        with reading(self.folder / "splits.csv", MAKE_ANEW):
+            return np.array([int(row["digest"], 16) for row in self._splits()], np.uint64)
+
+    def _splits(self) -> list[dict[str, str]]:
+        with (self.folder / "splits.csv").open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
 
     def path_of(self, split: str) -> Path:
         """Where the outputs of `validation`, `test` or other images are kept."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 
 from levelhead.cli.flags import Parser
 from levelhead.errors import LevelheadError
+from levelhead.text import printable
 
 
 def add_out(parser: Parser, help_: str) -> None:
@@ -27,6 +29,17 @@ def add_json(parser: Parser) -> None:
 def add_quiet(parser: Parser) -> None:
     """`--quiet`."""
     parser.add_argument("--quiet", action="store_true", help="no progress, only notes and the end")
+
+
+def add_device(parser: Parser) -> None:
+    """`--device NAME`."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+
+
+def name_broken(broken: Iterable[tuple[str, str]]) -> None:
+    """A line on standard error for each image that was left out: (path, why)."""
+    for path, why in broken:
+        print(f"levelhead: {printable(path)}: {why}; left out", file=sys.stderr)
 
 
 def add_budget(parser: Parser) -> None:

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from levelhead.cli.common import (
     add_budget,
+    add_device,
     add_jobs,
     add_json,
     add_out,
     add_quiet,
     deadline,
     deliver,
+    name_broken,
     print_json,
 )
 from levelhead.cli.flags import Parser, add_recipe, grid_of, recipe_of
 from levelhead.errors import LevelheadError
-from levelhead.text import printable
 
 if TYPE_CHECKING:
     from levelhead.deploy.predict import Written
@@ -203,7 +204,7 @@ def predict(words: list[str]) -> int:
         metavar="none|FILE",
         help="instead of the policy: probabilities as they are, or by a calibration.json",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    add_device(parser)
     add_out(
         parser,
         "CSV to write: path, prediction, confidence, decision, set, reason, a column a class; the "
@@ -232,7 +233,7 @@ def predict(words: list[str]) -> int:
         "calibration": options.calibration,
         "abstain_below": options.abstain_below,
         "device": options.device,
-        "progress": (lambda done, total: None) if options.quiet else counter("deciding", rate=True),
+        "progress": counter("deciding", rate=True, quiet=options.quiet),
     }
     if options.out is not None and not options.json:
         spreadsheet = options.for_spreadsheet
@@ -245,8 +246,7 @@ def predict(words: list[str]) -> int:
         broken, lines = predicted.broken, list(predicted.words)
         if options.out is not None:
             predicted.save(options.out, spreadsheet=options.for_spreadsheet)
-    for path, why in broken:
-        print(f"levelhead: {printable(path)}: {why}; left out", file=sys.stderr)
+    name_broken(broken)
     if options.json:
         print_json(predicted.to_json())
     else:

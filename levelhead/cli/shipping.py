@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from pathlib import Path
 
 from levelhead.cli.common import (
+    add_device,
     add_json,
     add_out,
     add_quiet,
     deliver,
+    name_broken,
     new_result_folder,
     print_json,
 )
@@ -81,8 +82,7 @@ def verify(words: list[str]) -> int:
     from levelhead.deploy.verify import verify as verify_export
 
     verified = verify_export(options.file, options.run, options.images)
-    for path, why in verified.broken:
-        print(f"levelhead: {printable(path)}: {why}; left out", file=sys.stderr)
+    name_broken(verified.broken)
     if options.json:
         print_json(verified.to_json())
     else:
@@ -121,7 +121,7 @@ def serve(words: list[str]) -> int:
             flag, type=float, default=default, metavar="X",
             help=f"{help_} (default: {default:g})",
         )  # fmt: skip
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    add_device(parser)
     add_json(parser)
     options = parser.parse(words)
 
@@ -182,7 +182,7 @@ def watch(words: list[str]) -> int:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of permutations and clusters (default: 0)"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    add_device(parser)
     add_out(parser, "folder for report.html, findings.json and label_next.csv")
     add_json(parser)
     add_quiet(parser)
@@ -195,7 +195,6 @@ def watch(words: list[str]) -> int:
 
     run = finished_run(options.run)
     name = Path(options.run).absolute().name
-    quiet = options.quiet
     with new_result_folder(options, f"{name}-watch") as folder:
         result = watch_images(
             run,
@@ -205,10 +204,9 @@ def watch(words: list[str]) -> int:
             level=options.level,
             seed=options.seed,
             device=options.device,
-            progress=(lambda done, total: None) if quiet else counter("looking at", rate=True),
+            progress=counter("looking at", rate=True, quiet=options.quiet),
         )
-        for path, why in result.broken:
-            print(f"levelhead: {printable(path)}: {why}; left out", file=sys.stderr)
+        name_broken(result.broken)
         command = shlex.join(["levelhead", "watch", *words])
         lines = [*map(printable, result.words)]
         lines += [f"Label next: {folder}/label_next.csv", f"Report: {folder}/report.html"]

@@ -66,8 +66,11 @@ def watcher(epochs: bool = True, quiet: bool = False) -> Callable[[Event], None]
     return watch
 
 
-def counter(what: str, rate: bool = False) -> Callable[[int, int], None]:
-    """A `progress(done, total)` that shows how far a stage is, and how fast (`rate`)."""
+def counter(what: str, rate: bool = False, quiet: bool = False) -> Callable[[int, int], None]:
+    """A `progress(done, total)` that shows how far a stage is, and how fast (`rate`); `quiet`:
+    shows nothing."""
+    if quiet:
+        return lambda done, total: None
     passing, _ = _lines()
     began = time.monotonic()
 

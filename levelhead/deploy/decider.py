@@ -110,7 +110,7 @@ def _of_run(
         outputs = scores(images)
         return policy.answers(outputs), outputs.features
 
-    weights = sha256(run.folder / "model.safetensors")
+    weights = policy.model or sha256(run.folder / "model.safetensors")  # `run.policy` hashed them
     return Decider(
         str(run.folder), policy, decide, size, channels, bits, recipe.resize, weights, run, scores
     )

@@ -214,9 +214,14 @@ def predict(
         every += [] if answers is None else [answers]
         progress(len(ids) + len(broken), total)
     if not every:
-        first, why = broken[0]
-        raise LevelheadError(f"{first}: {why}; no image could be read: give another")
+        raise nothing_read(broken)
     return Predicted(tuple(ids), joined(every), tuple(broken), abstain_below)
+
+
+def nothing_read(broken: Sequence[tuple[str, str]]) -> LevelheadError:
+    """What is raised where no image could be read: (path, why) of each."""
+    path, why = broken[0]
+    return LevelheadError(f"{path}: {why}; no image could be read: give another")
 
 
 def outputs_elsewhere(run: Run, images: str | Path | Sequence[str | Path]) -> Outputs:
@@ -224,11 +229,13 @@ def outputs_elsewhere(run: Run, images: str | Path | Sequence[str | Path]) -> Ou
     left out. Raises LevelheadError as `predict` does."""
     decider, paths = decider_of(run), listed(images)
     assert decider.scores is not None
-    parts = [(examples, faults) for examples, faults in decoded(decider, paths)]
-    rows = [decider.scores(examples.images) for examples, _ in parts if len(examples)]
+    rows: list[Outputs] = []
+    broken: list[tuple[str, str]] = []
+    for examples, faults in decoded(decider, paths):
+        broken += faults
+        rows += [decider.scores(examples.images)] if len(examples) else []
     if not rows:
-        path, why = parts[0][1][0]
-        raise LevelheadError(f"{path}: {why}; no image could be read: give another")
+        raise nothing_read(broken)
     scores = torch.cat([part.scores for part in rows])
     features = torch.cat([part.features for part in rows if part.features is not None])
     nothing = torch.zeros(len(scores), dtype=torch.int64)
@@ -281,8 +288,7 @@ def predict_to_csv(
                 progress(made + len(broken), len(todo))
         if not made and not done:
             part.unlink()
-            first, why = broken[0]
-            raise LevelheadError(f"{first}: {why}; no image could be read: give another")
+            raise nothing_read(broken)
         seconds = time.perf_counter() - start
         whole = out.with_name(out.name + ".tmp")
         with (

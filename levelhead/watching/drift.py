@@ -18,7 +18,7 @@ from levelhead.statistics.permutation import (
     mean_discrepancy,
     shares_apart,
 )
-from levelhead.watching.seen import Seen
+from levelhead.watching.sample import Sample
 
 MOST = 2_000
 """Images of either side that are compared: of more, so many, drawn by the seed."""
@@ -38,19 +38,27 @@ class Change:
     after: float | None = None
     intervals: tuple[tuple[float, float], tuple[float, float]] | None = None
 
+    @property
+    def medians(self) -> tuple[str, str]:
+        """Before and after, as a person reads them."""
+        before, after = (f"{x:.3g}".replace("-", "−") for x in (self.before, self.after))
+        return before, after
 
-def drift(reference: Seen, new: Seen, *, draws: int = 1000, seed: int = 0) -> tuple[Change, ...]:
+
+def drift(
+    reference: Sample, new: Sample, *, draws: int = 1000, seed: int = 0
+) -> tuple[Change, ...]:
     """What was compared; the least p is at most α with probability α where nothing has changed.
 
     That is for one look at images that are drawn independently: not at bursts of one scene.
     """
     rng = np.random.default_rng(seed)
-    a, b = (_some(seen, rng) for seen in (reference, new))
+    a, b = (_some(sample, rng) for sample in (reference, new))
     columns = _columns(a, b)
     statistics: dict[str, Statistic] = {
         name: kolmogorov_smirnov(np.concatenate(pair)) for name, pair in columns.items()
     }
-    best = np.concatenate([seen.answers.best.numpy() for seen in (a, b)])
+    best = np.concatenate([sample.answers.best.numpy() for sample in (a, b)])
     classes = len(a.answers.policy.class_names)
     statistics["predicted classes"] = shares_apart(best, classes)
     if a.features is not None and b.features is not None:
@@ -60,7 +68,7 @@ def drift(reference: Seen, new: Seen, *, draws: int = 1000, seed: int = 0) -> tu
     return tuple(_change(name, value, whole.get(name)) for name, value in p.items())
 
 
-def _columns(a: Seen, b: Seen) -> dict[str, tuple[Array, Array]]:
+def _columns(a: Sample, b: Sample) -> dict[str, tuple[Array, Array]]:
     """What is a number an image, on either side; of shares 0 or 1."""
     sides = a.answers, b.answers
     columns = {
@@ -90,7 +98,7 @@ def _change(name: str, p: float, pair: tuple[Array, Array] | None) -> Change:
     return Change(name, p, float(pair[0].mean()), float(pair[1].mean()), (first, second))
 
 
-def _some(seen: Seen, rng: np.random.Generator) -> Seen:
-    if len(seen) <= MOST:
-        return seen
-    return seen.take(np.sort(rng.permutation(len(seen))[:MOST]))
+def _some(sample: Sample, rng: np.random.Generator) -> Sample:
+    if len(sample) <= MOST:
+        return sample
+    return sample.take(np.sort(rng.permutation(len(sample))[:MOST]))

@@ -12,7 +12,7 @@ import numpy as np
 from levelhead.data.entries import Array
 from levelhead.decisions.policy import KINDS
 from levelhead.files import write
-from levelhead.watching.seen import Seen
+from levelhead.watching.sample import Sample
 
 WIDTH = 50
 """Principal components of the features that are clustered."""
@@ -24,13 +24,18 @@ FOREIGN = 0.5
 class Queue:
     """Images in the order in which they are worth a label."""
 
-    seen: Seen
+    sample: Sample
     order: Array  # int64 [M], positions
     clusters: Array  # int64 [M], of each of them
 
+    @property
+    def first(self) -> tuple[int, ...]:
+        """Positions of one image of each cluster: what to label next."""
+        return tuple(self.order[: len(set(self.clusters.tolist()))].tolist())
+
     def save(self, path: Path) -> None:
         """Write a CSV: rank, path, cluster, prediction, confidence, decision, reason."""
-        answers, text = self.seen.answers, io.StringIO()
+        answers, text = self.sample.answers, io.StringIO()
         names = answers.policy.class_names
         table = csv.writer(text, lineterminator="\n")
         table.writerow(
@@ -39,14 +44,14 @@ class Queue:
         for rank, (i, cluster) in enumerate(zip(self.order, self.clusters, strict=True), 1):
             table.writerow(
                 [
-                    rank, self.seen.ids[i], int(cluster), names[int(answers.best[i])],
+                    rank, self.sample.ids[i], int(cluster), names[int(answers.best[i])],
                     f"{float(answers.confidence[i]):.6g}", answers.decisions[i], answers.reasons[i],
                 ]
             )  # fmt: skip
         write(path, text.getvalue())
 
 
-def label_next(seen: Seen, n: int, known: Array | None = None, seed: int = 0) -> Queue:
+def label_next(sample: Sample, n: int, known: Array | None = None, seed: int = 0) -> Queue:
     """The images ranked, without those at `known`: the first n are one of each of n clusters.
 
     1. An image weighs 1 − confidence, one that is none of the classes at least `FOREIGN`.
@@ -56,20 +61,20 @@ def label_next(seen: Seen, n: int, known: Array | None = None, seed: int = 0) ->
 
     Without features the weight alone counts, and there is one cluster.
     """
-    left = np.setdiff1d(np.arange(len(seen)), [] if known is None else known)
-    answers = seen.answers
+    left = np.setdiff1d(np.arange(len(sample)), [] if known is None else known)
+    answers = sample.answers
     weight = (1 - answers.confidence.numpy())[left]
     foreign = answers.kind.numpy()[left] == KINDS.index("none")
     weight = np.where(foreign, np.maximum(weight, FOREIGN), weight) + 1e-6
     n = min(n, len(left))
-    if seen.features is None or n < 2:
+    if sample.features is None or n < 2:
         clusters, first = np.zeros(len(left), np.int64), np.empty(0, np.int64)
     else:
-        clusters, first = _clusters(_components(seen.features[left]), weight, n, seed)
+        clusters, first = _clusters(_components(sample.features[left]), weight, n, seed)
     rest = np.setdiff1d(np.arange(len(left)), first)
     rest = rest[np.argsort(-weight[rest], kind="stable")]
     order = np.concatenate([first, rest]).astype(np.int64)
-    return Queue(seen, left[order], clusters[order])
+    return Queue(sample, left[order], clusters[order])
 
 
 def _components(features: Array) -> Array:

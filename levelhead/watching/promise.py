@@ -14,14 +14,14 @@ from levelhead.delimited import rows
 from levelhead.errors import LevelheadError
 from levelhead.labels import positions, spelling
 from levelhead.statistics.anytime import bounds, evidence
-from levelhead.watching.seen import Seen
+from levelhead.watching.sample import Sample
 
 UNPROMISED = "answers, of which nothing is promised"
 """They are held to the most that their risk is by the test images."""
 
 
 @dataclass(frozen=True)
-class Kept:
+class Promise:
     """A promise and what came of it: `errors` of `n`, where at most the share `promised` may be.
 
     `evidence` that it is broken is never above `limit`, with probability level, while it holds;
@@ -44,9 +44,9 @@ class Kept:
         return self.after is not None
 
 
-def promises_kept(
-    seen: Seen, labels: Array, fallback: float, level: float = 0.95
-) -> tuple[Kept, ...]:
+def promises_of(
+    sample: Sample, labels: Array, fallback: float, level: float = 0.95
+) -> tuple[Promise, ...]:
     """Each promise of the policy on labelled images, int64 [N] in the order in which they came.
 
     Risk of the answers (by class, where thresholds are), sets, and false alarms of "none of mine".
@@ -54,17 +54,17 @@ def promises_kept(
     with probability 1 − level at most, however often one looks (evidence by Ville, limits by
     Bonferroni).
     """
-    answers, policy = seen.answers, seen.answers.policy
+    answers, policy = sample.answers, sample.answers.policy
     kind, best, choice = (t.numpy() for t in (answers.kind, answers.best, answers.choice))
     wrong, answered = choice != labels, kind == 0
     tests: list[tuple[str, float, Array]] = []
-    promised = [t for t in policy.thresholds if t.guarantee is not None and t.value is not None]
+    guaranteed = [t for t in policy.thresholds if t.guarantee is not None and t.value is not None]
     if len(policy.thresholds) > 1:
         for k, (name, one) in enumerate(zip(policy.class_names, policy.thresholds, strict=True)):
-            if one in promised:
+            if one in guaranteed:
                 tests.append((f"answers {name}", one.risk_wanted, wrong[answered & (best == k)]))
-    elif promised:
-        tests.append(("answers", promised[0].risk_wanted, wrong[answered]))
+    elif guaranteed:
+        tests.append(("answers", guaranteed[0].risk_wanted, wrong[answered]))
     else:
         tests.append((UNPROMISED, fallback, wrong[answered]))
     if policy.sets is not None and answers.sets is not None:
@@ -74,17 +74,17 @@ def promises_kept(
         rate = policy.unknown.false_alarms
         tests.append(("none of mine", rate, kind == KINDS.index("none")))
     limit = len(tests) / (1 - level)
-    return tuple(_kept(name, rate, errors, limit, level) for name, rate, errors in tests)
+    return tuple(_promise(name, rate, errors, limit, level) for name, rate, errors in tests)
 
 
-def _kept(name: str, rate: float, errors: Array, limit: float, level: float) -> Kept:
+def _promise(name: str, rate: float, errors: Array, limit: float, level: float) -> Promise:
     n, k = len(errors), int(errors.sum())
     low, high = bounds(k, n, level)
     course = evidence(errors.astype(np.int64), rate)
     above = np.flatnonzero(course >= limit)
     after = int(above[0]) + 1 if len(above) else None
     most = float(course.max()) if n else 1.0
-    return Kept(name, rate, n, k, low, high, most, limit, after)
+    return Promise(name, rate, n, k, low, high, most, limit, after)
 
 
 def read_labels_of(

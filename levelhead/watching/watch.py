@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from levelhead.data.appearance import LOOKS
-from levelhead.data.entries import Array
 from levelhead.decisions.plain import plain
 from levelhead.decisions.shares import share_intervals
 from levelhead.deploy.decider import decider_of
@@ -24,8 +23,8 @@ from levelhead.statistics.examples import wilson
 from levelhead.text import count, isolated
 from levelhead.watching.drift import SHARES, Change, drift
 from levelhead.watching.label_next import Queue, label_next
-from levelhead.watching.promise import UNPROMISED, Kept, promises_kept, read_labels_of
-from levelhead.watching.seen import Seen, seen_by, seen_in_test
+from levelhead.watching.promise import UNPROMISED, Promise, promises_of, read_labels_of
+from levelhead.watching.sample import Sample, sample_of_paths, sample_of_test
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,11 @@ class Share:
 class Watched:
     """New images beside the run's test images."""
 
-    reference: Seen
-    new: Seen
+    reference: Sample
+    new: Sample
     changes: tuple[Change, ...]
     shares: tuple[Share, ...]
-    kept: tuple[Kept, ...]  # none without labels
+    promises: tuple[Promise, ...]  # none without labels
     queue: Queue
     broken: tuple[tuple[str, str], ...]
     known: int  # images of the run itself, left out
@@ -67,7 +66,7 @@ class Watched:
     @property
     def alarm(self) -> bool:
         """Whether the images have changed, or a promise is broken."""
-        return bool(self.changed) or any(one.broken for one in self.kept)
+        return bool(self.changed) or any(one.broken for one in self.promises)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -109,16 +108,16 @@ class Watched:
 
     def _of_labels(self) -> list[str]:
         lines = []
-        for one in self.kept:
-            seen = (
+        for one in self.promises:
+            sentence = (
                 f"{isolated(one.name)}: {one.errors:,} of {one.n:,} wrong"
                 if one.name.startswith("answers")
                 else f"sets: {one.errors:,} of {one.n:,} miss the label"
                 if one.name == "sets"
                 else f"none of mine: said of {one.errors:,} of {one.n:,} own images"
             )
-            seen = seen[0].upper() + seen[1:]
-            held = f"[{100 * one.low:.1f}, {100 * one.high:.1f}] %, at any time"
+            sentence = sentence[0].upper() + sentence[1:]
+            range_ = f"[{100 * one.low:.1f}, {100 * one.high:.1f}] %, at any time"
             free = one.name == UNPROMISED
             goal = f"at most {100 * one.promised:.3g} %" + (
                 ", by test" if free else " was promised"
@@ -129,12 +128,11 @@ class Watched:
                 else f"not shown to be {'more' if free else 'broken'} (evidence "
                 f"{one.evidence:.2g} of {one.limit:.3g})"
             )
-            lines.append(f"{seen} ({held}); {goal}: {verdict}.")
+            lines.append(f"{sentence} ({range_}); {goal}: {verdict}.")
         return lines
 
     def to_json(self) -> dict[str, Any]:
         """findings.json."""
-        queue = self.queue
         return {
             "schema": 1,
             "n": len(self.new),
@@ -145,8 +143,8 @@ class Watched:
             "words": list(self.words),
             "changes": [plain(asdict(change)) for change in self.changes],
             "class_shares": [plain(asdict(share)) for share in self.shares],
-            "promises": [plain({**asdict(one), "broken": one.broken}) for one in self.kept],
-            "label_next": [self.new.ids[i] for i in queue.order[: len(set(queue.clusters))]],
+            "promises": [plain({**asdict(one), "broken": one.broken}) for one in self.promises],
+            "label_next": [self.new.ids[i] for i in self.queue.first],
             "broken": [{"path": path, "why": why} for path, why in self.broken],
         }
 
@@ -183,27 +181,28 @@ def watch(
     run = finished_run(run.folder if isinstance(run, Run) else run)
     tune_malloc()
     decider, paths = decider_of(run, device=device), listed(images)
-    seen, broken = seen_by(decider, paths, progress)
-    assert seen.digests is not None
-    own = np.isin(seen.digests, _digests(run))
+    sample, broken = sample_of_paths(decider, paths, progress)
+    assert sample.digests is not None
+    own = np.isin(sample.digests, run.digests)
     if own.all():
         raise LevelheadError("every image is one of the run's own; give new ones")
-    new = seen.take(np.flatnonzero(~own))
-    reference, test = seen_in_test(run), run.outputs("test")
+    new = sample.take(np.flatnonzero(~own))
+    test = run.outputs("test")
+    reference = sample_of_test(run, test, decider.policy)
     index, truth = (
         (None, None)
         if labels is None
         else read_labels_of(labels, new.ids, decider.policy.class_names)
     )
-    kept: tuple[Kept, ...] = ()
+    promises: tuple[Promise, ...] = ()
     if index is not None and truth is not None:
-        kept = promises_kept(new.take(index), truth, _risk_on_test(reference, test), level)
+        promises = promises_of(new.take(index), truth, _risk_on_test(reference, test), level)
     return Watched(
         reference=reference,
         new=new,
         changes=drift(reference, new, draws=draws, seed=seed),
         shares=_shares(reference, new, test, seed),
-        kept=kept,
+        promises=promises,
         queue=label_next(new, n_next, index, seed),
         broken=broken,
         known=int(own.sum()),
@@ -211,19 +210,7 @@ def watch(
     )
 
 
-def _digests(run: Run) -> Array:
-    """Of the run's images, from splits.csv."""
-    import csv
-
-    from levelhead.files import reading
-    from levelhead.runs import MAKE_ANEW
-
-    path = run.folder / "splits.csv"
-    with reading(path, MAKE_ANEW), path.open(newline="", encoding="utf-8") as file:
-        return np.array([int(row["digest"], 16) for row in csv.DictReader(file)], np.uint64)
-
-
-def _risk_on_test(reference: Seen, test: Outputs) -> float:
+def _risk_on_test(reference: Sample, test: Outputs) -> float:
     """The most that the answers' risk is, by the test images: for a policy that promises none."""
     answered = (reference.answers.kind == 0).numpy()
     wrong = (reference.answers.choice != test.labels).numpy()[answered]
@@ -231,7 +218,7 @@ def _risk_on_test(reference: Seen, test: Outputs) -> float:
     return float(min(max(high, 1e-3), 1 - 1e-3))
 
 
-def _shares(reference: Seen, new: Seen, test: Outputs, seed: int) -> tuple[Share, ...]:
+def _shares(reference: Sample, new: Sample, test: Outputs, seed: int) -> tuple[Share, ...]:
     """Of each class; none where the policy knows no probabilities."""
     p, q = reference.answers.probabilities, new.answers.probabilities
     if p is None or q is None:
@@ -257,8 +244,4 @@ def _sentence(change: Change) -> str:
     less, more = LOOKS.get(change.name, ("lower", "higher"))
     how = less if after < before else more if after > before else "spread otherwise"
     head = what[0].upper() + what[1:]
-    return f"{head}: {how}, median {_number(after)} after {_number(before)} ({p})."
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
+    return f"{head}: {how}, median {change.medians[1]} after {change.medians[0]} ({p})."

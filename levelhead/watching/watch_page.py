@@ -19,8 +19,6 @@ def write_watch(
     result: Watched, folder: str | Path, *, title: str, command: str = "", bits: int = 16
 ) -> Path:
     """Write report.html; returns its path. `bits` of the run's data, to show 16-bit images."""
-    queue = result.queue
-    first = [int(i) for i in queue.order[: min(SHOWN, len(set(queue.clusters.tolist())))]]
     answers, names = result.new.answers, result.new.answers.policy.class_names
     cards: list[dict[str, Any]] = [
         {
@@ -30,10 +28,10 @@ def write_watch(
             "prediction": names[int(answers.best[i])],
             "confidence": float(answers.confidence[i]),
         }
-        for i in first
+        for i in result.queue.first[:SHOWN]
     ]
-    found = result.to_json()
-    content = page("watch", title=title, found=found, result=result, cards=cards, command=command)
+    view = {"found": result.to_json(), "result": result, "cards": cards, "command": command}
+    content = page("watch", title=title, **view)
     path = Path(folder) / "report.html"
     write(path, content)
     return path

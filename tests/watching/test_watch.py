@@ -111,11 +111,11 @@ def test_labels_say_whether_promises_hold(trained: Path, tmp_path: Path) -> None
     right.write_text("path,label\n" + "".join(f"{p},{p.parent.name}\n" for p in paths))
     swapped.write_text("".join(f"{p.name},{other[p.parent.name]}\n" for p in paths))
     good = watch(trained, new, labels=right)
-    assert good.kept
-    assert not any(one.broken for one in good.kept), good.words
-    assert [one.n for one in good.kept if one.name == "sets"] == [120]
+    assert good.promises
+    assert not any(one.broken for one in good.promises), good.words
+    assert [one.n for one in good.promises if one.name == "sets"] == [120]
     bad = watch(trained, new, labels=swapped)
-    broken = {one.name: one.after for one in bad.kept if one.broken}
+    broken = {one.name: one.after for one in bad.promises if one.broken}
     assert {"answers", "sets"} & {name.split(" ")[0] for name in broken}
     assert all(after is not None and after < 60 for after in broken.values())
     assert any("was promised: broken" in sentence for sentence in bad.words)

@@ -12,16 +12,17 @@ from torch import Tensor
 
 from levelhead.data.appearance import LOOKS, appearance
 from levelhead.data.entries import Array
-from levelhead.decisions.policy import Answers, joined
+from levelhead.decisions.policy import Answers, Policy, joined
 from levelhead.deploy.decider import Decider
-from levelhead.deploy.predict import decoded
+from levelhead.deploy.predict import decoded, nothing_read
 from levelhead.errors import LevelheadError
+from levelhead.outputs import Outputs
 from levelhead.runs import Run
 from levelhead.training.run_data import run_data
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class Sample:
     """N images as the run sees them. `looks` are None where the pixels are no longer there."""
 
     ids: tuple[str, ...]
@@ -33,12 +34,12 @@ class Seen:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, index: Array) -> Seen:
+    def take(self, index: Array) -> Sample:
         """Those at `index` (integers), in that order."""
         place = torch.from_numpy(index)
         ids = tuple(self.ids[i] for i in index.tolist())
         looks, features, digests = self.looks, self.features, self.digests
-        return Seen(
+        return Sample(
             ids,
             self.answers.take(place),
             None if features is None else features[index],
@@ -47,9 +48,8 @@ class Seen:
         )
 
 
-def seen_in_test(run: Run) -> Seen:
-    """The run's own test images, which nothing was fitted on."""
-    test = run.outputs("test")
+def sample_of_test(run: Run, test: Outputs, policy: Policy) -> Sample:
+    """The run's own test images, which nothing was fitted on, with their outputs."""
     looks = None
     try:
         examples = run_data(run).test
@@ -60,18 +60,17 @@ def seen_in_test(run: Run) -> Seen:
     except (LevelheadError, KeyError, IndexError):  # the images have moved, or were arrays
         looks = None
     features = None if test.features is None else test.features.numpy()
-    policy = run.policy
     if policy.unknown is not None and policy.unknown.missing(test):
         policy = policy.without_unknown("")
     ids = test.ids or tuple(map(str, range(len(test))))
-    return Seen(ids, policy.answers(test), features, looks)
+    return Sample(ids, policy.answers(test), features, looks)
 
 
-def seen_by(
+def sample_of_paths(
     decider: Decider,
     paths: Sequence[Path],
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[Seen, tuple[tuple[str, str], ...]]:
+) -> tuple[Sample, tuple[tuple[str, str], ...]]:
     """New images, and those that cannot be read (path, why). Raises LevelheadError if none can."""
     ids: list[str] = []
     answers: list[Answers] = []
@@ -91,9 +90,8 @@ def seen_by(
             digests.append(examples.digests)
         progress(len(ids) + len(broken), len(paths))
     if not ids:
-        path, why = broken[0]
-        raise LevelheadError(f"{path}: {why}; no image could be read: give another")
+        raise nothing_read(broken)
     whole = torch.cat(features).numpy() if len(features) == len(answers) else None
     columns = {name: np.concatenate(parts) for name, parts in looks.items()}
-    seen = Seen(tuple(ids), joined(answers), whole, columns, np.concatenate(digests))
-    return seen, tuple(broken)
+    sample = Sample(tuple(ids), joined(answers), whole, columns, np.concatenate(digests))
+    return sample, tuple(broken)
