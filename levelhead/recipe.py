@@ -59,11 +59,14 @@ class Recipe:
     model: str = "auto"
     """auto, a name from `levelhead models`, timm:NAME or torchvision:NAME."""
     width: int | None = None
-    """Units of each hidden layer of mlp (default: 512)."""
+    """Units of mlp's hidden layers, channels of the first layers of cnn and resnets (default: 512,
+    32, 16 or 64)."""
     dropout: float | None = None
-    """Dropout rate of mlp and cnn (default: 0.2)."""
+    """Dropout rate, of models that have it (default: its paper's)."""
     pretrained: bool = False
     """Let timm: and torchvision: networks download their published weights."""
+    weights: str | None = None
+    """Start from this file of weights: safetensors, or a torch file that holds tensors alone."""
     finetune: bool = False
     """Train a pretrained network whole (its body at a tenth of the rate), not its head alone."""
     from_scratch: bool = False
@@ -201,6 +204,12 @@ class Recipe:
             not (self.finetune and self.from_scratch),
             "left out when --from-scratch is given",
         )
+        for name in ("from_scratch", "pretrained"):
+            must(
+                "weights",
+                self.weights is None or not getattr(self, name),
+                f"left out when --{name.replace('_', '-')} is given",
+            )
 
     def replace(self, **changes: Any) -> Recipe:
         """The same recipe with some fields changed."""

@@ -221,6 +221,7 @@ class Run:
         from safetensors.torch import load_file
 
         from levelhead.models import build
+        from levelhead.models.weights import restore
 
         recipe, data = self.recipe, self.data
         with reading(self.folder / "data.json", MAKE_ANEW):
@@ -237,7 +238,7 @@ class Run:
             raise LevelheadError(f"{path}: no such snapshot; there are {kept}")
         refuse_pipes(path)
         try:
-            network.load_state_dict(load_file(path))
+            restore(network, load_file(path))
         except FileNotFoundError:
             raise LevelheadError(
                 f"{path}: missing; training has not finished: levelhead resume {self.folder}"

@@ -10,7 +10,18 @@ import torch
 from torch import Tensor
 
 from levelhead.errors import LevelheadError, nearest
-from levelhead.models import alexnet, borrowed, fast, resnet, simple
+from levelhead.models import (
+    alexnet,
+    borrowed,
+    embedded,
+    fast,
+    inception,
+    mobilenet,
+    nin,
+    resnet,
+    simple,
+    vgg,
+)
 from levelhead.models.entry import Entry, Moves
 from levelhead.models.network import Hooks, Network, Shape
 
@@ -18,11 +29,17 @@ MODELS: dict[str, Entry] = {
     "linear": simple.LINEAR,
     "mlp": simple.MLP,
     "cnn": simple.CNN,
+    "lecture_cnn": simple.LECTURE_CNN,
     "alexnet": alexnet.ENTRY,
-    **resnet.CIFAR,
-    "resnet18": resnet.RESNET18,
+    "nin": nin.ENTRY,
+    "vgg16": vgg.ENTRY,
+    "googlenet": inception.GOOGLENET,
+    "minigooglenet": inception.MINIGOOGLENET,
+    "inception_v4": inception.INCEPTION_V4,
+    **resnet.RESNETS,
+    "mobilenet": mobilenet.ENTRY,
     "fast": fast.ENTRY,
-    "lite0": borrowed.LITE0,
+    **embedded.LITES,
 }
 
 
@@ -62,7 +79,7 @@ def build(
     `pretrained` makes timm and torchvision download theirs. Raises LevelheadError for an unknown
     name (with the nearest one), and for images that are too small for the model.
     """
-    entry = find_model(name)
+    entry = find_model(name).at(shape.size, pretrained)
     if shape.size < entry.least:
         instead = f"; {entry.instead}" if entry.instead else ""
         raise LevelheadError(

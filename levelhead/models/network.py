@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,13 +33,15 @@ class Hooks:
     stops: parameters of the body that stand still after so many epochs. scale_invariant: batch norm
     follows every weight, so that Muon may keep them on a sphere. auxiliary(body, images) ->
     (features [B,D], logits [B,K] of each auxiliary head): in training only; the objective weighs
-    their losses (Szegedy et al. 2015, "Going deeper with convolutions").
+    their losses (Szegedy et al. 2015, "Going deeper with convolutions"). training_only: how the
+    names of parameters begin that nothing but those heads uses.
     """
 
     start: Callable[[Any, Tensor], None] | None = None
     stops: Mapping[str, int] = field(default_factory=dict)
     scale_invariant: bool = False
     auxiliary: Callable[[Any, Tensor], tuple[Tensor, list[Tensor]]] | None = None
+    training_only: tuple[str, ...] = ()
 
 
 class Conv2d(nn.Conv2d):
@@ -59,6 +61,25 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(input.dtype)
         return nn.functional.linear(input, self.weight.to(input.dtype), bias)
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution, batch norm, and what ends them: a ReLU unless told otherwise."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        end: type[nn.Module] | None = nn.ReLU,
+        **options: Any,
+    ) -> None:
+        layers: list[nn.Module] = [
+            Conv2d(inputs, outputs, kernel, **options),
+            nn.BatchNorm2d(outputs),
+        ]
+        super().__init__(*layers, *([] if end is None else [end(inplace=True)]))
 
 
 class Network(nn.Module):
@@ -116,6 +137,19 @@ class Network(nn.Module):
             return self(images), []
         features, logits = self.hooks.auxiliary(self.body, self.standardise(images))
         return cast(Tensor, self.head(features.float())), [part.float() for part in logits]
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def kaiming(body: M) -> M:
+    """The body, its convolutions drawn anew as He et al. 2015 (arXiv 1502.01852, equation 10)."""
+    for module in body.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return body
 
 
 def flat_width(body: nn.Module, shape: Shape) -> int:

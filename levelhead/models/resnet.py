@@ -1,15 +1,18 @@
-"""Residual networks for small images: He et al.'s ResNet-20/32/44/56, and ResNet-18."""
+"""Residual networks for small images: He et al.'s ResNet-20/32/44/56, and ResNet-18/34."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from levelhead.models.entry import SGD, Entry, built
-from levelhead.models.network import Conv2d, Shape
+from levelhead.models.borrowed import larger
+from levelhead.models.entry import SGD, Entry, built, up_to_64
+from levelhead.models.network import Conv2d, Shape, kaiming
 
 
 class Block(nn.Module):
@@ -43,18 +46,18 @@ class Block(nn.Module):
         return F.relu(y + x)
 
 
-def _stages(widths: list[int], blocks: int, projection: bool) -> list[nn.Module]:
+def _stages(widths: list[int], blocks: Sequence[int], projection: bool) -> list[nn.Module]:
     layers: list[nn.Module] = []
     inputs = widths[0]
     for stage, width in enumerate(widths):
-        for block in range(blocks):
+        for block in range(blocks[stage]):
             stride = 2 if stage > 0 and block == 0 else 1
             layers.append(Block(inputs, width, stride, projection))
             inputs = width
     return layers
 
 
-def _resnet(shape: Shape, widths: list[int], blocks: int, projection: bool) -> nn.Sequential:
+def _resnet(shape: Shape, widths: list[int], blocks: Sequence[int], projection: bool) -> nn.Sequential:
     body = nn.Sequential(
         Conv2d(shape.channels, widths[0], 3, padding=1, bias=False),
         nn.BatchNorm2d(widths[0]),
@@ -63,40 +66,50 @@ def _resnet(shape: Shape, widths: list[int], blocks: int, projection: bool) -> n
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     )
-    for module in body.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return body
+    return kaiming(body)
 
 
 def cifar_resnet(shape: Shape, depth: int) -> tuple[nn.Module, nn.Linear]:
     """ResNet-(6n+2) for 32 px: widths 16/32/64, n blocks each, option-A shortcuts.
 
+    `width` takes the place of 16. ResNet-56 has 0.85 M parameters.
     Source: He et al. 2015, "Deep residual learning for image recognition", section 4.2.
-    ResNet-56 has 0.85 M parameters.
     """
-    return _resnet(shape, [16, 32, 64], (depth - 2) // 6, projection=False), nn.Linear(
-        64, shape.classes
-    )
+    first, blocks = shape.width or 16, (depth - 2) // 6
+    body = _resnet(shape, [first, 2 * first, 4 * first], [blocks] * 3, projection=False)
+    return body, nn.Linear(4 * first, shape.classes)
 
 
-def resnet18(shape: Shape) -> tuple[nn.Module, nn.Linear]:
-    """ResNet-18: up to 48 px with a CIFAR stem (one 3x3 convolution), above with the usual one.
+def wide_resnet(shape: Shape, blocks: Sequence[int]) -> tuple[nn.Module, nn.Linear]:
+    """ResNet-18 and 34: up to 48 px with a CIFAR stem (one 3x3 convolution), above with the usual.
 
-    11.17 M parameters with the CIFAR stem and 10 classes.
+    `width` takes the place of 64 in 64/128/256/512. 11.17 M and 21.28 M parameters with the CIFAR
+    stem and 10 classes. Source: as above, table 1.
     """
-    body = _resnet(shape, [64, 128, 256, 512], 2, projection=True)
+    first = shape.width or 64
+    body = _resnet(shape, [first * 2**stage for stage in range(4)], blocks, projection=True)
     if shape.size > 48:
-        stem = Conv2d(shape.channels, 64, 7, stride=2, padding=3, bias=False)
-        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
-        body[0] = stem
+        stem = Conv2d(shape.channels, first, 7, stride=2, padding=3, bias=False)
+        body[0] = kaiming(stem)
         body.insert(3, nn.MaxPool2d(3, stride=2, padding=1))
-    return cast(nn.Module, body), nn.Linear(512, shape.classes)
+    return cast(nn.Module, body), nn.Linear(8 * first, shape.classes)
 
 
 DEFAULTS = {**SGD, "lr": 0.1, "weight_decay": 5e-4, "batch_size": 128, "epochs": 30}
-CIFAR = {
-    f"resnet{depth}": Entry(built(partial(cifar_resnet, depth=depth)), DEFAULTS)
+RESNETS = {
+    f"resnet{depth}": Entry(
+        built(partial(cifar_resnet, depth=depth)), DEFAULTS, knobs=("width",)
+    )
     for depth in (20, 32, 44, 56)
 }
-RESNET18 = Entry(built(resnet18), DEFAULTS, size=lambda size, pretrained: 64 if size > 48 else size)
+RESNETS |= {
+    f"resnet{depth}": Entry(
+        built(partial(wide_resnet, blocks=blocks)),
+        DEFAULTS,
+        size=up_to_64,
+        knobs=("width",),
+        larger=larger(f"resnet{depth}"),
+        largest=math.inf,  # it is torchvision's network at any size; only published weights are theirs
+    )
+    for depth, blocks in ((18, (2, 2, 2, 2)), (34, (3, 4, 6, 3)))
+}

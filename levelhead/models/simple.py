@@ -1,10 +1,10 @@
-"""The teaching networks: a linear classifier, a multilayer perceptron, a plain CNN."""
+"""The teaching networks: a linear classifier, a multilayer perceptron, plain CNNs."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from levelhead.models.entry import ADAMW, Entry, built, still
+from levelhead.models.entry import ADAMW, Entry, built, still, up_to_64
 from levelhead.models.network import Conv2d, Linear, Shape, flat_width
 
 
@@ -29,7 +29,11 @@ def mlp(shape: Shape) -> tuple[nn.Module, nn.Linear]:
 
 
 def cnn(shape: Shape) -> tuple[nn.Module, nn.Linear]:
-    """A plain CNN: three 3x3 convolutions (32, 64, 128) with batch norm, two poolings, dropout."""
+    """A plain CNN: three 3x3 convolutions (32, 64, 128) with batch norm, two poolings, dropout.
+
+    `width` takes the place of 32.
+    """
+    width = shape.width or 32
 
     def stage(inputs: int, outputs: int) -> list[nn.Module]:
         return [
@@ -39,17 +43,45 @@ def cnn(shape: Shape) -> tuple[nn.Module, nn.Linear]:
         ]
 
     body = nn.Sequential(
-        *stage(shape.channels, 32),
+        *stage(shape.channels, width),
         nn.MaxPool2d(2),
-        *stage(32, 64),
+        *stage(width, 2 * width),
         nn.MaxPool2d(2),
-        *stage(64, 128),
+        *stage(2 * width, 4 * width),
         # A grid of at most 2x2 keeps some position without tying the head to the image size.
         nn.AdaptiveMaxPool2d(min(2, shape.size // 4)),
         nn.Flatten(),
         nn.Dropout(_dropout(shape)),
     )
     return body, nn.Linear(flat_width(body, shape), shape.classes)
+
+
+def lecture_cnn(shape: Shape) -> tuple[nn.Module, nn.Linear]:
+    """The lecture's CNN for 64 px: five convolutions, three poolings, dense 64 and 16, dropout .5."""
+    rate = 0.5 if shape.dropout is None else shape.dropout
+
+    def convolution(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
+        return [Conv2d(inputs, outputs, kernel, padding=kernel // 2), nn.ReLU()]
+
+    body = nn.Sequential(
+        *convolution(shape.channels, 8, 3),
+        nn.MaxPool2d(2),
+        *convolution(8, 16, 3),
+        *convolution(16, 16, 3),
+        nn.MaxPool2d(2),
+        *convolution(16, 24, 5),
+        *convolution(24, 24, 5),
+        nn.MaxPool2d(2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        Linear(24, 64),
+        nn.ReLU(),
+        nn.Dropout(rate),
+        Linear(64, 16),
+        nn.ReLU(),
+        nn.Dropout(rate),
+    )
+    return body, nn.Linear(16, shape.classes)
 
 
 def _dropout(shape: Shape) -> float:
@@ -75,6 +107,14 @@ CNN = Entry(
     built(cnn),
     {**ADAMW, "lr": 4e-3, "weight_decay": 1e-2, "batch_size": 256, "epochs": 20},
     least=4,  # two poolings leave nothing of less
+    knobs=("width", "dropout"),
+    low_precision=False,
+)
+LECTURE_CNN = Entry(
+    built(lecture_cnn),
+    {**ADAMW, "lr": 2e-3, "weight_decay": 1e-2, "batch_size": 128, "epochs": 30},
+    least=8,  # three poolings leave nothing of less
+    size=up_to_64,
     knobs=("dropout",),
     low_precision=False,
 )

@@ -11,8 +11,9 @@ from typing import Any
 from levelhead.errors import LevelheadError
 from levelhead.losses import find_loss
 from levelhead.models import MODELS, auto, find_model
-from levelhead.models.entry import ADAMW
+from levelhead.models.entry import ADAMW, Entry
 from levelhead.recipe import Recipe
+from levelhead.text import some
 
 # Share of the epochs that see random windows, where the recipe has a window.
 WINDOW_SHARE = 0.6
@@ -60,31 +61,51 @@ def choose_model(recipe: Recipe, facts: Facts) -> Recipe:
     """
     size = recipe.image_size or facts.size
     model = auto(size, recipe.from_scratch) if recipe.model == "auto" else recipe.model
-    entry = find_model(model)
+    # Small networks have large ones of the same name: weights of photos are theirs.
+    sided = recipe.image_size or (facts.size if recipe.weights else 0)
+    entry = find_model(model).at(sided, recipe.pretrained)
+    starts = recipe.pretrained or recipe.weights is not None
     embedded = " or ".join(name for name, one in MODELS.items() if one.weights == "embedded")
     _refuse(
+        (
+            recipe.weights is not None and recipe.model == "auto",
+            "--weights: of which network? name it with --model",
+        ),
         (
             recipe.from_scratch and entry.weights == "embedded",
             f"--from-scratch --model {model}: {model} is the pretrained one; use {entry.untrained}",
         ),
         (
             recipe.pretrained and entry.weights != "download",
-            f"--pretrained --model {model}: only timm:NAME and torchvision:NAME download weights",
+            f"--pretrained --model {model}: has none to download; take {DOWNLOADS}",
         ),
         (
-            recipe.finetune and not entry.pretrained(recipe.pretrained),
+            recipe.weights is not None and entry.weights == "embedded",
+            f"--weights --model {model}: brings its own; use {entry.untrained} for others",
+        ),
+        (
+            recipe.finetune and not entry.pretrained(starts),
             f"--finetune --model {model}: has no published weights to start from; "
-            f"use --model {embedded}, or timm:NAME --pretrained",
+            f"use --model {embedded}, timm:NAME --pretrained, or --weights FILE",
         ),
     )
     if recipe.image_size is None:
-        size = entry.size(facts.size, recipe.pretrained)
+        size = entry.size(facts.size, starts)
     return recipe.replace(model=model, image_size=size)
+
+
+DOWNLOADS = "timm:NAME, torchvision:NAME, or a model that says so in levelhead models"
+
+
+def entry_of(recipe: Recipe) -> Entry:
+    """The entry of the model of a recipe whose model and image size are chosen."""
+    return find_model(recipe.model).at(recipe.image_size or 0, recipe.pretrained)
 
 
 def frozen(recipe: Recipe) -> bool:
     """Whether a resolved recipe trains a head on a pretrained body that stands still."""
-    return find_model(recipe.model).pretrained(recipe.pretrained) and not recipe.finetune
+    starts = recipe.pretrained or recipe.weights is not None
+    return entry_of(recipe).pretrained(starts) and not recipe.finetune
 
 
 def _refuse(*rows: tuple[Any, str]) -> None:
@@ -99,7 +120,9 @@ def choices(recipe: Recipe, examples: int) -> str:
     start = f"{recipe.model} at {recipe.image_size} px"
     if frozen(recipe):
         return f"{start}, its pretrained body frozen: features once, then the head."
-    if find_model(recipe.model).weights == "download" and not recipe.pretrained:
+    if recipe.weights is not None:
+        start += ", from the weights of a file"
+    elif entry_of(recipe).weights == "download" and not recipe.pretrained:
         start += ", from random weights (--pretrained downloads the published ones)"
     assert recipe.epochs is not None
     assert recipe.batch_size is not None
@@ -170,9 +193,9 @@ def _contradictions(recipe: Recipe) -> Iterator[tuple[Any, str]]:
 
 def _model_refusals(recipe: Recipe, size: int) -> Iterator[tuple[Any, str]]:
     """What the model does not have or take, of a recipe whose model and size are chosen."""
-    entry, model = find_model(recipe.model), recipe.model
+    entry, model = entry_of(recipe.replace(image_size=size)), recipe.model
     for name in ("width", "dropout"):
-        owners = " and ".join(n for n, one in MODELS.items() if name in one.knobs)
+        owners = some([n for n, one in MODELS.items() if name in one.knobs], 12)
         yield (
             getattr(recipe, name) is not None and name not in entry.knobs,
             f"{_flag(recipe, name)}: --model {model} has none; it is for {owners}",
@@ -209,7 +232,7 @@ def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Rec
     if recipe.teacher is not None:  # each seed its own
         recipe = recipe.replace(teacher=recipe.teacher.replace("{seed}", str(recipe.seed)))
     _refuse(*_contradictions(recipe))
-    for name in ("teacher", "labels", "prior", "smoothing_by_class"):
+    for name in ("teacher", "labels", "prior", "smoothing_by_class", "weights"):
         if (path := getattr(recipe, name)) not in (None, "frequency"):  # found from any folder
             recipe = recipe.replace(**{name: str(Path(path).expanduser().absolute())})
     if recipe.mix_alpha is None:
@@ -227,7 +250,7 @@ def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Rec
 
 def _chosen(recipe: Recipe, facts: Facts, size: int, low_precision: bool) -> dict[str, Any]:
     """What the model takes on this data, for the fields that a recipe may leave open."""
-    entry = find_model(recipe.model)
+    entry = entry_of(recipe)
     chosen: dict[str, Any] = dict(FINETUNE if recipe.finetune else entry.defaults)
     if facts.examples < SMALL and recipe.batch_size is None:
         # About 20 steps in an epoch, but never batches of under 16.

@@ -27,10 +27,12 @@ from levelhead.judging import run_findings
 from levelhead.judging.setting import set_policy
 from levelhead.machine import pick_device, tune_malloc
 from levelhead.models import Network, build
+from levelhead.models.entry import SMALL
+from levelhead.models.weights import start_from
 from levelhead.recipe import Recipe
 from levelhead.runs import MAKE_ANEW, Run, new_folder, open_run, shape_of, write_splits
 from levelhead.training.checkpoint import load_checkpoint, save_checkpoint, state_of
-from levelhead.training.defaults import WINDOW_SHARE, choices, frozen
+from levelhead.training.defaults import WINDOW_SHARE, choices, entry_of, frozen
 from levelhead.training.distillation import load_teacher, warning
 from levelhead.training.events import Epoch, Event, Note, Progress, Snapshot
 from levelhead.training.frozen import features_key, fit_head, frozen_features
@@ -59,7 +61,8 @@ def train(
     recipe, read = prepare(recipe, known=data, progress=_tell(watch, "reading images"))
     read = relabelled(recipe, read)
     # What cannot be built must not leave a folder behind.
-    network, objective = untrained(recipe, read), objective_of(recipe, read)
+    network = untrained(recipe, read, lambda account: watch(Note(account)))
+    objective = objective_of(recipe, read)
     folder = new_folder(out, read.listing.name)
     with locked(folder, "run"):
         write(folder / "recipe.toml", recipe.to_toml())
@@ -124,6 +127,8 @@ def inputs_of(recipe: Recipe) -> dict[str, str]:
         files["--prior"] = [Path(str(recipe.prior))]
     if recipe.smoothing_by_class is not None:
         files["--smoothing-by-class"] = [Path(recipe.smoothing_by_class)]
+    if recipe.weights is not None:
+        files["--weights"] = [Path(recipe.weights)]
     if recipe.teacher is not None:
         path = Path(recipe.teacher)
         inside = [path / name for name in ("recipe.toml", "data.json", "model.safetensors")]
@@ -135,12 +140,18 @@ def inputs_of(recipe: Recipe) -> dict[str, str]:
     return hashes
 
 
-def untrained(recipe: Recipe, data: Dataset) -> Network:
-    """The network of a resolved recipe with its first weights. Raises LevelheadError as `build`."""
+def untrained(
+    recipe: Recipe, data: Dataset, tell: Callable[[str], None] = lambda account: None
+) -> Network:
+    """The network of a resolved recipe with its first weights.
+
+    `tell` gets the account of a file's weights. Raises LevelheadError as `build` does, and for
+    weights of another network.
+    """
     size = data.train.images.shape[1]
     assert data.mean is not None
     assert data.std is not None
-    return build(
+    network = build(
         recipe.model,
         shape_of(recipe, data.listing.channels, size, len(data.class_names)),
         mean=torch.from_numpy(data.mean),
@@ -148,6 +159,24 @@ def untrained(recipe: Recipe, data: Dataset) -> Network:
         pretrained=recipe.pretrained,
         seed=recipe.seed,
     )
+    if recipe.weights is not None:
+        entry = entry_of(recipe)
+        published = (entry.larger or entry).published
+        statistics = published() if size > SMALL else None
+        matched = start_from(network, Path(recipe.weights), statistics)
+        least = LEAST_MATCHED if recipe.finetune else 1.0
+        if matched.share < least:
+            fix = "give that network's file, or name the file's network with --model"
+            raise LevelheadError(
+                f"--weights {recipe.weights}: not of {recipe.model} at {size} px: "
+                f"{matched.words}; {fix}"
+            )
+        tell(f"Weights of {Path(recipe.weights).name}: {matched.words}.")
+    return network
+
+
+LEAST_MATCHED = 0.5
+"""Share of a network's numbers that a file must have for --finetune; a frozen body needs all."""
 
 
 def objective_of(recipe: Recipe, data: Dataset) -> Objective:

