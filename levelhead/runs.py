@@ -231,6 +231,8 @@ class Run:
                 shape_of(recipe, *sizes),
                 mean=torch.tensor(data["mean"]),
                 std=torch.tensor(data["std"]),
+                pretrained=recipe.pretrained,
+                download=False,
             )
         path = self.folder / "model.safetensors" if step is None else self.snapshot(step)
         if step is not None and step not in self.snapshots:

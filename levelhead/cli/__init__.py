@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
-from levelhead.cli import judging, running, shipping, studying
+from levelhead.cli import describing, judging, running, shipping, studying
 from levelhead.errors import LevelheadError, nearest
 from levelhead.text import printable
 
@@ -46,6 +46,7 @@ HELP = """levelhead: image classifiers whose confidence can be believed
                                         run a published paper's experiments again
   levelhead report RUN                  write the report of a run or study anew
   levelhead models                      the networks that --model knows
+  levelhead describe MODEL              its layers: parameters, shapes, what its units see
   levelhead cache [--empty]             what is kept for later runs, and how large it is
 
 Each has --help, and --json for results on standard output (progress goes to standard error).
@@ -151,7 +152,8 @@ COMMANDS = {
     "tradeoff": studying.tradeoff,
     "reproduce": studying.reproduce,
     "report": running.report,
-    "check": running.check,
-    "models": running.models,
-    "cache": running.cache,
+    "check": describing.check,
+    "describe": describing.describe,
+    "models": describing.models,
+    "cache": describing.cache,
 }

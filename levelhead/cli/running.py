@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -309,84 +308,4 @@ def report(words: list[str]) -> int:
         print_json({"report": str(path), "figures": [str(figure) for figure in figures]})
     else:
         print(*[path, *figures], sep="\n")
-    return 0
-
-
-def check(words: list[str]) -> int:
-    """`levelhead check`."""
-    parser = Parser(
-        prog="levelhead check", description="What is in a data set, and what is wrong with it."
-    )
-    parser.add_argument("data", metavar="DATA", help="the data, as for levelhead train")
-    parser.add_argument("--label-column", default="", metavar="NAME", help="as for train")
-    parser.add_argument("--group-column", default="group", metavar="NAME", help="as for train")
-    parser.add_argument("--outside-paths", action="store_true", help="as for train")
-    add_json(parser)
-    options = parser.parse(words)
-
-    from levelhead.cli.terminal import counter
-    from levelhead.data.check import check
-    from levelhead.data.check import words as sentences
-
-    findings = check(
-        options.data,
-        label_column=options.label_column,
-        group_column=options.group_column,
-        outside_paths=options.outside_paths,
-        progress=counter("reading images"),
-    )
-    if options.json:
-        print_json(findings)
-        return 0
-    print("\n".join(sentences(findings)))
-    if findings["refusal"] is None:
-        more = ["--skip-broken"] if findings["unreadable"] else []
-        print(f"Next: levelhead train {shlex.join([*words, *more])}")
-    return 0
-
-
-def cache(words: list[str]) -> int:
-    """`levelhead cache`."""
-    parser = Parser(
-        prog="levelhead cache",
-        description="What levelhead keeps for later runs (decoded images, features, weights), and "
-        "where. All of it can be made again.",
-    )
-    parser.add_argument("--empty", action="store_true", help="delete it")
-    add_json(parser)
-    options = parser.parse(words)
-
-    from levelhead.files import cache_folder, cached, empty_cache
-
-    kinds = cached()
-    total = sum(size for _, size in kinds.values())
-    freed = empty_cache() if options.empty else 0
-    if options.json:
-        sizes = {kind: {"files": n, "bytes": size} for kind, (n, size) in kinds.items()}
-        print_json({"folder": str(cache_folder()), "kinds": sizes, "freed": freed})
-        return 0
-    for kind, (n, size) in kinds.items():
-        print(f"{kind:<10} {n:>6,} files  {size / 1e6:>10,.1f} MB")
-    print(
-        f"{total / 1e6:,.1f} MB in {cache_folder()}"
-        + (f"; {freed / 1e6:,.1f} MB freed" if options.empty else "; --empty deletes it")
-    )
-    return 0
-
-
-def models(words: list[str]) -> int:
-    """`levelhead models`."""
-    parser = Parser(prog="levelhead models", description="The networks that --model knows.")
-    add_json(parser)
-    options = parser.parse(words)
-
-    from levelhead.models import MODELS
-
-    if options.json:
-        print_json({"models": list(MODELS)})
-        return 0
-    for name, entry in MODELS.items():
-        words_ = (entry.build.__doc__ or "").splitlines()[0]
-        print(f"{name:<10} {words_}")
-    print("timm:NAME, torchvision:NAME: any network of those libraries")
     return 0

@@ -29,6 +29,7 @@ from levelhead.figures import (
     information_plane,
     overconfidence,
     projection,
+    receptive_field,
     reliability,
     risk_coverage,
     samples,
@@ -60,6 +61,7 @@ FIGURES: dict[str, Figure] = {
     "information": Figure(information_plane.data, information_plane.draw),
     "distillation": Figure(students.data, students.draw),
     "tradeoff": Figure(gains.data, gains.draw),
+    "receptive_field": Figure(receptive_field.data, receptive_field.draw),
     "overconfidence": Figure(overconfidence.data, overconfidence.draw),
 }
 

@@ -71,13 +71,15 @@ def build(
     mean: Tensor,
     std: Tensor,
     pretrained: bool = False,
+    download: bool = True,
     seed: int = 0,
 ) -> Network:
     """A network by name, its initial weights drawn from `seed`.
 
     mean, std: one value a channel, in units of 0-255; published weights bring their own.
-    `pretrained` makes timm and torchvision download theirs. Raises LevelheadError for an unknown
-    name (with the nearest one), and for images that are too small for the model.
+    `pretrained` makes timm and torchvision download theirs; without `download` it is the same
+    network, whose weights are loaded later. Raises LevelheadError for an unknown name (with the
+    nearest one), and for images that are too small for the model.
     """
     entry = find_model(name).at(shape.size, pretrained)
     if shape.size < entry.least:
@@ -85,6 +87,7 @@ def build(
         raise LevelheadError(
             f"--model {name}: needs images of {entry.least} px or more, not {shape.size}{instead}"
         )
+    pretrained = pretrained and download
     published = entry.published() if entry.pretrained(pretrained) else None
     if published is not None:
         mean, std = torch.tensor(published[0]), torch.tensor(published[1])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class Borrowed(nn.Module):
         return self.auxiliary(x)[0]
 
     def auxiliary(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Features [B,D]; and in training the logits [B,K] of auxiliary heads, where it has some."""
+        """Features [B,D]; in training also the logits [B,K] of auxiliary heads, if any."""
         if x.shape[1] == 1 and self.channels == 3:
             x = x.expand(-1, 3, -1, -1)
         low = x.dtype == torch.bfloat16
@@ -198,7 +198,7 @@ def _size(size: int, pretrained: bool) -> int:
 
 DEFAULTS = {**SGD, "lr": 0.05, "weight_decay": 1e-4, "batch_size": 64, "epochs": 30}
 _BORROWED = Entry(
-    timm_network,  # replaced for each name
+    partial(timm_network, ""),  # replaced for each name
     DEFAULTS,
     any_size=False,  # many have a fixed grid of patches
     size=_size,

@@ -1,8 +1,9 @@
-"""What a network is made of: a row a layer, with parameters, shapes, arithmetic and what it sees."""
+"""What a network is made of: a row a layer, its parameters, shape, arithmetic, what it sees."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -126,12 +127,11 @@ class Description:
 
     def table(self, *, blocks: bool = False) -> str:
         """The rows as plain text; `blocks`: one row for each block."""
-        header = ["layer", "kind", "output", "parameters", "MACs", "sees", "step", "MB", "formula"]
         rows = []
         for layer in merged(self.layers) if blocks else self.layers:
             rows.append(
                 [
-                    layer.block if blocks else layer.path,
+                    (layer.block if blocks else layer.path) or "(body)",
                     layer.kind,
                     "×".join(map(str, layer.shape)),
                     f"{layer.parameters:,}" if layer.parameters else "0",
@@ -142,10 +142,11 @@ class Description:
                     layer.formula,
                 ]
             )
-        widths = max(len(row[-1]) for row in rows)
-        for row in rows:
-            row[-1] = row[-1].ljust(widths)
-            row[1] = row[1].ljust(max(len(other[1].rstrip()) for other in rows))
+        header = ["layer", "kind", "output", "parameters", "MACs", "sees", "step", "MB", "formula"]
+        for left in (1, len(header) - 1):
+            width = max(len(row[left]) for row in [header, *rows])
+            for row in [header, *rows]:
+                row[left] = row[left].ljust(width)
         return columns(header, rows)
 
     def to_json(self) -> dict[str, Any]:
@@ -255,8 +256,8 @@ def _rows(network: Network, calls: Sequence[Call], batch_size: int) -> Iterator[
         if not isinstance(call.module, nn.Identity):
             yield _layer(call, _block(call.path, modules), batch_size, counted)
         for path in after.get(i, ()):
-            own = Call(path, modules[path], "", shape=())
-            yield _layer(own, _block(path, modules), batch_size, counted, alone=True)
+            rest = Call(path, modules[path], "", shape=())
+            yield _layer(rest, _block(path, modules), batch_size, counted, alone=True)
 
 
 def _within(path: str, parent: str) -> bool:
@@ -338,11 +339,11 @@ def _window(options: dict[str, Any]) -> str:
 def _rule(call: Call) -> str:
     """How the output's side follows from the input's, with the numbers filled in."""
     options = call.options
-    if "kernel" not in options or len(call.before) != 4 or len(call.shape) != 4:
+    if "kernel" not in options or len(options["before"]) != 4 or len(call.shape) != 4:
         return ""
     texts = []
     for axis in range(2):
-        side, kernel = call.before[2 + axis], options["kernel"][axis]
+        side, kernel = options["before"][2 + axis], options["kernel"][axis]
         stride, padding = options["stride"][axis], options["padding"][axis]
         reach = options.get("dilation", (1, 1))[axis]
         width = f"{kernel}" if reach == 1 else f"({reach}·({kernel} − 1) + 1)"
@@ -364,17 +365,15 @@ def _block(path: str, modules: dict[str, nn.Module]) -> str:
 
 
 def merged(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """Rows of the same block in one: what comes out last, and the sums."""
-    blocks: dict[str, list[Layer]] = {}
-    for layer in layers:
-        blocks.setdefault(layer.block, []).append(layer)
+    """Rows of a block that follow each other in one: what comes out last, and the sums."""
     rows = []
-    for block, inside in blocks.items():
+    for block, run in itertools.groupby(layers, key=lambda layer: layer.block):
+        inside = list(run)
         last = next((row for row in reversed(inside) if row.shape), inside[-1])
         rows.append(
             dataclasses.replace(
                 last,
-                path=block,
+                path=block if len(inside) > 1 else last.path,
                 kind=last.kind if len(inside) == 1 else count(len(inside), "layer"),
                 shape_rule="",
                 formula=inside[0].formula if len(inside) == 1 else "",

@@ -57,7 +57,9 @@ def _stages(widths: list[int], blocks: Sequence[int], projection: bool) -> list[
     return layers
 
 
-def _resnet(shape: Shape, widths: list[int], blocks: Sequence[int], projection: bool) -> nn.Sequential:
+def _resnet(
+    shape: Shape, widths: list[int], blocks: Sequence[int], projection: bool
+) -> nn.Sequential:
     body = nn.Sequential(
         Conv2d(shape.channels, widths[0], 3, padding=1, bias=False),
         nn.BatchNorm2d(widths[0]),
@@ -97,9 +99,7 @@ def wide_resnet(shape: Shape, blocks: Sequence[int]) -> tuple[nn.Module, nn.Line
 
 DEFAULTS = {**SGD, "lr": 0.1, "weight_decay": 5e-4, "batch_size": 128, "epochs": 30}
 RESNETS = {
-    f"resnet{depth}": Entry(
-        built(partial(cifar_resnet, depth=depth)), DEFAULTS, knobs=("width",)
-    )
+    f"resnet{depth}": Entry(built(partial(cifar_resnet, depth=depth)), DEFAULTS, knobs=("width",))
     for depth in (20, 32, 44, 56)
 }
 RESNETS |= {
@@ -109,7 +109,7 @@ RESNETS |= {
         size=up_to_64,
         knobs=("width",),
         larger=larger(f"resnet{depth}"),
-        largest=math.inf,  # it is torchvision's network at any size; only published weights are theirs
+        largest=math.inf,  # the same network as theirs, which takes over with its weights alone
     )
     for depth, blocks in ((18, (2, 2, 2, 2)), (34, (3, 4, 6, 3)))
 }

@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -78,14 +77,15 @@ def trace(body: nn.Module, images: Tensor) -> list[Call]:
 
     In evaluation mode; the body is left as it was.
     """
-    training = body.training
+    modes = [(module, module.training) for module in body.modules()]
     recorder = _Recorder(images)
     try:
         body.eval()
         with _watched(body, recorder), recorder:
             body(images)
     finally:
-        body.train(training)
+        for module, training in modes:
+            module.training = training
     return recorder.calls
 
 
@@ -96,9 +96,7 @@ def _watched(body: nn.Module, recorder: _Recorder) -> Iterator[None]:
         for path, module in body.named_modules():
             leaf = not any(True for _ in module.children())
 
-            def enter(
-                module: nn.Module, inputs: Any, path: str = path, leaf: bool = leaf
-            ) -> None:
+            def enter(module: nn.Module, inputs: Any, path: str = path, leaf: bool = leaf) -> None:
                 recorder.enter(path, module, leaf, inputs)
 
             def leave(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -116,7 +114,7 @@ class _Recorder(TorchDispatchMode):
     """Sees every operation of a pass, and follows the field of every tensor through them."""
 
     def __init__(self, images: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[Call] = []
         self.fields: dict[int, Field] = {id(images): Field()}
         self.active = {id(images)}  # what hangs on the images, weights do not
@@ -138,15 +136,13 @@ class _Recorder(TorchDispatchMode):
             call.shape = tuple(out.shape)
             # A dense layer or a norm of the last axis works out views of its own.
             same = source is not None and source.shape[:-1] == out.shape[:-1]
-            if same and id(out) not in self.fields and (at := self.fields.get(id(source))):
-                if 3 not in at.axes:
-                    self._keep(out, at)
+            at = self.fields.get(id(source)) if same and id(out) not in self.fields else None
+            if at is not None and 3 not in at.axes:
+                self._keep(out, at)
             call.seen = self.fields.get(id(out))
         self.calls.append(call)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         tensors = [t for t in _flat(args) if isinstance(t, Tensor)]
@@ -165,7 +161,9 @@ class _Recorder(TorchDispatchMode):
             title = FUNCTIONS.get(name.rstrip("_"), name)
             before = tuple(tensors[0].shape) if tensors else ()
             options = _options(name, args, out)
-            self.calls.append(Call(path, None, title, before, tuple(out.shape), macs, seen, options))
+            self.calls.append(
+                Call(path, None, title, before, tuple(out.shape), macs, seen, options)
+            )
         return result
 
     def _joins(self, name: str, tensors: list[Tensor]) -> bool:
@@ -268,7 +266,9 @@ def _sliced(seen: Field, args: Any, source: Tensor, out: Tensor) -> Field | None
 
 def _padded(seen: Field, args: Any, source: Tensor, out: Tensor) -> Field | None:
     pads = dict(zip(range(source.dim() - 1, -1, -1), args[1][::2], strict=False))
-    start = [s - pads.get(a, 0) * d for a, s, d in zip(seen.axes, seen.start, seen.step, strict=True)]
+    start = [
+        s - pads.get(a, 0) * d for a, s, d in zip(seen.axes, seen.start, seen.step, strict=True)
+    ]
     return replace(seen, start=(start[0], start[1]))
 
 
@@ -296,12 +296,12 @@ RULES: dict[str, Callable[[Field, Any, Tensor, Tensor], Field | None]] = {
 
 
 def _matrices(args: Any, out: Tensor) -> int:
-    a, b = [t for t in args if isinstance(t, Tensor)][-2:]
-    return a.numel() * b.shape[-1]
+    left, right = [t for t in args if isinstance(t, Tensor)][-2:]
+    return left.numel() * int(right.shape[-1])
 
 
 def _convolution(args: Any, out: Tensor) -> int:
-    return out.numel() * math.prod(args[1].shape[1:])
+    return out.numel() * int(math.prod(args[1].shape[1:]))
 
 
 def _attention(args: Any, out: Tensor) -> int:
@@ -345,9 +345,10 @@ FUNCTIONS = {
 
 
 def _options(name: str, args: Any, out: Tensor) -> dict[str, Any]:
-    """How a window moves: kernel, stride, padding."""
+    """How a window moves: what it moves over (padded before, with some), kernel, stride, padding."""
     if name == "convolution":
         return {
+            "before": tuple(args[0].shape),
             "kernel": tuple(args[1].shape[2:]),
             "stride": tuple(args[3]),
             "padding": tuple(args[4]),
@@ -358,6 +359,7 @@ def _options(name: str, args: Any, out: Tensor) -> dict[str, Any]:
         kernel, stride = _pooling_of(args)
         place = 5 if name.startswith("max") else 4
         return {
+            "before": tuple(args[0].shape),
             "kernel": kernel,
             "stride": stride,
             "padding": _two(args[3]) if len(args) > 3 else (0, 0),

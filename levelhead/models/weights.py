@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -142,9 +141,7 @@ def start_from(network: Network, path: Path, statistics: Statistics | None) -> M
     )
 
 
-def _by_order(
-    wanted: Mapping[str, Tensor], offered: Mapping[str, Tensor]
-) -> dict[str, str] | None:
+def _by_order(wanted: Mapping[str, Tensor], offered: Mapping[str, Tensor]) -> dict[str, str] | None:
     """Tensors paired by their order, kind by kind; None unless every shape agrees.
 
     First in the order of the file; then by name, numbers as numbers, since safetensors keeps
@@ -224,7 +221,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{flag}: cannot be read as weights ({reason}); give safetensors, or a .pth that holds "
             "tensors alone"
         ) from None
-    except pickle.UnpicklingError:
+    except Exception as error:
+        if type(error).__name__ != "UnpicklingError":
+            raise
         raise LevelheadError(
             f"{flag}: holds more than tensors, and code of a file is never run; save its "
             "state_dict() as safetensors"
