@@ -50,7 +50,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         smoothing: float = 0.0,
         epochs: int | None = None,
         image_size: int | None = None,
-        finetune: bool = False,
+        finetune: bool | None = None,
         validation: float = 0.2,
         test: float = 0.1,
         risk: float | None = None,

@@ -67,8 +67,9 @@ class Recipe:
     """Let timm: and torchvision: networks download their published weights."""
     weights: str | None = None
     """Start from this file of weights: safetensors, or a torch file that holds tensors alone."""
-    finetune: bool = False
-    """Train a pretrained network whole (its body at a tenth of the rate), not its head alone."""
+    finetune: bool | None = None
+    """Tune a pretrained network from its best head on, not the head alone: lite0 to lite2 their
+    last blocks, others whole (default: lite0 to lite2 from 200 training images on)."""
     from_scratch: bool = False
     """Use no published weights: auto then takes resnet18 for photos."""
 
@@ -90,8 +91,9 @@ class Recipe:
     """Where epsilon goes: `frequency`, or a CSV of shares or similarities (default: evenly)."""
     targets: Literal["loss", "explicit", "online"] = "loss"
     """Smooth inside the loss, by explicit soft targets (same numbers), or online (learnt)."""
-    mix: Literal["none", "mixup", "cutmix"] = "none"
-    """Mix each batch with itself in another order, images and targets alike."""
+    mix: Literal["none", "mixup", "cutmix"] | None = None
+    """Mix each batch with itself in another order, images and targets alike (default: mixup of
+    what tuned blocks see, else none)."""
     mix_alpha: float | None = None
     """Share of the first image ~ Beta(a, a) (default: 0.2 for mixup, 1 for cutmix)."""
     teacher: str | None = None

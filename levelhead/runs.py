@@ -233,6 +233,7 @@ class Run:
                 std=torch.tensor(data["std"]),
                 pretrained=recipe.pretrained,
                 download=False,
+                tuned=bool(recipe.finetune),
             )
         path = self.folder / "model.safetensors" if step is None else self.snapshot(step)
         if step is not None and step not in self.snapshots:

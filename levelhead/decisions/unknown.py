@@ -27,7 +27,8 @@ class Reference:
     """The training features that distances are measured from.
 
     `whitening` [D, D] turns the covariance within classes into the identity; `means` [K, D] are
-    those of the classes, whitened (a class without examples: infinitely far).
+    those of the classes, whitened (a class without examples: infinitely far). Of more than D
+    features the first D count: where blocks were tuned, those of the body as it was.
     """
 
     whitening: Tensor  # float32
@@ -52,7 +53,7 @@ class Reference:
         """Minus the least Mahalanobis distance to a class, float64 [N] (Lee et al. 2018)."""
         rows = [
             -torch.cdist(
-                part.float() @ self.whitening,
+                part[:, : len(self.whitening)].float() @ self.whitening,
                 self.means,
                 compute_mode="donot_use_mm_for_euclid_dist",
             ).amin(1)

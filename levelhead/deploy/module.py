@@ -151,7 +151,7 @@ class Deployed(nn.Module):
             return torch.logsumexp(raw, 1)
         if score == "max_logit":
             return raw.amax(1)
-        white = features @ self.whitening
+        white = features[:, : self.whitening.shape[0]] @ self.whitening
         apart = white[:, None] - self.means[None]
         return -(apart * apart).sum(2).sqrt().amin(1).double()
 

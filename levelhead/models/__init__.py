@@ -72,13 +72,15 @@ def build(
     std: Tensor,
     pretrained: bool = False,
     download: bool = True,
+    tuned: bool = False,
     seed: int = 0,
 ) -> Network:
     """A network by name, its initial weights drawn from `seed`.
 
     mean, std: one value a channel, in units of 0-255; published weights bring their own.
     `pretrained` makes timm and torchvision download theirs; without `download` it is the same
-    network, whose weights are loaded later. Raises LevelheadError for an unknown name (with the
+    network, whose weights are loaded later. `tuned`: with last blocks to be tuned, for the models
+    that have them (`Entry.tunable`). Raises LevelheadError for an unknown name (with the
     nearest one), and for images that are too small for the model.
     """
     entry = find_model(name).at(shape.size, pretrained)
@@ -94,7 +96,10 @@ def build(
     with torch.random.fork_rng(devices=[]):
         # Weights are drawn on the CPU; torch.manual_seed would reseed CUDA for good.
         torch.default_generator.manual_seed(seed)
-        body, head = entry.build(shape, pretrained)
+        if tuned and entry.tunable is not None:
+            body, head = entry.tunable(shape)
+        else:
+            body, head = entry.build(shape, pretrained)
     return Network(body, head, mean, std, entry.hooks)
 
 

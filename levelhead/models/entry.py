@@ -80,6 +80,9 @@ class Entry:
     published: Callable[[], Statistics | None] = lambda: None  # what published weights expect
     untrained: str = ""  # of embedded weights: the same network without them
     hooks: Hooks = field(default_factory=Hooks)
+    # The same with a body in two parts: `front` makes maps [B,C,h,w], which may be kept, `rest`
+    # features [B,2D] of them, of blocks as published and of their copies that are tuned.
+    tunable: Callable[[Shape], tuple[nn.Module, nn.Linear]] | None = None
     larger: Entry | None = None
     largest: float = SMALL
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +105,7 @@ class Network(nn.Module):
         self.head = head
         self.hooks = hooks or Hooks()
         self.dtype = torch.float32
+        self.still_norms = False  # batch norm keeps its published statistics, also in training
         # In units of 0-255, one value a channel, from the training split (or as published).
         self.register_buffer("mean", mean.float().reshape(1, -1, 1, 1))
         self.register_buffer("std", std.float().reshape(1, -1, 1, 1))
@@ -113,6 +114,15 @@ class Network(nn.Module):
     def device(self) -> torch.device:
         """Where it is."""
         return self.mean.device
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch; with `still_norms` batch norm stays in evaluation mode."""
+        super().train(mode)
+        if self.still_norms:
+            for module in self.body.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     def place(self, device: torch.device | str) -> Network:
         """Move to a device, in the memory order that convolutions like best there."""

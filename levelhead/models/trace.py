@@ -345,7 +345,7 @@ FUNCTIONS = {
 
 
 def _options(name: str, args: Any, out: Tensor) -> dict[str, Any]:
-    """How a window moves: what it moves over (padded before, with some), kernel, stride, padding."""
+    """How a window moves: what it moves over (some pad it first), kernel, stride, padding."""
     if name == "convolution":
         return {
             "before": tuple(args[0].shape),

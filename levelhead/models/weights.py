@@ -206,7 +206,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises LevelheadError for what is neither, or holds no tensors.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     flag = f"--weights {path}"
@@ -215,18 +214,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     refuse_pipes(path)
     try:
         stored = load_file(path) if path.suffix == ".safetensors" else from_torch_file(path)
-    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError, AttributeError) as error:
+    except Exception as error:  # a damaged file makes torch raise anything
+        if type(error).__name__ == "UnpicklingError":
+            raise LevelheadError(
+                f"{flag}: holds more than tensors, and code of a file is never run; save its "
+                "state_dict() as safetensors"
+            ) from None
         reason = (str(error).splitlines() or [type(error).__name__])[0][:150]
         raise LevelheadError(
             f"{flag}: cannot be read as weights ({reason}); give safetensors, or a .pth that holds "
             "tensors alone"
-        ) from None
-    except Exception as error:
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise LevelheadError(
-            f"{flag}: holds more than tensors, and code of a file is never run; save its "
-            "state_dict() as safetensors"
         ) from None
     if not stored:
         raise LevelheadError(f"{flag}: holds no tensors; give the weights of a network")

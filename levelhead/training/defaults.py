@@ -33,7 +33,11 @@ class Facts:
 
 
 # A pretrained network that is trained whole, whichever it is.
-FINETUNE = {**ADAMW, "lr": 3e-3, "weight_decay": 1e-2, "batch_size": 32, "epochs": 8}
+FINETUNE = {**ADAMW, "lr": 1e-3, "weight_decay": 1e-2, "batch_size": 32, "epochs": 8}
+# Fewer training images do not say how to move a pretrained body: its head alone is fitted.
+LEAST_TUNED = 200
+# Of the maps that tuned blocks see (docs/findings.md, "Photos").
+TUNED_ALPHA = 0.4
 # Rate, momentum and decay where the recipe takes another optimiser than its model's.
 OTHER_OPTIMIZER = {
     "sgd": {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4},
@@ -108,6 +112,11 @@ def frozen(recipe: Recipe) -> bool:
     return entry_of(recipe).pretrained(starts) and not recipe.finetune
 
 
+def tuned(recipe: Recipe) -> bool:
+    """Whether a resolved recipe tunes the last blocks of a body whose front stands still."""
+    return bool(recipe.finetune) and entry_of(recipe).tunable is not None
+
+
 def _refuse(*rows: tuple[Any, str]) -> None:
     """Raise LevelheadError with the sentence of the first condition that holds."""
     for wrong, sentence in rows:
@@ -120,6 +129,10 @@ def choices(recipe: Recipe, examples: int) -> str:
     start = f"{recipe.model} at {recipe.image_size} px"
     if frozen(recipe):
         return f"{start}, its pretrained body frozen: features once, then the head."
+    if tuned(recipe):
+        start += ", from the best head on its pretrained body, then its last blocks"
+    elif recipe.finetune:
+        start += ", from the best head on its pretrained body"
     if recipe.weights is not None:
         start += ", from the weights of a file"
     elif entry_of(recipe).weights == "download" and not recipe.pretrained:
@@ -134,7 +147,7 @@ def choices(recipe: Recipe, examples: int) -> str:
     ]
     moves += [f"windows of {recipe.window} px at first"] if recipe.window else []
     moves += ["mirrored"] if recipe.flip else []
-    moves += [f"{recipe.mix} {recipe.mix_alpha:g}"] if recipe.mix != "none" else []
+    moves += [f"{recipe.mix} {recipe.mix_alpha:g}"] if recipe.mix not in (None, "none") else []
     return (
         f"{start}: {recipe.epochs} epochs of {steps} steps, batches of {recipe.batch_size}, "
         f"{recipe.optimizer} at {recipe.lr:g} ({recipe.schedule}), {recipe.precision}; "
@@ -149,7 +162,7 @@ def _flag(recipe: Recipe, name: str) -> str:
 def _contradictions(recipe: Recipe) -> Iterator[tuple[Any, str]]:
     """Every way in which flags of a recipe exclude each other, and what to say then."""
     loss, online = find_loss(recipe.loss), recipe.targets == "online"
-    mixes, by_class = recipe.mix != "none", recipe.smoothing_by_class is not None
+    mixes, by_class = recipe.mix not in (None, "none"), recipe.smoothing_by_class is not None
     learns = "--targets online learns its own; leave one of them out"
     file = recipe.teacher is not None and Path(recipe.teacher).expanduser().is_file()
     yield (
@@ -205,7 +218,7 @@ def _model_refusals(recipe: Recipe, size: int) -> Iterator[tuple[Any, str]]:
             ("--targets online", recipe.targets == "online"),
             ("--save-every", recipe.save_every is not None),
             ("--teacher", recipe.teacher is not None),
-            (f"--mix {recipe.mix}", recipe.mix != "none"),
+            (f"--mix {recipe.mix}", recipe.mix not in (None, "none")),
             # L2 alone would set its scale.
             (f"--loss {recipe.loss}", not find_loss(recipe.loss).scale),
         ):
@@ -214,6 +227,12 @@ def _model_refusals(recipe: Recipe, size: int) -> Iterator[tuple[Any, str]]:
                 f"{flag}: needs a network trained step by step; add --finetune or another --model",
             )
         return
+    if tuned(recipe):
+        yield (
+            recipe.teacher is not None,
+            f"--teacher: sees whole images, the last blocks of {model} only maps; add "
+            f"another --model, for example {entry.untrained.removeprefix('--model ')} --pretrained",
+        )
     least = max(4, entry.least) if entry.any_size else size
     yield (
         recipe.window and recipe.window < least,
@@ -235,13 +254,23 @@ def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Rec
     for name in ("teacher", "labels", "prior", "smoothing_by_class", "weights"):
         if (path := getattr(recipe, name)) not in (None, "frequency"):  # found from any folder
             recipe = recipe.replace(**{name: str(Path(path).expanduser().absolute())})
-    if recipe.mix_alpha is None:
-        recipe = recipe.replace(mix_alpha=MIX_ALPHA.get(recipe.mix))
     recipe = choose_model(recipe, facts)
     size = recipe.image_size or facts.size
+    if recipe.finetune is None:
+        tunes = entry_of(recipe).tunable is not None and recipe.teacher is None
+        recipe = recipe.replace(finetune=tunes and facts.examples >= LEAST_TUNED)
+    elif recipe.finetune and recipe.weights is None and facts.examples < LEAST_TUNED:
+        recipe = recipe.replace(finetune=False)
     _refuse(*_model_refusals(recipe, size))
     if frozen(recipe):
-        return recipe.replace(precision=recipe.precision or "float32")
+        return recipe.replace(precision=recipe.precision or "float32", mix="none")
+    if recipe.mix is None:
+        # One label cannot be mixed, nor targets that are learnt.
+        mixes = tuned(recipe) and find_loss(recipe.loss).soft and recipe.targets != "online"
+        alpha = TUNED_ALPHA if mixes else None
+        recipe = recipe.replace(mix="mixup" if mixes else "none", mix_alpha=alpha)
+    elif recipe.mix_alpha is None:
+        recipe = recipe.replace(mix_alpha=MIX_ALPHA.get(recipe.mix))
     chosen = _chosen(recipe, facts, size, low_precision)
     batch = min(recipe.batch_size or chosen["batch_size"], facts.examples)
     unset = {name: value for name, value in chosen.items() if getattr(recipe, name) is None}
@@ -264,6 +293,8 @@ def _chosen(recipe: Recipe, facts: Facts, size: int, low_precision: bool) -> dic
         chosen["weight_decay"] = entry.decay(batch)
     moves = entry.moves(size, facts.channels)
     chosen |= {"crop": moves.crop, "flip": moves.flip, "cutout": 0, "window": moves.window}
+    if tuned(recipe):
+        chosen["crop"] = 0  # the front makes its maps once
     gains = low_precision and entry.low_precision and size >= 16
     chosen["precision"] = "bfloat16" if gains else "float32"
     if recipe.optimizer is not None and recipe.optimizer != chosen["optimizer"]:

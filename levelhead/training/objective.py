@@ -90,7 +90,8 @@ class Objective:
         classes = len(class_names)
         check_smoothing(recipe.smoothing, classes, recipe.convention)
         rows = target_rows(recipe, labels, class_names)
-        explicit = recipe.targets == "explicit" or recipe.mix != "none" or soft is not None
+        mixes = recipe.mix not in (None, "none")
+        explicit = recipe.targets == "explicit" or mixes or soft is not None
         if rows is None and explicit:
             every = torch.arange(classes)
             rows = smooth(every, classes, recipe.smoothing, recipe.convention)
@@ -104,7 +105,8 @@ class Objective:
             recipe.loss_knobs,
         )
         mixing = None
-        if recipe.mix != "none":
+        if mixes:
+            assert recipe.mix is not None
             assert recipe.mix_alpha is not None
             mixing = Mixing(recipe.mix, recipe.mix_alpha, recipe.seed)
         return cls(loss, options, rows, soft, mixing, online)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -19,8 +20,10 @@ SPHERE_VECTOR_RATE = 0.053 / 0.24
 SPHERE_MOMENTUM = 0.85
 # Elsewhere it follows by AdamW at this share of Muon's rate.
 REST_RATE = 0.1
-# A pretrained body moves at this share of the head's rate.
-BODY_RATE = 0.1
+# A pretrained body is tuned at rates that fall downwards (Howard & Ruder 2018, section 3.2), in so
+# many equal parts, to this share of the head's in the lowest.
+LEVELS = 4
+LOWEST = 0.3
 
 
 def orthogonalise(matrix: Tensor, steps: int = 3) -> Tensor:
@@ -138,14 +141,17 @@ def optimisers(network: Network, recipe: Recipe) -> list[torch.optim.Optimizer]:
         if matrices:
             optimisers.append(Muon([{"params": matrices}], rate, momentum, decay, steps=5))
     else:
-        body_rate = rate * (BODY_RATE if recipe.finetune else 1.0)
         split = [
             {"params": [p for p in head if p.dim() > 1], "lr": rate, "weight_decay": decay},
             {"params": [p for p in head if p.dim() <= 1], "lr": rate, "weight_decay": 0.0},
-            {"params": matrices, "lr": body_rate, "weight_decay": decay},
-            {"params": vectors, "lr": body_rate, "weight_decay": 0.0},
-            {"params": early, "lr": body_rate, "weight_decay": 0.0, "until": until},
+            {"params": early, "lr": rate, "weight_decay": 0.0, "until": until},
         ]
+        levels = LEVELS if recipe.finetune else 1
+        for level, part in enumerate(_levels(body, levels)):
+            share = LOWEST ** ((levels - 1 - level) / max(1, levels - 1))
+            rows = [p for p in part if p.dim() > 1], [p for p in part if p.dim() <= 1]
+            for parameters, own in zip(rows, (decay, 0.0), strict=True):
+                split.append({"params": parameters, "lr": rate * share, "weight_decay": own})
         if recipe.optimizer == "adamw":
             optimisers = [torch.optim.AdamW(_filled(split), lr=rate, betas=(momentum, 0.999))]
         else:
@@ -158,6 +164,12 @@ def optimisers(network: Network, recipe: Recipe) -> list[torch.optim.Optimizer]:
             group["peak"] = group["lr"]
             group.setdefault("until", 1.0)
     return optimisers
+
+
+def _levels(body: Sequence[Tensor], number: int) -> list[list[Tensor]]:
+    """The parameters of a body, lowest layers first, in parts of as many tensors."""
+    ends = [round(i * len(body) / number) for i in range(number + 1)]
+    return [list(body[a:b]) for a, b in pairwise(ends)]
 
 
 def _filled(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

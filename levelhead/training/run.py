@@ -29,15 +29,17 @@ from levelhead.machine import pick_device, tune_malloc
 from levelhead.models import Network, build
 from levelhead.models.entry import SMALL
 from levelhead.models.weights import start_from
+from levelhead.outputs import Outputs
 from levelhead.recipe import Recipe
 from levelhead.runs import MAKE_ANEW, Run, new_folder, open_run, shape_of, write_splits
-from levelhead.training.checkpoint import load_checkpoint, save_checkpoint, state_of
-from levelhead.training.defaults import WINDOW_SHARE, choices, entry_of, frozen
+from levelhead.training import tuning
+from levelhead.training.checkpoint import State, load_checkpoint, save_checkpoint, state_of
+from levelhead.training.defaults import WINDOW_SHARE, choices, entry_of, frozen, tuned
 from levelhead.training.distillation import load_teacher, warning
 from levelhead.training.events import Epoch, Event, Note, Progress, Snapshot
 from levelhead.training.frozen import features_key, fit_head, frozen_features
 from levelhead.training.inference import outputs_of
-from levelhead.training.loop import fit, start
+from levelhead.training.loop import Batches, fit, start
 from levelhead.training.objective import Objective
 from levelhead.training.prepare import prepare, relabelled
 
@@ -157,6 +159,7 @@ def untrained(
         mean=torch.from_numpy(data.mean),
         std=torch.from_numpy(data.std),
         pretrained=recipe.pretrained,
+        tuned=bool(recipe.finetune),
         seed=recipe.seed,
     )
     if recipe.weights is not None:
@@ -238,6 +241,8 @@ def _finish(
     known: dict[str, Tensor] = {}
     if frozen(recipe):
         seconds, rate, known = _train_head(run, network, objective, recipe, data, device, watch)
+    elif recipe.finetune:
+        seconds, rate, known = _tune(run, network, objective, recipe, data, device, watch)
     else:
         seconds, rate = _train_whole(run, network, objective, recipe, data, device, watch)
 
@@ -310,10 +315,31 @@ def _train_whole(
         if (careful := warning(recipe)) is not None:
             watch(Note(careful))
     state = start(network, split, recipe, objective, device)
+    batches = batches_of(split, recipe, device, network.mean.flatten().round())
+    _course(run, network, state, batches, validation, recipe, watch)
+    if (teacher := objective.teacher) is not None:
+        gamma = {"smoothness_index": teacher.gamma, "examples_seen": teacher.seen}
+        write_json(run.folder / "distillation.json", gamma)
+    write(run.folder / "model.safetensors", save(state_of(network)))
+    return state.seconds, len(split) * state.epoch / max(state.step_seconds, 1e-9)
+
+
+def _course(
+    run: Run,
+    network: Network,
+    state: State,
+    batches: Batches,
+    validation: Batch,
+    recipe: Recipe,
+    watch: Callable[[Event], None],
+) -> None:
+    """`fit` from the last checkpoint to the end; keeps checkpoints, history and snapshots.
+
+    Snapshots are of `network`, of which `state.network` may be a part.
+    """
     history = load_checkpoint(run.folder, state)
     if history:
         watch(Note(f"Going on after epoch {state.epoch} of {recipe.epochs}."))
-    batches = batches_of(split, recipe, device, network.mean.flatten().round())
     for event in fit(state, batches, validation, recipe):
         if isinstance(event, Snapshot):
             write(run.snapshot(event.step), save(state_of(network)))
@@ -322,12 +348,50 @@ def _train_whole(
             save_checkpoint(run.folder, state, history)
             write_rows(run.folder / "history.csv", history)
         watch(event)
-    if (teacher := objective.teacher) is not None:
-        gamma = {"smoothness_index": teacher.gamma, "examples_seen": teacher.seen}
-        write_json(run.folder / "distillation.json", gamma)
-    write(run.folder / "model.safetensors", save(state_of(network)))
     write_rows(run.folder / "history.csv", history)
-    return state.seconds, len(split) * state.epoch / max(state.step_seconds, 1e-9)
+
+
+def _tune(
+    run: Run,
+    network: Network,
+    objective: Objective,
+    recipe: Recipe,
+    data: Dataset,
+    device: torch.device,
+    watch: Callable[[Event], None],
+) -> tuple[float, float, dict[str, Tensor]]:
+    """From the best head on: the last blocks on maps, or the whole body on images (`tuning`).
+
+    Returns also the features of train of blocks that stood still, where there are some.
+    """
+    began = time.perf_counter()
+    network.place(device)
+    split = as_batch(data.train, device)
+    batches = batches_of(split, recipe, device, network.mean.flatten().round())
+    tell = _tell(watch, "features")
+    learner = tuning.learner_of(network, recipe, data, batches, tell)
+    labels = torch.from_numpy(data.train.labels)
+    tuning.start_head(network, learner.features, labels, objective, recipe)
+    network.place(device)
+
+    def judged() -> Outputs:
+        return outputs_of(network, data.validation, data.class_names, device, tta=recipe.tta)
+
+    before = judged()
+    first = {name: tensor.clone() for name, tensor in state_of(network).items()}
+    state = start(learner.network, learner.validation, recipe, objective, device)
+    state.seconds = time.perf_counter() - began
+    _course(run, network, state, learner.batches, learner.validation, recipe, watch)
+    learner.network.dtype = torch.float32
+    comparison = tuning.compared(before, judged())
+    watch(Note(comparison.words))
+    write_json(run.folder / "tuning.json", comparison.to_json())
+    if not comparison.tuned_is_kept:
+        network.load_state_dict(first)
+    stands_still = tuned(recipe) or not comparison.tuned_is_kept
+    known = {"train": learner.features} if stands_still else {}
+    write(run.folder / "model.safetensors", save(state_of(network)))
+    return state.seconds, len(split) * state.epoch / max(state.step_seconds, 1e-9), known
 
 
 def batches_of(

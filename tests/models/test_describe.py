@@ -56,7 +56,7 @@ every = pytest.mark.parametrize("both", SIZES, indirect=True)
 
 @every
 def test_parameters_are_all_counted_once(both):
-    """A total would leave out weights that no layer of its own holds, or count shared ones twice."""
+    """A total would leave out weights that no layer holds, or count shared ones twice."""
     _, network, description = both
     skip = network.hooks.training_only
     own = [
@@ -127,14 +127,14 @@ def test_formulas_and_rules_come_to_what_stands_beside_them(both):
     for row in description.layers:
         if row.kind.startswith(("convolution", "dense")) and row.formula[:1].isdigit():
             formula = row.formula.removesuffix(", not trained").replace("·", "*")
-            assert eval(formula) == row.parameters  # noqa: S307
+            assert eval(formula) == row.parameters
         if row.shape_rule:
             for rule, side in zip(row.shape_rule.split(" and "), row.shape[1:], strict=False):
                 left, right = rule.replace("·", "*").replace("−", "-").split(" = ")
                 end = "math.ceil" if "⌈" in left else "math.floor"
                 left = left.replace("⌊", f"{end}(").replace("⌈", f"{end}(")
                 left = left.replace("⌋", ")").replace("⌉", ")")
-                value = eval(left)  # noqa: S307
+                value = eval(left)
                 # With ⌈⌉ a window must begin inside of the image or its padding on the left.
                 assert int(right) == side
                 assert value in (side, side + 1) if "ceil" in end else value == side

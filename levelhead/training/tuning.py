@@ -1,0 +1,248 @@
+"""Tuning the last blocks of a pretrained body: the rest makes its maps once, and stands still.
+
+1. The front makes maps [C,h,w] of every image and of its mirror, once.
+2. The head is solved on the features of the body as it is, as for a frozen body (`fit_head`).
+3. From there `loop.fit` trains a copy of the last blocks, and the head on both copies, on maps
+   mixed with each other (Verma et al. 2019, "Manifold mixup", section 2); batch norm stays as
+   published, lower blocks learn slower.
+4. On half of validation, that which fits calibrators, the result is held against the head of step
+   2, which is kept where tuning made the NLL clearly worse.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from levelhead.data.batches import Batch, TrainingBatches, as_batch, count, seeded
+from levelhead.data.entries import Dataset, Examples
+from levelhead.decisions import halves
+from levelhead.machine import whole_float32
+from levelhead.models import Network
+from levelhead.outputs import Outputs
+from levelhead.recipe import Recipe
+from levelhead.training.defaults import entry_of
+from levelhead.training.frozen import AT_ONCE, features_key, fit_head, frozen_features, fuse
+from levelhead.training.loop import Batches
+from levelhead.training.objective import Objective
+
+MAP_BYTES = 2 << 30
+"""Maps of all training images beyond this many bytes are made anew for every batch."""
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """What `loop.fit` trains: a network, on what, and the features [N,D] of train before that."""
+
+    network: Network
+    batches: Batches
+    validation: Batch
+    features: Tensor
+
+
+def learner_of(
+    network: Network,
+    recipe: Recipe,
+    data: Dataset,
+    batches: TrainingBatches,
+    tell: Callable[[int, int], None],
+) -> Learner:
+    """Of a network that can be split its last blocks, on maps; of others the whole, on images.
+
+    batches: those of the images. `tell(done, total)` hears of maps and features made.
+    """
+    entry, device = entry_of(recipe), network.device
+    if entry.tunable is None:
+        # A file of weights may leave gaps, whose statistics have to be learnt.
+        network.still_norms = recipe.weights is None
+        part, key = {"train": data.train}, features_key(recipe)
+        known = frozen_features(network, part, key, device, "none", tell, cached=recipe.cache)
+        return Learner(network, batches, as_batch(data.validation, device), known["train"])
+    front, rest = halved(network)
+    quick, _ = halved(fuse(network, data.train.images.shape[1]).place(device))
+    views = 2 if recipe.flip else 1
+    total = len(data.train) * views + len(data.validation)
+    done = 0
+
+    def made(count: int) -> None:
+        nonlocal done
+        done += count
+        tell(done, total)
+
+    validation = maps(quick, data.validation, mirrored=False, progress=made)
+    labels = torch.from_numpy(data.validation.labels).to(device)
+    judged = Batch(validation.to(device), labels, torch.arange(len(labels)))
+    moved = recipe.crop or recipe.cutout or recipe.window
+    size = views * len(data.train) * validation[0].numel() * validation.element_size()
+    if moved or size > MAP_BYTES:
+        rows = [still_features(rest, part) for part in _pieces(quick, data.train, made)]
+        return Learner(rest, FreshMaps(batches, front), judged, torch.cat(rows))
+    kept = [maps(quick, data.train, mirrored=m, progress=made) for m in (False, True)[:views]]
+    own = MapBatches(
+        kept, torch.from_numpy(data.train.labels), batches.batch_size, recipe.seed, device
+    )
+    return Learner(rest, own, judged, still_features(rest, kept[0]))
+
+
+def halved(network: Network) -> tuple[Network, Network]:
+    """The front, which makes maps of images, and the rest, a network on maps; both share modules.
+
+    The front does not learn; batch norm of the rest stays as published.
+    """
+    body: Any = network.body
+    device = network.device
+    front = Network(body.front, network.head, network.mean, network.std).eval()
+    rest = Network(body.rest, network.head, torch.zeros(1), torch.ones(1))
+    rest.still_norms = True
+    return front.to(device), rest.to(device)
+
+
+def start_head(
+    network: Network, features: Tensor, labels: Tensor, objective: Objective, recipe: Recipe
+) -> None:
+    """The best head on the body as it is, in place: features [N,D], labels int64 [N].
+
+    Where the body has its last blocks twice, half of the head for each.
+    """
+    head = nn.Linear(features.shape[1], network.head.out_features)
+    fit_head(head, features, labels, objective, recipe.penalty, recipe.seed)
+    parts = network.head.in_features // head.in_features
+    with torch.no_grad():
+        network.head.weight.copy_(head.weight.repeat(1, parts) / parts)
+        network.head.bias.copy_(head.bias)
+
+
+def maps(
+    front: Network, examples: Examples, *, mirrored: bool, progress: Callable[[int], None]
+) -> Tensor:
+    """Maps of the images of a split, float32 [N,C,h,w] (channels last), on the CPU."""
+    return torch.cat(list(_pieces(front, examples, progress, mirrored=mirrored)))
+
+
+def _pieces(
+    front: Network,
+    examples: Examples,
+    progress: Callable[[int], None],
+    *,
+    mirrored: bool = False,
+) -> Iterator[Tensor]:
+    """Maps of a few images at a time."""
+    for start in range(0, len(examples), AT_ONCE):
+        pixels = torch.from_numpy(np.ascontiguousarray(examples.images[start : start + AT_ONCE]))
+        images = pixels.to(front.device).permute(0, 3, 1, 2)
+        with torch.no_grad(), whole_float32():
+            made = front.features(images.flip(3) if mirrored else images)
+        progress(len(made))
+        yield made.cpu().contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def still_features(rest: Network, every: Tensor) -> Tensor:
+    """Features [N,D] of maps, of the blocks as published, in evaluation mode."""
+    rest.eval()
+    with whole_float32():
+        rows = [rest.features(part.to(rest.device)).cpu() for part in every.split(256)]
+    return torch.cat(rows)[:, : rest.head.in_features // 2]
+
+
+@dataclass(frozen=True, eq=False)
+class MapBatches:
+    """Batches of maps kept: of each image or its mirror (alternating), in random order."""
+
+    views: Sequence[Tensor]  # of the images, then of their mirrors
+    labels: Tensor
+    batch_size: int
+    seed: int
+    device: torch.device
+
+    @property
+    def examples(self) -> int:
+        """How many an epoch sees."""
+        return len(self.labels)
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return count(len(self.labels), self.batch_size)
+
+    def __call__(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 0."""
+        n = len(self.labels)
+        order = torch.randperm(n, generator=seeded(self.seed, epoch))
+        first = torch.randint(0, 2, (n,), generator=seeded(self.seed, -1))
+        view = (first + epoch) % len(self.views)
+        for index in order.tensor_split(len(self)):
+            picked = self.views[0][index]
+            if len(self.views) > 1:
+                other = view[index] == 1
+                picked[other] = self.views[1][index[other]]
+            yield Batch(picked.to(self.device), self.labels[index].to(self.device), index)
+
+
+@dataclass(frozen=True, eq=False)
+class FreshMaps:
+    """Batches of maps made anew: of augmented images, or of more than can be kept."""
+
+    images: TrainingBatches
+    front: Network
+
+    @property
+    def examples(self) -> int:
+        """How many an epoch sees."""
+        return self.images.examples
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return len(self.images)
+
+    def __call__(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 0."""
+        for batch in self.images(epoch):
+            with torch.no_grad():
+                made = self.front.features(batch.images)
+            yield replace(batch, images=made)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The head on the body as it was against the tuned network: NLL on half of validation."""
+
+    before: float
+    after: float
+    error: float  # standard error of their difference
+
+    @property
+    def tuned_is_kept(self) -> bool:
+        """Whether it is no worse, but for one standard error."""
+        return self.after - self.before <= self.error
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "nll_of_the_head_alone": self.before,
+            "nll_after_tuning": self.after,
+            "standard_error": self.error,
+            "tuned": self.tuned_is_kept,
+        }
+
+    @property
+    def words(self) -> str:
+        """What was kept, and why."""
+        both = f"NLL {self.after:.4f} against {self.before:.4f} of the head alone"
+        if self.tuned_is_kept:
+            return f"On half of validation the tuned network has {both}; it is kept."
+        return f"On half of validation the tuned network has {both}, which is kept instead."
+
+
+def compared(before: Outputs, after: Outputs) -> Comparison:
+    """Logits of validation before and after tuning, on the half that fits calibrators."""
+    parts = [halves(one)[0] if len(one) > 1 else one for one in (before, after)]
+    first, second = (part.rows.nll.double() for part in parts)
+    change = second - first
+    error = float(change.std() / len(change) ** 0.5) if len(change) > 1 else math.inf
+    return Comparison(float(first.mean()), float(second.mean()), error)
