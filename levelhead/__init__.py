@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from levelhead.deploy.verify import verify
     from levelhead.estimator import ImageClassifier
     from levelhead.judging import audit, calibrate, decide, judge, versus
+    from levelhead.models.describe import describe
     from levelhead.outputs import Outputs, read_predictions
     from levelhead.report import write_judgement, write_report
     from levelhead.runs import Run, open_run
@@ -46,6 +47,7 @@ __all__ = [
     "calibrate",
     "compare",
     "decide",
+    "describe",
     "export",
     "fit",
     "judge",
@@ -72,6 +74,7 @@ _ROOMS = {
     "judge": "judging",
     "versus": "judging",
     "Policy": "decisions.policy",
+    "describe": "models.describe",
     "predict": "deploy.predict",
     "ImageClassifier": "estimator",
     "export": "deploy.export",

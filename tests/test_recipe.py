@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from levelhead.errors import LevelheadError
 from levelhead.models import MODELS, find_model
 from levelhead.recipe import Recipe
-from levelhead.training.defaults import LEAST_STEPS, Facts, frozen, resolve
+from levelhead.training.defaults import LEAST_STEPS, LEAST_TUNED, Facts, frozen, resolve, tuned
 
 DIGITS = Facts(size=8, channels=1, examples=1294)
 MNIST = Facts(size=28, channels=1, examples=54_000)
@@ -288,14 +288,27 @@ def test_auto_chooses_by_size(size, changes, wanted):
     assert chosen.model == wanted
 
 
-def test_lite0_is_frozen_unless_finetuned():
-    """If this fails, photos are trained whole (hours) instead of by features (seconds)."""
-    assert frozen(resolve(Recipe("x"), PHOTOS))
+def test_lite0_tunes_its_last_blocks_where_images_suffice():
+    """If this fails, few photos spoil a body, many leave it as it is, or it is trained whole."""
+    for name in ("lite0", "lite1", "lite2"):
+        assert tuned(resolve(Recipe("x", model=name), PHOTOS))
+    assert resolve(Recipe("x"), PHOTOS).mix == "mixup"
+    assert resolve(Recipe("x", mix="none"), PHOTOS).mix == "none"
+    assert resolve(Recipe("x", loss="label_relaxation"), PHOTOS).mix == "none"
+    assert resolve(Recipe("x", targets="online"), PHOTOS).mix == "none"
+    few = Facts(PHOTOS.size, 3, LEAST_TUNED - 1)
+    for wish in (None, True):
+        assert frozen(resolve(Recipe("x", finetune=wish), few))
+    assert frozen(resolve(Recipe("x", finetune=False), PHOTOS))
+    assert frozen(resolve(Recipe("x", model="lite"), PHOTOS))
     assert frozen(resolve(Recipe("x", model="timm:resnet18", pretrained=True), PHOTOS))
+    whole = resolve(Recipe("x", model="timm:resnet18", pretrained=True, finetune=True), PHOTOS)
+    assert not frozen(whole)
+    assert not tuned(whole)
     assert not frozen(resolve(Recipe("x", finetune=True), PHOTOS))
     assert not frozen(resolve(Recipe("x", from_scratch=True), PHOTOS))
     assert not frozen(resolve(Recipe("x", model="timm:resnet18"), PHOTOS))
-    assert resolve(Recipe("x"), PHOTOS).image_size == 160
+    assert resolve(Recipe("x"), PHOTOS).image_size == 192
     assert resolve(Recipe("x"), Facts(400, 3, 5000)).image_size == 224
     assert resolve(Recipe("x", image_size=100), PHOTOS).image_size == 100
 

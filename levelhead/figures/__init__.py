@@ -24,12 +24,12 @@ from levelhead.figures import (
     coverage,
     cumulative,
     curves,
+    fields,
     gains,
     heatmap,
     information_plane,
     overconfidence,
     projection,
-    receptive_field,
     reliability,
     risk_coverage,
     samples,
@@ -61,7 +61,7 @@ FIGURES: dict[str, Figure] = {
     "information": Figure(information_plane.data, information_plane.draw),
     "distillation": Figure(students.data, students.draw),
     "tradeoff": Figure(gains.data, gains.draw),
-    "receptive_field": Figure(receptive_field.data, receptive_field.draw),
+    "receptive_field": Figure(fields.data, fields.draw),
     "overconfidence": Figure(overconfidence.data, overconfidence.draw),
 }
 

@@ -76,12 +76,12 @@ def write_description(
     command: str = "",
 ) -> Path:
     """Write report.html; returns its path. The gradients are of `network` on `images`."""
-    from levelhead.figures import receptive_field
+    from levelhead.figures import fields
 
-    paths = [row.path for row in receptive_field.drawn(description)]
+    paths = [row.path for row in fields.drawn(description)]
     known = [path for path in paths if path in dict(network.body.named_modules())]
     strengths = effective_fields(network, images, known)
-    panels = receptive_field.data(description, strengths)
+    panels = fields.data(description, strengths)
     content = page(
         "description",
         title=description.model,

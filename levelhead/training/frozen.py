@@ -21,6 +21,7 @@ from levelhead.data.augment import views
 from levelhead.data.batches import seeded
 from levelhead.data.cache import VERSION
 from levelhead.data.entries import Array, Examples
+from levelhead.errors import LevelheadError
 from levelhead.files import cache_folder, write_cache
 from levelhead.machine import whole_float32
 from levelhead.models import Network
@@ -169,10 +170,16 @@ def fit_head(
 
     features float32 [N,D], labels int64 [N]; `objective` makes targets and losses, as in
     `loop.fit`. Features are standardised for the penalty's sake, and the scaling is folded into
-    the weights afterwards. Raises LevelheadError as the loss does.
+    the weights afterwards. Raises LevelheadError as the loss does, and for features that are not
+    finite.
     """
     mean, std = features.mean(0), features.std(0).clamp_min(1e-6)
     x = (features - mean) / std
+    if not bool(torch.isfinite(x).all()):
+        raise LevelheadError(
+            "the body's features are not finite: its weights are damaged, or meant for other "
+            "images; take others"
+        )
     classes = head.out_features
 
     def solve(here: Tensor, penalty: float, first: Tensor | None) -> Tensor:

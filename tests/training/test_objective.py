@@ -480,7 +480,7 @@ def test_a_subset_of_classes_keeps_the_splits(digits, tmp_path):
         ("--mix mixup --mix-alpha 0", "--mix-alpha 0.0: must be above 0"),
         ("--mix mixup --targets online", "--mix mixup: --targets online"),
         ("--mix cutmix --loss label_relaxation", "--loss label_relaxation wants one label"),
-        ("--mix cutmix --model lite0", "--mix cutmix: needs a network trained"),
+        ("--mix cutmix --model lite0 --no-finetune", "--mix cutmix: needs a network trained"),
         ("--mix mixup --teacher two.csv", "--teacher is a file"),
         ("--classes 1", "--classes ('1',): must be two names or more"),
         ("--classes 1 1", "must be two names or more"),

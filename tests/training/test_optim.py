@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from levelhead.models import Shape, build
 from levelhead.recipe import Recipe
 from levelhead.training.optim import (
+    LEVELS,
+    LOWEST,
     Muon,
     factor,
     load_state_tensors,
@@ -219,12 +221,18 @@ def test_muon_decays_matrices_only(model):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_finetuning_moves_the_body_slowly(optimizer):
-    """If this fails, finetuning overwrites the pretrained body at the head's rate."""
+def test_finetuning_moves_lower_layers_slower(optimizer):
+    """If this fails, finetuning overwrites the first layers at the head's rate."""
     net = network("cnn")
     where = groups_of(optimisers(net, recipe(optimizer=optimizer, finetune=True)))
     assert {where[p]["lr"] for p in net.head.parameters()} == {0.1}
-    assert {round(where[p]["lr"], 12) for p in net.body.parameters()} == {0.01}
+    rates = [where[p]["lr"] for p in net.body.parameters()]
+    assert rates == sorted(rates)
+    assert len(set(rates)) == LEVELS
+    assert rates[0] == pytest.approx(0.1 * LOWEST)
+    assert rates[-1] == pytest.approx(0.1)
+    plain = groups_of(optimisers(net, recipe(optimizer=optimizer)))
+    assert {plain[p]["lr"] for p in net.parameters()} == {0.1}
 
 
 def test_adamw_takes_momentum_as_its_first_beta():
@@ -362,7 +370,7 @@ def test_set_rates_takes_the_middle_of_a_step():
     where = groups_of(made)
     assert where[net.head.bias]["lr"] == pytest.approx(wanted[-1])
     body = next(net.body.parameters())
-    assert where[body]["lr"] == pytest.approx(wanted[-1] / 10)
+    assert where[body]["lr"] == pytest.approx(wanted[-1] * LOWEST)
 
 
 def test_the_whitening_bias_stands_still_after_three_epochs():

@@ -28,6 +28,9 @@ def test_every_loss_trains(loss, tmp_path):
     assert run.recipe.loss == loss
 
 
+HEAD = {"model": "lite0", "finetune": False}
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -37,8 +40,8 @@ def test_every_loss_trains(loss, tmp_path):
         ({"loss": "mbls", "smoothing": 0.1}, "takes the place of smoothing"),
         ({"loss": "label_relaxation", "targets": "explicit"}, "leave it out"),
         ({"targets": "online", "smoothing": 0.1}, "learns its own"),
-        ({"model": "lite0", "targets": "online"}, "--targets online: needs a network trained"),
-        ({"model": "lite0", "save_every": 5}, "--save-every: needs a network trained"),
+        ({**HEAD, "targets": "online"}, "--targets online: needs a network trained"),
+        ({**HEAD, "save_every": 5}, "--save-every: needs a network trained"),
         ({"noise": "symmetric", "noise_rate": 1.5}, "--noise-rate 1.5"),
         ({"save_every": 0}, "--save-every 0"),
     ],

