@@ -73,35 +73,33 @@ class Front(nn.Module):
 
 
 class LastBlocks(nn.Module):
-    """The rest of it, twice: maps [B,C,h,w] to features [B,2D], those as published first.
-
-    What is tuned tells the own classes apart, what stands still tells them from others
-    (docs/findings.md, "Photos").
-    """
+    """The rest of it: maps [B,C,h,w] to features [B,D]."""
 
     def __init__(self, net: Any) -> None:
         super().__init__()
-        layers = nn.Sequential(*net.blocks[STAGES:], net.conv_head, net.bn2)
-        self.still = copy.deepcopy(layers).requires_grad_(False)
-        self.tuned = layers
+        self.layers = nn.Sequential(*net.blocks[STAGES:], net.conv_head, net.bn2)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=x.dtype == torch.bfloat16):
-            with torch.no_grad():
-                still = self.still(x).mean((2, 3))
-            return torch.cat([still, self.tuned(x).mean((2, 3))], 1)
+            return cast(Tensor, self.layers(x)).mean((2, 3))
 
 
 class Tunable(nn.Module):
-    """A body in two: a front that stands still, and its last blocks as published and tuned."""
+    """A front that stands still, and its last blocks twice: features [B,2D], as published first.
+
+    What is tuned tells the own classes apart, what stands still tells them from others
+    (docs/findings.md, "A folder of photos").
+    """
 
     def __init__(self, body: Borrowed) -> None:
         super().__init__()
         self.front = Front(body.net).requires_grad_(False)
-        self.rest = LastBlocks(body.net)
+        self.tuned = LastBlocks(body.net)
+        self.still = copy.deepcopy(self.tuned).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.rest(self.front(x)))
+        x = self.front(x)
+        return torch.cat([self.still(x), self.tuned(x)], 1)
 
 
 STAGES = 6

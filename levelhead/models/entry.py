@@ -80,8 +80,8 @@ class Entry:
     published: Callable[[], Statistics | None] = lambda: None  # what published weights expect
     untrained: str = ""  # of embedded weights: the same network without them
     hooks: Hooks = field(default_factory=Hooks)
-    # The same with a body in two parts: `front` makes maps [B,C,h,w], which may be kept, `rest`
-    # features [B,2D] of them, of blocks as published and of their copies that are tuned.
+    # The same with a body in parts: `front` makes maps [B,C,h,w], which may be kept; `still` and
+    # `tuned` features [B,D] of them each, of the last blocks as published and of a copy to tune.
     tunable: Callable[[Shape], tuple[nn.Module, nn.Linear]] | None = None
     larger: Entry | None = None
     largest: float = SMALL

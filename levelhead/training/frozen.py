@@ -190,25 +190,36 @@ def fit_head(
     everything = torch.arange(len(labels))
     if penalty is None:
         fold = _folds(labels, seed)
-        logits = torch.zeros(len(PENALTIES), len(labels), classes)
-        for k in range(FOLDS):
-            inside, outside = torch.nonzero(fold != k)[:, 0], torch.nonzero(fold == k)[:, 0]
-            solution: Tensor | None = None
-            # From strong to weak: each solution is a good start for the next.
-            for i in reversed(range(len(PENALTIES))):
-                solution = solve(inside, PENALTIES[i], solution)
-                logits[i, outside] = _logits(x[outside], solution)
-        for tried, scores in zip(PENALTIES, logits, strict=True):
+        places = [
+            (torch.nonzero(fold != k)[:, 0], torch.nonzero(fold == k)[:, 0]) for k in range(FOLDS)
+        ]
+        solutions: list[Tensor | None] = [None] * FOLDS
+        # From strong to weak: each solution is a good start for the next. Weak ones take longest:
+        # once two more have made it worse, the best is behind.
+        for tried in reversed(PENALTIES):
+            scores = torch.zeros(len(labels), classes)
+            for k, (inside, outside) in enumerate(places):
+                solutions[k] = solution = solve(inside, tried, solutions[k])
+                scores[outside] = _logits(x[outside], solution)
             nll = float(nn.functional.cross_entropy(scores, labels))
             hits = float((scores.argmax(1) == labels).float().mean())
-            trials.append(Trial(tried, nll, hits))
-        penalty = min(trials, key=lambda trial: trial.fold_nll).penalty
+            trials.insert(0, Trial(tried, nll, hits))
+            if (
+                len(trials) > 2
+                and min(trials[:2], key=_nll).fold_nll > min(trials, key=_nll).fold_nll
+            ):
+                break
+        penalty = min(trials, key=_nll).penalty
     solution = solve(everything, penalty, None)
     with torch.no_grad():
         weight = solution[:, :-1] / std
         head.weight.copy_(weight)
         head.bias.copy_(solution[:, -1] - weight @ mean)
     return trials
+
+
+def _nll(trial: Trial) -> float:
+    return trial.fold_nll
 
 
 def _solve(

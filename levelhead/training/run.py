@@ -316,7 +316,7 @@ def _train_whole(
             watch(Note(careful))
     state = start(network, split, recipe, objective, device)
     batches = batches_of(split, recipe, device, network.mean.flatten().round())
-    _course(run, network, state, batches, validation, recipe, watch)
+    _course(run, lambda: state_of(network), state, batches, validation, recipe, watch)
     if (teacher := objective.teacher) is not None:
         gamma = {"smoothness_index": teacher.gamma, "examples_seen": teacher.seen}
         write_json(run.folder / "distillation.json", gamma)
@@ -326,7 +326,7 @@ def _train_whole(
 
 def _course(
     run: Run,
-    network: Network,
+    whole: Callable[[], dict[str, Tensor]],
     state: State,
     batches: Batches,
     validation: Batch,
@@ -335,14 +335,15 @@ def _course(
 ) -> None:
     """`fit` from the last checkpoint to the end; keeps checkpoints, history and snapshots.
 
-    Snapshots are of `network`, of which `state.network` may be a part.
+    `whole()` is what snapshots hold: the tensors of a network of which `state.network` may be a
+    part.
     """
     history = load_checkpoint(run.folder, state)
     if history:
         watch(Note(f"Going on after epoch {state.epoch} of {recipe.epochs}."))
     for event in fit(state, batches, validation, recipe):
         if isinstance(event, Snapshot):
-            write(run.snapshot(event.step), save(state_of(network)))
+            write(run.snapshot(event.step), save(whole()))
         elif isinstance(event, Epoch):
             history.append(event)
             save_checkpoint(run.folder, state, history)
@@ -370,19 +371,23 @@ def _tune(
     batches = batches_of(split, recipe, device, network.mean.flatten().round())
     tell = _tell(watch, "features")
     learner = tuning.learner_of(network, recipe, data, batches, tell)
-    labels = torch.from_numpy(data.train.labels)
-    tuning.start_head(network, learner.features, labels, objective, recipe)
-    network.place(device)
+    labels, head = torch.from_numpy(data.train.labels), learner.network.head.cpu()
+    fit_head(head, learner.features, labels, objective, recipe.penalty, recipe.seed)
+    learner.network.place(device)
+
+    def whole() -> dict[str, Tensor]:
+        tuning.join_head(network, learner.network)
+        return {name: tensor.clone() for name, tensor in state_of(network).items()}
 
     def judged() -> Outputs:
         return outputs_of(network, data.validation, data.class_names, device, tta=recipe.tta)
 
-    before = judged()
-    first = {name: tensor.clone() for name, tensor in state_of(network).items()}
+    first, before = whole(), judged()
     state = start(learner.network, learner.validation, recipe, objective, device)
     state.seconds = time.perf_counter() - began
-    _course(run, network, state, learner.batches, learner.validation, recipe, watch)
+    _course(run, whole, state, learner.batches, learner.validation, recipe, watch)
     learner.network.dtype = torch.float32
+    whole()
     comparison = tuning.compared(before, judged())
     watch(Note(comparison.words))
     write_json(run.folder / "tuning.json", comparison.to_json())

@@ -2,9 +2,9 @@
 
 1. The front makes maps [C,h,w] of every image and of its mirror, once.
 2. The head is solved on the features of the body as it is, as for a frozen body (`fit_head`).
-3. From there `loop.fit` trains a copy of the last blocks, and the head on both copies, on maps
-   mixed with each other (Verma et al. 2019, "Manifold mixup", section 2); batch norm stays as
-   published, lower blocks learn slower.
+3. From there `loop.fit` trains a copy of the last blocks and its head on maps mixed with each
+   other (Verma et al. 2019, "Manifold mixup", section 2); batch norm stays as published, lower
+   blocks learn slower.
 4. On half of validation, that which fits calibrators, the result is held against the head of step
    2, which is kept where tuning made the NLL clearly worse.
 """
@@ -28,9 +28,8 @@ from levelhead.models import Network
 from levelhead.outputs import Outputs
 from levelhead.recipe import Recipe
 from levelhead.training.defaults import entry_of
-from levelhead.training.frozen import AT_ONCE, features_key, fit_head, frozen_features, fuse
+from levelhead.training.frozen import AT_ONCE, features_key, frozen_features, fuse
 from levelhead.training.loop import Batches
-from levelhead.training.objective import Objective
 
 MAP_BYTES = 2 << 30
 """Maps of all training images beyond this many bytes are made anew for every batch."""
@@ -81,41 +80,36 @@ def learner_of(
     moved = recipe.crop or recipe.cutout or recipe.window
     size = views * len(data.train) * validation[0].numel() * validation.element_size()
     if moved or size > MAP_BYTES:
-        rows = [still_features(rest, part) for part in _pieces(quick, data.train, made)]
+        rows = [features_of_maps(rest, part) for part in _pieces(quick, data.train, made)]
         return Learner(rest, FreshMaps(batches, front), judged, torch.cat(rows))
     kept = [maps(quick, data.train, mirrored=m, progress=made) for m in (False, True)[:views]]
     own = MapBatches(
         kept, torch.from_numpy(data.train.labels), batches.batch_size, recipe.seed, device
     )
-    return Learner(rest, own, judged, still_features(rest, kept[0]))
+    return Learner(rest, own, judged, features_of_maps(rest, kept[0]))
 
 
 def halved(network: Network) -> tuple[Network, Network]:
-    """The front, which makes maps of images, and the rest, a network on maps; both share modules.
+    """The front, which makes maps of images, and the tuned blocks with a head of their own.
 
-    The front does not learn; batch norm of the rest stays as published.
+    They share the network's modules. The front does not learn; batch norm stays as published.
     """
     body: Any = network.body
     device = network.device
     front = Network(body.front, network.head, network.mean, network.std).eval()
-    rest = Network(body.rest, network.head, torch.zeros(1), torch.ones(1))
+    head = nn.Linear(network.head.in_features // 2, network.head.out_features)
+    rest = Network(body.tuned, head, torch.zeros(1), torch.ones(1))
     rest.still_norms = True
     return front.to(device), rest.to(device)
 
 
-def start_head(
-    network: Network, features: Tensor, labels: Tensor, objective: Objective, recipe: Recipe
-) -> None:
-    """The best head on the body as it is, in place: features [N,D], labels int64 [N].
-
-    Where the body has its last blocks twice, half of the head for each.
-    """
-    head = nn.Linear(features.shape[1], network.head.out_features)
-    fit_head(head, features, labels, objective, recipe.penalty, recipe.seed)
-    parts = network.head.in_features // head.in_features
-    with torch.no_grad():
-        network.head.weight.copy_(head.weight.repeat(1, parts) / parts)
-        network.head.bias.copy_(head.bias)
+@torch.no_grad()
+def join_head(network: Network, part: Network) -> None:
+    """Give the network the head of its tuned blocks; features as published do not count for it."""
+    if part is not network:
+        network.head.weight.zero_()
+        network.head.weight[:, -part.head.in_features :] = part.head.weight
+        network.head.bias.copy_(part.head.bias)
 
 
 def maps(
@@ -143,12 +137,12 @@ def _pieces(
 
 
 @torch.no_grad()
-def still_features(rest: Network, every: Tensor) -> Tensor:
-    """Features [N,D] of maps, of the blocks as published, in evaluation mode."""
+def features_of_maps(rest: Network, every: Tensor) -> Tensor:
+    """Features [N,D] of maps, in evaluation mode."""
     rest.eval()
     with whole_float32():
         rows = [rest.features(part.to(rest.device)).cpu() for part in every.split(256)]
-    return torch.cat(rows)[:, : rest.head.in_features // 2]
+    return torch.cat(rows)
 
 
 @dataclass(frozen=True, eq=False)
