@@ -91,11 +91,12 @@ class Recipe:
     """Where epsilon goes: `frequency`, or a CSV of shares or similarities (default: evenly)."""
     targets: Literal["loss", "explicit", "online"] = "loss"
     """Smooth inside the loss, by explicit soft targets (same numbers), or online (learnt)."""
-    mix: Literal["none", "mixup", "cutmix"] | None = None
-    """Mix each batch with itself in another order, images and targets alike (default: mixup of
-    what tuned blocks see, else none)."""
+    mix: Literal["none", "mixup", "cutmix"] = "none"
+    """Mix each batch with itself in another order, images and targets alike."""
     mix_alpha: float | None = None
     """Share of the first image ~ Beta(a, a) (default: 0.2 for mixup, 1 for cutmix)."""
+    mix_maps: float | None = None
+    """Mixup of the maps that tuned blocks see: share ~ Beta(a, a) (0: none; default: 0.4)."""
     teacher: str | None = None
     """Learn from this finished run, or a file of predictions; {seed} in it stands for --seed."""
     temperature: float = 1.0
@@ -188,14 +189,14 @@ class Recipe:
         must("power", self.power > 0, "above 0")
         must("step_factor", 0 < self.step_factor <= 1, "in (0, 1]")
         finite = ("lr", "weight_decay", "penalty", "power", "clip_norm", "teacher_norm")
-        for name in (*finite, "mix_alpha"):
+        for name in (*finite, "mix_alpha", "mix_maps"):
             must(name, getattr(self, name) is None or math.isfinite(getattr(self, name)), "finite")
         must("step_at", all(0 < s < 1 for s in self.step_at), "shares between 0 and 1")
         must("classes", len(set(self.classes)) == len(self.classes) != 1, "two names or more")
         positive = ("lr", "epochs", "batch_size", "clip_norm", "image_size", "save_every", "width")
         for name in (*positive, "teacher_norm", "mix_alpha"):
             optional(name, 0, "above 0")
-        for name in ("weight_decay", "penalty", "crop", "cutout", "window"):
+        for name in ("weight_decay", "penalty", "crop", "cutout", "window", "mix_maps"):
             optional(name, 0, "0 or more", strict=False)
         must("warmup", self.warmup is None or 0 <= self.warmup < 1, "in [0, 1)")
         must("momentum", self.momentum is None or 0 <= self.momentum < 1, "in [0, 1)")

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from levelhead.errors import LevelheadError
 from levelhead.models import MODELS, find_model
 from levelhead.recipe import Recipe
-from levelhead.training.defaults import LEAST_STEPS, LEAST_TUNED, Facts, frozen, resolve, tuned
+from levelhead.training.defaults import (
+    LEAST_STEPS,
+    LEAST_TUNED,
+    TUNED_ALPHA,
+    Facts,
+    frozen,
+    resolve,
+    tuned,
+)
 
 DIGITS = Facts(size=8, channels=1, examples=1294)
 MNIST = Facts(size=28, channels=1, examples=54_000)
@@ -292,10 +300,16 @@ def test_lite0_tunes_its_last_blocks_where_images_suffice():
     """If this fails, few photos spoil a body, many leave it as it is, or it is trained whole."""
     for name in ("lite0", "lite1", "lite2"):
         assert tuned(resolve(Recipe("x", model=name), PHOTOS))
-    assert resolve(Recipe("x"), PHOTOS).mix == "mixup"
-    assert resolve(Recipe("x", mix="none"), PHOTOS).mix == "none"
-    assert resolve(Recipe("x", loss="label_relaxation"), PHOTOS).mix == "none"
-    assert resolve(Recipe("x", targets="online"), PHOTOS).mix == "none"
+    assert resolve(Recipe("x"), PHOTOS).mix_maps == TUNED_ALPHA
+    for changes in ({"mix_maps": 0.0}, {"loss": "label_relaxation"}, {"targets": "online"}):
+        assert resolve(Recipe("x", **changes), PHOTOS).mix_maps == 0
+    assert resolve(Recipe("x", mix="cutmix"), PHOTOS).mix_maps == 0
+    for changes in ({"loss": "label_relaxation"}, {"targets": "online"}, {"mix": "mixup"}):
+        with pytest.raises(LevelheadError, match=r"--mix-maps 0\.3"):
+            resolve(Recipe("x", mix_maps=0.3, **changes), PHOTOS)
+    for changes in ({"finetune": False}, {"model": "cnn"}):
+        with pytest.raises(LevelheadError, match=r"--mix-maps 0\.3"):
+            resolve(Recipe("x", mix_maps=0.3, **changes), PHOTOS)
     few = Facts(PHOTOS.size, 3, LEAST_TUNED - 1)
     for wish in (None, True):
         assert frozen(resolve(Recipe("x", finetune=wish), few))

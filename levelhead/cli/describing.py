@@ -149,6 +149,7 @@ def models(words: list[str]) -> int:
         return 0
     for name, entry in MODELS.items():
         words_ = (entry.build.__doc__ or "").splitlines()[0]
-        print(f"{name:<10} {words_}")
+        print(f"{name:<14} {words_}")
     print("timm:NAME, torchvision:NAME: any network of those libraries")
+    print("levelhead describe NAME: its layers, parameters, shapes, and what its units see")
     return 0

@@ -108,7 +108,7 @@ def draw(panel: Window, axes: Axes) -> None:
     wider = top < -0.5 and bottom > side - 0.5 and left < -0.5 and right > side - 0.5
     real = "" if panel.side is None else f"\n95 % of the gradient: {panel.side:.0f} px"
     axes.set_title(
-        f"{shorten(panel.layer, 24)}\nsees {sides(panel.seen)} px"
+        f"layer {shorten(panel.layer, 24)}\nsees {sides(panel.seen)} px"
         + (" (all)" if wider else "")
         + real,
         fontsize=9,

@@ -358,10 +358,18 @@ def _block(path: str, modules: dict[str, nn.Module]) -> str:
     parts = path.split(".")
     for end in range(1, len(parts)):
         prefix = ".".join(parts[:end])
-        plain = type(modules[prefix]) in (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-        if not plain and prefix not in ("net",) and parts[end - 1] != "net":
+        # Somebody else's whole network stands under this name (`Borrowed`).
+        if not _holds_others(modules[prefix]) and parts[end - 1] != "net":
             return prefix
     return path
+
+
+def _holds_others(module: nn.Module) -> bool:
+    """Whether a module is no more than a row of others, or wraps one that is not a row."""
+    containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+    inside = list(module.children())
+    alone = len(inside) == 1 and any(True for _ in inside[0].children())
+    return type(module) in containers or alone
 
 
 def merged(layers: Sequence[Layer]) -> tuple[Layer, ...]:

@@ -138,6 +138,8 @@ def compare(
         raise LevelheadError(f"--jobs {jobs}: must be 1 or more, for example 2")
     if jobs > 1 and isinstance(data, Listing):
         raise LevelheadError(f"jobs {jobs}: other processes cannot have data from memory; take 1")
+    if out is not None:
+        recipe = _as_begun(Path(out), recipe, grid)
     todo = cells(recipe, grid, seeds)
     request = _request(recipe, grid, seeds)
     folder = _unfinished(request) if out is None else Path(out)
@@ -281,6 +283,18 @@ def _request(recipe: Recipe, grid: Mapping[str, Sequence[Any]], seeds: int) -> s
     lines = ["# The same levelhead compare with this --out goes on where it stopped."]
     lines += [f"seeds = {seeds}", "", "[recipe]", *base, "", "[grid]"]
     return "\n".join([*lines, *(f"{name} = {some}" for name, some in lists.items()), ""])
+
+
+def _as_begun(folder: Path, recipe: Recipe, grid: Mapping[str, Any]) -> Recipe:
+    """The recipe with --no-finetune, where a study was begun when that was the default."""
+    path = folder / "study.toml"
+    if recipe.finetune is not None or "finetune" in grid or not path.is_file():
+        return recipe
+    try:
+        begun = tomllib.loads(path.read_text(encoding="utf-8")).get("recipe", {})
+    except (OSError, ValueError):
+        return recipe  # said when it is checked
+    return recipe.replace(finetune=False) if begun.get("finetune") is False else recipe
 
 
 def _check_request(folder: Path, asked: str) -> None:

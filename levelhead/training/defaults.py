@@ -36,7 +36,7 @@ class Facts:
 FINETUNE = {**ADAMW, "lr": 1e-3, "weight_decay": 1e-2, "batch_size": 32, "epochs": 8}
 # Fewer training images do not say how to move a pretrained body: its head alone is fitted.
 LEAST_TUNED = 200
-# Of the maps that tuned blocks see (docs/findings.md, "Photos").
+# Of the maps that tuned blocks see (docs/findings.md, "A folder of photos").
 TUNED_ALPHA = 0.4
 # Rate, momentum and decay where the recipe takes another optimiser than its model's.
 OTHER_OPTIMIZER = {
@@ -147,7 +147,8 @@ def choices(recipe: Recipe, examples: int) -> str:
     ]
     moves += [f"windows of {recipe.window} px at first"] if recipe.window else []
     moves += ["mirrored"] if recipe.flip else []
-    moves += [f"{recipe.mix} {recipe.mix_alpha:g}"] if recipe.mix not in (None, "none") else []
+    moves += [f"{recipe.mix} {recipe.mix_alpha:g}"] if recipe.mix != "none" else []
+    moves += [f"maps mixed {recipe.mix_maps:g}"] if recipe.mix_maps else []
     return (
         f"{start}: {recipe.epochs} epochs of {steps} steps, batches of {recipe.batch_size}, "
         f"{recipe.optimizer} at {recipe.lr:g} ({recipe.schedule}), {recipe.precision}; "
@@ -162,7 +163,7 @@ def _flag(recipe: Recipe, name: str) -> str:
 def _contradictions(recipe: Recipe) -> Iterator[tuple[Any, str]]:
     """Every way in which flags of a recipe exclude each other, and what to say then."""
     loss, online = find_loss(recipe.loss), recipe.targets == "online"
-    mixes, by_class = recipe.mix not in (None, "none"), recipe.smoothing_by_class is not None
+    mixes, by_class = recipe.mix != "none", recipe.smoothing_by_class is not None
     learns = "--targets online learns its own; leave one of them out"
     file = recipe.teacher is not None and Path(recipe.teacher).expanduser().is_file()
     yield (
@@ -218,7 +219,8 @@ def _model_refusals(recipe: Recipe, size: int) -> Iterator[tuple[Any, str]]:
             ("--targets online", recipe.targets == "online"),
             ("--save-every", recipe.save_every is not None),
             ("--teacher", recipe.teacher is not None),
-            (f"--mix {recipe.mix}", recipe.mix not in (None, "none")),
+            (f"--mix {recipe.mix}", recipe.mix != "none"),
+            (_flag(recipe, "mix_maps"), recipe.mix_maps),
             # L2 alone would set its scale.
             (f"--loss {recipe.loss}", not find_loss(recipe.loss).scale),
         ):
@@ -227,6 +229,13 @@ def _model_refusals(recipe: Recipe, size: int) -> Iterator[tuple[Any, str]]:
                 f"{flag}: needs a network trained step by step; add --finetune or another --model",
             )
         return
+    loss, both = find_loss(recipe.loss), recipe.mix != "none" or recipe.targets == "online"
+    for wrong, why in (
+        (not tuned(recipe), "is for the last blocks of lite0, lite1 or lite2; leave it out"),
+        (not loss.soft, f"--loss {recipe.loss} wants one label; take cross_entropy, or 0"),
+        (both, "--mix or --targets online changes the targets, too; leave one of them out, or 0"),
+    ):
+        yield recipe.mix_maps and wrong, f"{_flag(recipe, 'mix_maps')}: {why}"
     if tuned(recipe):
         yield (
             recipe.teacher is not None,
@@ -263,14 +272,14 @@ def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Rec
         recipe = recipe.replace(finetune=False)
     _refuse(*_model_refusals(recipe, size))
     if frozen(recipe):
-        return recipe.replace(precision=recipe.precision or "float32", mix="none")
-    if recipe.mix is None:
-        # One label cannot be mixed, nor targets that are learnt.
-        mixes = tuned(recipe) and find_loss(recipe.loss).soft and recipe.targets != "online"
-        alpha = TUNED_ALPHA if mixes else None
-        recipe = recipe.replace(mix="mixup" if mixes else "none", mix_alpha=alpha)
-    elif recipe.mix_alpha is None:
+        return recipe.replace(precision=recipe.precision or "float32")
+    if recipe.mix_alpha is None:
         recipe = recipe.replace(mix_alpha=MIX_ALPHA.get(recipe.mix))
+    if tuned(recipe) and recipe.mix_maps is None:
+        # One label cannot be mixed, nor targets that are learnt, nor what is mixed already.
+        whole = recipe.mix == "none" and recipe.targets != "online"
+        mixes = whole and find_loss(recipe.loss).soft
+        recipe = recipe.replace(mix_maps=TUNED_ALPHA if mixes else 0.0)
     chosen = _chosen(recipe, facts, size, low_precision)
     batch = min(recipe.batch_size or chosen["batch_size"], facts.examples)
     unset = {name: value for name, value in chosen.items() if getattr(recipe, name) is None}

@@ -90,7 +90,7 @@ class Objective:
         classes = len(class_names)
         check_smoothing(recipe.smoothing, classes, recipe.convention)
         rows = target_rows(recipe, labels, class_names)
-        mixes = recipe.mix not in (None, "none")
+        mixes = recipe.mix != "none" or bool(recipe.mix_maps)
         explicit = recipe.targets == "explicit" or mixes or soft is not None
         if rows is None and explicit:
             every = torch.arange(classes)
@@ -105,8 +105,9 @@ class Objective:
             recipe.loss_knobs,
         )
         mixing = None
-        if mixes:
-            assert recipe.mix is not None
+        if recipe.mix_maps:
+            mixing = Mixing("mixup", recipe.mix_maps, recipe.seed)
+        elif recipe.mix != "none":
             assert recipe.mix_alpha is not None
             mixing = Mixing(recipe.mix, recipe.mix_alpha, recipe.seed)
         return cls(loss, options, rows, soft, mixing, online)

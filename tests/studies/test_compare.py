@@ -18,7 +18,7 @@ from levelhead.recipe import Recipe
 from levelhead.runs import open_run
 from levelhead.statistics.measured import Difference
 from levelhead.studies import compare as study
-from levelhead.studies.compare import cells, compare, open_study, table
+from levelhead.studies.compare import _as_begun, cells, compare, open_study, table
 from levelhead.studies.recommendation import sentence
 from levelhead.studies.settings import KINDS, METRICS, MIXED, Change
 from levelhead.training.events import Epoch, Event, Note
@@ -349,3 +349,12 @@ def test_either_will_do_only_within_a_margin(made: study.Study):
     assert "either will do" not in wide
     assert "1 point and 0.01 nats" in wide
     assert _either(pair(0.01, 0.02), 0.01) == "."
+
+
+def test_a_study_begun_before_blocks_were_tuned_goes_on_with_the_head_alone(tmp_path):
+    """A study of photos that was stopped would be refused, or end in runs of two kinds."""
+    (tmp_path / "study.toml").write_text('seeds = 1\n[recipe]\ndata = "x"\nfinetune = false\n')
+    assert _as_begun(tmp_path, Recipe("x"), {}).finetune is False
+    assert _as_begun(tmp_path, Recipe("x", finetune=True), {}).finetune is True
+    assert _as_begun(tmp_path, Recipe("x"), {"finetune": (True, False)}).finetune is None
+    assert _as_begun(tmp_path / "new", Recipe("x"), {}).finetune is None
