@@ -90,5 +90,5 @@ $(LOWEST)/installed: pyproject.toml
 	$(LOWEST)/bin/python -m pip install $(PIP_FLAGS) $(TORCH)
 	sed -n '/^dependencies/,/^]/s/^    "\([a-z0-9-]*\)>=\([0-9.]*\)",$$/\1==\2/p' pyproject.toml \
 		| grep -v '^torch' > $(LOWEST)/lowest.txt
-	$(LOWEST)/bin/python -m pip install -e . pytest pytest-xdist hypothesis -c $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install -e '.[lite]' pytest pytest-xdist hypothesis -c $(LOWEST)/lowest.txt
 	@touch $@
