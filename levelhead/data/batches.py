@@ -57,6 +57,12 @@ def seeded(*numbers: int, device: torch.device | str = "cpu") -> torch.Generator
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
+def alternating(n: int, seed: int, epoch: int) -> Tensor:
+    """Which of n images are mirrored in an epoch, bool [n]: not those of the epoch before."""
+    first = torch.randint(0, 2, (n,), generator=seeded(seed, -1))
+    return (first + epoch) % 2 == 1
+
+
 def count(examples: int, batch_size: int) -> int:
     """Steps in an epoch; no batch is larger than `batch_size`."""
     return -(-examples // min(batch_size, examples))
@@ -124,8 +130,7 @@ class TrainingBatches:
         shifts = None
         if int(room.max()) > 1:
             shifts = (torch.rand((n, 2), generator=generator) * room).long().to(at)
-        first = torch.randint(0, 2, (n,), generator=seeded(self.seed, -1))
-        mirrors = ((first + epoch) % 2 == 1).to(at) if moves.flip else None
+        mirrors = alternating(n, self.seed, epoch).to(at) if moves.flip else None
         corner = torch.rand((n, 2), generator=generator)
         centres = (corner * torch.tensor(window)).long().to(self.device)
         for index in order.tensor_split(len(self)):

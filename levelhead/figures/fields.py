@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from levelhead.figures.canvas import INK, VERMILLION, shorten
-from levelhead.models.describe import Description, Layer, merged, sides
+from levelhead.models.describe import Description, Field, Layer, merged, sides
 from levelhead.representation.receptive_field import side_of
 
 if TYPE_CHECKING:
@@ -58,20 +58,14 @@ def data(description: Description, strengths: Mapping[str, Tensor]) -> tuple[Win
         assert row.field is not None
         assert row.step is not None
         assert row.start is not None
-        places = [side // 2 for side in row.shape[1:]]
-        middle = [s + i * d for s, i, d in zip(row.start, places, row.step, strict=True)]
-        box = [
-            m + sign * (side - 1) / 2
-            for m, side in zip(middle, row.field, strict=True)
-            for sign in (-1, 1)
-        ]
+        middle = row.shape[1] // 2, row.shape[2] // 2
         strength = strengths.get(row.path)
         panels.append(
             Window(
                 row.path,
                 row.field,
                 row.step,
-                (box[0], box[1], box[2], box[3]),
+                Field(row.field, row.step, row.start).box(*middle),
                 None if strength is None else strength.numpy(),
                 None if strength is None else side_of(strength),
                 description.image_size,

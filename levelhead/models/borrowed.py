@@ -31,12 +31,16 @@ class Borrowed(nn.Module):
 
     def auxiliary(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Features [B,D]; in training also the logits [B,K] of auxiliary heads, if any."""
-        if x.shape[1] == 1 and self.channels == 3:
-            x = x.expand(-1, 3, -1, -1)
+        x = three_channels(x) if self.channels == 3 else x
         low = x.dtype == torch.bfloat16
         with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
             features, *logits = _outputs(self.net(x))
         return features.flatten(1), logits
+
+
+def three_channels(x: Tensor) -> Tensor:
+    """Images [B,1,H,W] or [B,3,H,W] -> [B,3,H,W]: grey ones three times the same."""
+    return x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
 
 
 def _outputs(value: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -119,10 +119,10 @@ class Description:
                 f"In training alone: auxiliary heads of {self.auxiliary:,} parameters, not counted "
                 "above."
             )
-        if (seen := self.layers[-1].field) is not None:
-            wide = max(seen)
+        if (field := self.layers[-1].field) is not None:
+            wide = max(field)
             more = "more than the image" if wide > self.image_size else f"of {self.image_size}"
-            lines.append(f"A feature sees {sides(seen)} px at most, {more}.")
+            lines.append(f"A feature sees {sides(field)} px at most, {more}.")
         return tuple(lines)
 
     def table(self, *, blocks: bool = False) -> str:
@@ -238,7 +238,7 @@ def _rows(network: Network, calls: Sequence[Call], batch_size: int) -> Iterator[
     body, counted = network.body, set[int]()
     modules = dict(body.named_modules())
     skip = network.hooks.training_only
-    owners: dict[str, list[int]] = {}  # modules with numbers, by the last call inside of them
+    after: dict[int, list[str]] = {}  # modules with numbers of their own, by the call before them
     leaves = {call.path for call in calls if call.module is not None}
     for path, module in modules.items():
         own = any(True for _ in module.parameters(recurse=False))
@@ -248,10 +248,7 @@ def _rows(network: Network, calls: Sequence[Call], batch_size: int) -> Iterator[
         while inside and not any(_within(call.path, inside) for call in calls):
             inside = inside.rpartition(".")[0]
         last = max(i for i, call in enumerate(calls) if _within(call.path, inside))
-        owners.setdefault(path, []).append(last)
-    after: dict[int, list[str]] = {}
-    for path, places in owners.items():
-        after.setdefault(places[0], []).append(path)
+        after.setdefault(last, []).append(path)
     for i, call in enumerate(calls):
         if not isinstance(call.module, nn.Identity):
             yield _layer(call, _block(call.path, modules), batch_size, counted)
@@ -281,7 +278,7 @@ def _layer(
         kind = next((k for t, k in KINDS.items() if isinstance(module, t)), type(module).__name__)
     if alone and not isinstance(module, nn.Linear | nn.Conv2d):
         kind = f"{type(module).__name__}'s own"
-    seen, shape = call.seen, call.shape[1:]
+    field, shape = call.field, call.shape[1:]
     view = kind in ("flatten", "dropout") or getattr(module, "inplace", False)
     return Layer(
         call.path,
@@ -293,9 +290,9 @@ def _layer(
         trained,
         formula,
         call.macs,
-        None if seen is None else seen.size,
-        None if seen is None or len(shape) < 3 else seen.step,
-        None if seen is None else seen.start,
+        None if field is None else field.size,
+        None if field is None or len(shape) < 3 else field.step,
+        None if field is None else field.start,
         0 if view else BYTES * math.prod(shape) * batch_size if shape else 0,
     )
 
@@ -320,7 +317,7 @@ def _parameters(module: nn.Module) -> tuple[int, int, str]:
         formula = f"{total // width}·{width}, {trained // width}·{width} trained"
     elif own:
         formula = " + ".join("·".join(map(str, p.shape)) or "1" for p in own)
-    if own and trained < sum(p.numel() for p in own) and not trained:
+    if own and not trained:
         formula += ", not trained"
     return total, trained, formula
 

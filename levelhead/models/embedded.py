@@ -15,7 +15,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from levelhead.models.borrowed import DEFAULTS, HALF, Borrowed, import_torchvision
+from levelhead.models.borrowed import (
+    DEFAULTS,
+    HALF,
+    Borrowed,
+    import_torchvision,
+    three_channels,
+)
 from levelhead.models.entry import Entry, built
 from levelhead.models.network import Shape
 from levelhead.models.weights import packaged
@@ -69,7 +75,7 @@ class Front(nn.Module):
         self.layers = nn.Sequential(net.conv_stem, net.bn1, *net.blocks[:STAGES])
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.layers(x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x))
+        return cast(Tensor, self.layers(three_channels(x)))
 
 
 class LastBlocks(nn.Module):
@@ -103,7 +109,7 @@ class Tunable(nn.Module):
 
 
 STAGES = 6
-"""Stages of the front, of seven: the last one and the last convolution hold half of the weights."""
+"""Stages of the front, of seven: the rest holds three tenths of lite0's weights."""
 
 
 def _tunable(build: Callable[[Shape], tuple[Borrowed, nn.Linear]], shape: Shape) -> Any:

@@ -1,4 +1,4 @@
-"""One pass of a network, seen from inside: its layers in order, and what each sees of the image."""
+"""One pass of a network, from inside: its layers in order, and what each sees of the image."""
 
 from __future__ import annotations
 
@@ -56,20 +56,19 @@ class Field:
 
 @dataclass
 class Call:
-    """A layer, or a function between layers: what went in, what came out, what it took.
+    """A layer, or a function between layers: what came out, what it took.
 
     path: of the module (of the enclosing one for a function). `module` is None for a function.
-    shape, before: of the first output and input. macs: multiplications with an addition each.
+    shape: of the first output. macs: multiplications with an addition each.
     """
 
     path: str
     module: nn.Module | None
     name: str
-    before: tuple[int, ...] = ()
     shape: tuple[int, ...] = ()
     macs: int = 0
-    seen: Field | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    field: Field | None = None
 
 
 def trace(body: nn.Module, images: Tensor) -> list[Call]:
@@ -97,7 +96,7 @@ def _watched(body: nn.Module, recorder: _Recorder) -> Iterator[None]:
             leaf = not any(True for _ in module.children())
 
             def enter(module: nn.Module, inputs: Any, path: str = path, leaf: bool = leaf) -> None:
-                recorder.enter(path, module, leaf, inputs)
+                recorder.enter(path, module, leaf)
 
             def leave(module: nn.Module, inputs: Any, output: Any) -> None:
                 recorder.leave(inputs, output)
@@ -121,9 +120,9 @@ class _Recorder(TorchDispatchMode):
         self.alive: list[Any] = [images]  # an id is of a tensor that lives
         self.open: list[tuple[str, Call | None]] = []  # modules entered; the call of a leaf
 
-    def enter(self, path: str, module: nn.Module, leaf: bool, inputs: Any) -> None:
+    def enter(self, path: str, module: nn.Module, leaf: bool) -> None:
         """A module begins."""
-        call = Call(path, module, type(module).__name__, _shape(inputs)) if leaf else None
+        call = Call(path, module, type(module).__name__) if leaf else None
         self.open.append((path, call))
 
     def leave(self, inputs: Any, output: Any) -> None:
@@ -139,7 +138,7 @@ class _Recorder(TorchDispatchMode):
             at = self.fields.get(id(source)) if same and id(out) not in self.fields else None
             if at is not None and 3 not in at.axes:
                 self._keep(out, at)
-            call.seen = self.fields.get(id(out))
+            call.field = self.fields.get(id(out))
         self.calls.append(call)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -150,31 +149,28 @@ class _Recorder(TorchDispatchMode):
         if out is None:
             return result
         macs = MACS[name](args, out) if name in MACS else 0
-        seen = self._seen(name, args, tensors, out)
-        if seen is not None:
-            self._keep(out, seen)
+        field = self._field_of(name, args, tensors, out)
+        if field is not None:
+            self._keep(out, field)
         path, leaf = self.open[-1] if self.open else ("", None)
         if leaf is not None:
             leaf.macs += macs
-            leaf.options |= _options(name, args, out)
+            leaf.options |= _options(name, args)
         elif macs or (name.rstrip("_") in FUNCTIONS and self._joins(name, tensors)):
             title = FUNCTIONS.get(name.rstrip("_"), name)
-            before = tuple(tensors[0].shape) if tensors else ()
-            options = _options(name, args, out)
-            self.calls.append(
-                Call(path, None, title, before, tuple(out.shape), macs, seen, options)
-            )
+            options = _options(name, args)
+            self.calls.append(Call(path, None, title, tuple(out.shape), macs, options, field))
         return result
 
     def _joins(self, name: str, tensors: list[Tensor]) -> bool:
         """Whether a sum is one of two branches, not of a branch and a number or weight."""
         return name.rstrip("_") != "add" or sum(id(t) in self.active for t in tensors) > 1
 
-    def _keep(self, tensor: Tensor, seen: Field) -> None:
-        self.fields[id(tensor)] = seen
+    def _keep(self, tensor: Tensor, field: Field) -> None:
+        self.fields[id(tensor)] = field
         self.alive.append(tensor)
 
-    def _seen(self, name: str, args: Any, tensors: list[Tensor], out: Tensor) -> Field | None:
+    def _field_of(self, name: str, args: Any, tensors: list[Tensor], out: Tensor) -> Field | None:
         """The field of the units of an operation's output; None where it cannot be said."""
         known = [(t, self.fields[id(t)]) for t in tensors if id(t) in self.fields]
         if any(id(t) in self.active for t in tensors):
@@ -196,85 +192,85 @@ class _Recorder(TorchDispatchMode):
         return replace(base, size=(sides[0], sides[1]), start=start)
 
 
-def _same_places(tensor: Tensor, out: Tensor, seen: Field) -> bool:
+def _same_places(tensor: Tensor, out: Tensor, field: Field) -> bool:
     return tensor.dim() == out.dim() and all(
-        axis >= out.dim() or tensor.shape[axis] == out.shape[axis] for axis in seen.axes
+        axis >= out.dim() or tensor.shape[axis] == out.shape[axis] for axis in field.axes
     )
 
 
-def _window(seen: Field, args: Any, source: Tensor, out: Tensor) -> Field | None:
+def _window(field: Field, args: Any, source: Tensor, out: Tensor) -> Field | None:
     """A convolution."""
     _, weight, _, stride, padding, dilation, transposed, *_ = args
-    if transposed or weight.dim() != 4 or seen.axes != (2, 3):
+    if transposed or weight.dim() != 4 or field.axes != (2, 3):
         return None
     kernel = [(k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilation, strict=True)]
-    return seen.widened(kernel, stride, padding)
+    return field.widened(kernel, stride, padding)
 
 
-def _pooling(seen: Field, args: Any, source: Tensor, out: Tensor) -> Field | None:
+def _pooling(field: Field, args: Any, source: Tensor, out: Tensor) -> Field | None:
     kernel, stride = _pooling_of(args)
     dilation = args[4] if len(args) > 4 and isinstance(args[4], list | tuple) else (1, 1)
     wide = [(k - 1) * d + 1 for k, d in zip(kernel, _two(dilation), strict=True)]
     padding = _two(args[3]) if len(args) > 3 else (0, 0)
-    return seen.widened(wide, stride, padding) if seen.axes == (2, 3) else None
+    return field.widened(wide, stride, padding) if field.axes == (2, 3) else None
 
 
-def _adaptive(seen: Field, args: Any, source: Tensor, out: Tensor) -> Field | None:
+def _adaptive(field: Field, args: Any, source: Tensor, out: Tensor) -> Field | None:
     pairs = [(source.shape[a], out.shape[a]) for a in (2, 3)]
-    return seen.widened([-(-n // m) for n, m in pairs], [n / m for n, m in pairs])
+    return field.widened([-(-n // m) for n, m in pairs], [n / m for n, m in pairs])
 
 
-def _averaged(seen: Field, args: Any, source: Tensor, out: Tensor) -> Field | None:
+def _averaged(field: Field, args: Any, source: Tensor, out: Tensor) -> Field | None:
     """A mean or maximum over axes: over both sides, or over others."""
     axes = args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else [args[1]]
     over = {axis % source.dim() for axis in axes}
     kept = out.dim() == source.dim()
-    if not over & set(seen.axes):
-        return seen if kept else None
-    if not set(seen.axes) <= over:
+    if not over & set(field.axes):
+        return field if kept else None
+    if not set(field.axes) <= over:
         return None
-    whole = seen.widened([source.shape[axis] for axis in seen.axes])
+    whole = field.widened([source.shape[axis] for axis in field.axes])
     return whole if kept else replace(whole, axes=(2, 3))
 
 
-def _flattened(seen: Field, args: Any, source: Tensor, out: Tensor) -> Field | None:
+def _flattened(field: Field, args: Any, source: Tensor, out: Tensor) -> Field | None:
     """A view: of everything in one row, or of the same shape."""
     if source.shape == out.shape:
-        return seen
+        return field
     if source.dim() == 4 and out.dim() == 2 and out.shape[0] == source.shape[0]:
-        whole = seen.widened([source.shape[axis] for axis in seen.axes])
+        whole = field.widened([source.shape[axis] for axis in field.axes])
         return replace(whole, axes=(2, 3))
     return None
 
 
-def _permuted(seen: Field, args: Any, source: Tensor, out: Tensor) -> Field | None:
+def _permuted(field: Field, args: Any, source: Tensor, out: Tensor) -> Field | None:
     order = [axis % source.dim() for axis in args[1]]
-    return replace(seen, axes=(order.index(seen.axes[0]), order.index(seen.axes[1])))
+    return replace(field, axes=(order.index(field.axes[0]), order.index(field.axes[1])))
 
 
-def _sliced(seen: Field, args: Any, source: Tensor, out: Tensor) -> Field | None:
+def _sliced(field: Field, args: Any, source: Tensor, out: Tensor) -> Field | None:
     axis = args[1] if len(args) > 1 else 0
     first = args[2] if len(args) > 2 and args[2] else 0
     by = args[4] if len(args) > 4 else 1
-    here = [a == axis % source.dim() for a in seen.axes]
-    step = [d * by if at else d for at, d in zip(here, seen.step, strict=True)]
+    here = [a == axis % source.dim() for a in field.axes]
+    step = [d * by if at else d for at, d in zip(here, field.step, strict=True)]
     start = [
-        s + first * d if at else s for at, s, d in zip(here, seen.start, seen.step, strict=True)
+        s + first * d if at else s for at, s, d in zip(here, field.start, field.step, strict=True)
     ]
-    return replace(seen, step=(step[0], step[1]), start=(start[0], start[1]))
+    return replace(field, step=(step[0], step[1]), start=(start[0], start[1]))
 
 
-def _padded(seen: Field, args: Any, source: Tensor, out: Tensor) -> Field | None:
+def _padded(field: Field, args: Any, source: Tensor, out: Tensor) -> Field | None:
     pads = dict(zip(range(source.dim() - 1, -1, -1), args[1][::2], strict=False))
     start = [
-        s - pads.get(a, 0) * d for a, s, d in zip(seen.axes, seen.start, seen.step, strict=True)
+        s - pads.get(a, 0) * d for a, s, d in zip(field.axes, field.start, field.step, strict=True)
     ]
-    return replace(seen, start=(start[0], start[1]))
+    return replace(field, start=(start[0], start[1]))
 
 
-def _dense(seen: Field, args: Any, source: Tensor, out: Tensor) -> Field | None:
+def _dense(field: Field, args: Any, source: Tensor, out: Tensor) -> Field | None:
     """addmm(bias, rows, weight): of rows that have no sides any more."""
-    return seen
+    return field
 
 
 RULES: dict[str, Callable[[Field, Any, Tensor, Tensor], Field | None]] = {
@@ -344,7 +340,7 @@ FUNCTIONS = {
 """Functions between layers that get a row, and what they are called."""
 
 
-def _options(name: str, args: Any, out: Tensor) -> dict[str, Any]:
+def _options(name: str, args: Any) -> dict[str, Any]:
     """How a window moves: what it moves over (some pad it first), kernel, stride, padding."""
     if name == "convolution":
         return {
@@ -392,8 +388,3 @@ def _first(value: Any) -> Tensor | None:
     if isinstance(value, list | tuple):
         return next((t for t in _flat(value) if isinstance(t, Tensor)), None)
     return None
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    tensor = _first(value)
-    return () if tensor is None else tuple(tensor.shape)

@@ -107,56 +107,56 @@ def start_from(network: Network, path: Path, statistics: Statistics | None) -> M
     stored = read_weights(path)
     body = network.body.state_dict()
     skip = network.hooks.training_only
-    wanted = {
+    own = {
         name: tensor
         for name, tensor in body.items()
         if not name.endswith("num_batches_tracked") and not name.startswith(skip or ("\0",))
     }
-    offered = {n: t for n, t in stored.items() if not n.endswith("num_batches_tracked")}
-    by_name = {_bare(name): name for name in offered}
-    pairs = {name: by_name[_bare(name)] for name in wanted if _bare(name) in by_name}
-    fit = {n: s for n, s in pairs.items() if offered[s].shape == wanted[n].shape}
+    theirs = {n: t for n, t in stored.items() if not n.endswith("num_batches_tracked")}
+    by_name = {_bare(name): name for name in theirs}
+    pairs = {name: by_name[_bare(name)] for name in own if _bare(name) in by_name}
+    fit = {n: s for n, s in pairs.items() if theirs[s].shape == own[n].shape}
     by: Literal["name", "order"] = "name"
-    if not fit and (ordered := _by_order(wanted, offered)) is not None:
+    if not fit and (ordered := _by_order(own, theirs)) is not None:
         pairs = fit = ordered
         by = "order"
     with torch.no_grad():
         for name, source in fit.items():
-            body[name].copy_(offered[source])
+            body[name].copy_(theirs[source])
         for buffer, values in _standardisation(stored, statistics, network).items():
             setattr(network, buffer, values.float().reshape(1, -1, 1, 1))
-    matched = sum(wanted[name].numel() for name in fit)
+    matched = sum(own[name].numel() for name in fit)
     return Matched(
         by,
         len(fit),
-        len(wanted),
-        matched / max(1, sum(tensor.numel() for tensor in wanted.values())),
-        tuple(name for name in wanted if name not in pairs),
+        len(own),
+        matched / max(1, sum(tensor.numel() for tensor in own.values())),
+        tuple(name for name in own if name not in pairs),
         tuple(
-            f"{n} {list(offered[s].shape)} there, {list(wanted[n].shape)} here"
+            f"{n} {list(theirs[s].shape)} there, {list(own[n].shape)} here"
             for n, s in pairs.items()
             if n not in fit
         ),
-        tuple(name for name in offered if name not in {*pairs.values(), "mean", "std"}),
+        tuple(name for name in theirs if name not in {*pairs.values(), "mean", "std"}),
     )
 
 
-def _by_order(wanted: Mapping[str, Tensor], offered: Mapping[str, Tensor]) -> dict[str, str] | None:
+def _by_order(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, str] | None:
     """Tensors paired by their order, kind by kind; None unless every shape agrees.
 
     First in the order of the file; then by name, numbers as numbers, since safetensors keeps
     tensors in an order of its own.
     """
-    for names in (list(offered), sorted(offered, key=_natural)):
+    for names in (list(theirs), sorted(theirs, key=_natural)):
         pairs: dict[str, str] = {}
-        for kind in {_kind(name, tensor) for name, tensor in wanted.items()}:
-            here = [name for name, tensor in wanted.items() if _kind(name, tensor) == kind]
-            there = [name for name in names if _kind(name, offered[name]) == kind]
+        for kind in {_kind(name, tensor) for name, tensor in own.items()}:
+            here = [name for name, tensor in own.items() if _kind(name, tensor) == kind]
+            there = [name for name in names if _kind(name, theirs[name]) == kind]
             pairs |= zip(here, there, strict=False)
-        if len(pairs) == len(wanted) and all(
-            offered[there].shape == wanted[here].shape for here, there in pairs.items()
+        if len(pairs) == len(own) and all(
+            theirs[there].shape == own[here].shape for here, there in pairs.items()
         ):
-            return {name: pairs[name] for name in wanted}
+            return {name: pairs[name] for name in own}
     return None
 
 

@@ -377,17 +377,17 @@ def _tune(
 
     def whole() -> dict[str, Tensor]:
         tuning.join_head(network, learner.network)
-        return {name: tensor.clone() for name, tensor in state_of(network).items()}
+        return state_of(network)
 
     def judged() -> Outputs:
         return outputs_of(network, data.validation, data.class_names, device, tta=recipe.tta)
 
-    first, before = whole(), judged()
+    first = {name: tensor.clone() for name, tensor in whole().items()}
+    before = judged()
     state = start(learner.network, learner.validation, recipe, objective, device)
     state.seconds = time.perf_counter() - began
     _course(run, whole, state, learner.batches, learner.validation, recipe, watch)
-    learner.network.dtype = torch.float32
-    whole()
+    tuning.join_head(network, learner.network)
     comparison = tuning.compared(before, judged())
     watch(Note(comparison.words))
     write_json(run.folder / "tuning.json", comparison.to_json())

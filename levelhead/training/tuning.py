@@ -20,7 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from levelhead.data.batches import Batch, TrainingBatches, as_batch, count, seeded
+from levelhead.data.batches import (
+    Batch,
+    TrainingBatches,
+    alternating,
+    as_batch,
+    count,
+    seeded,
+)
 from levelhead.data.entries import Dataset, Examples
 from levelhead.decisions import halves
 from levelhead.machine import whole_float32
@@ -131,9 +138,9 @@ def _pieces(
         pixels = torch.from_numpy(np.ascontiguousarray(examples.images[start : start + AT_ONCE]))
         images = pixels.to(front.device).permute(0, 3, 1, 2)
         with torch.no_grad(), whole_float32():
-            made = front.features(images.flip(3) if mirrored else images)
-        progress(len(made))
-        yield made.cpu().contiguous(memory_format=torch.channels_last)
+            piece = front.features(images.flip(3) if mirrored else images)
+        progress(len(piece))
+        yield piece.cpu().contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
@@ -168,13 +175,12 @@ class MapBatches:
         """The batches of one epoch, counted from 0."""
         n = len(self.labels)
         order = torch.randperm(n, generator=seeded(self.seed, epoch))
-        first = torch.randint(0, 2, (n,), generator=seeded(self.seed, -1))
-        view = (first + epoch) % len(self.views)
+        mirrors = alternating(n, self.seed, epoch)
         for index in order.tensor_split(len(self)):
             picked = self.views[0][index]
             if len(self.views) > 1:
-                other = view[index] == 1
-                picked[other] = self.views[1][index[other]]
+                mirror = mirrors[index]
+                picked[mirror] = self.views[1][index[mirror]]
             yield Batch(picked.to(self.device), self.labels[index].to(self.device), index)
 
 
@@ -198,8 +204,8 @@ class FreshMaps:
         """The batches of one epoch, counted from 0."""
         for batch in self.images(epoch):
             with torch.no_grad():
-                made = self.front.features(batch.images)
-            yield replace(batch, images=made)
+                maps_ = self.front.features(batch.images)
+            yield replace(batch, images=maps_)
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ def test_a_field_is_where_the_gradient_is(name):
     calls = [
         call
         for call in trace(spatial[: _last_spatial(spatial)], images)
-        if call.seen is not None and len(call.shape) == 4 and call.shape[2] > 1 and call.module
+        if call.field is not None and len(call.shape) == 4 and call.shape[2] > 1 and call.module
     ]
     for call in calls[:: max(1, len(calls) // 6)]:
         kept = []
@@ -190,7 +190,7 @@ def test_a_field_is_where_the_gradient_is(name):
         (slope,) = torch.autograd.grad(kept[0][0, :, row, column].sum(), images)
         rows = slope.abs().sum((0, 1, 3)).nonzero().flatten()
         columns = slope.abs().sum((0, 1, 2)).nonzero().flatten()
-        top, bottom, left, right = call.seen.box(row, column)
+        top, bottom, left, right = call.field.box(row, column)
         assert (int(rows[0]), int(rows[-1])) == (max(0, top), min(size - 1, bottom)), call.path
         assert (int(columns[0]), int(columns[-1])) == (max(0, left), min(size - 1, right))
 
