@@ -26,8 +26,8 @@ import torch
 
 from levelhead import Outputs, judge
 from levelhead.calibrators import Temperature
+from levelhead.machine import import_torchvision
 from levelhead.metrics import METRICS, reason
-from levelhead.models.borrowed import import_torchvision
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -121,7 +121,7 @@ def notebook(folder: Path, seconds: float) -> dict[str, float]:
     from torch import nn
 
     from levelhead import data as datasets
-    from levelhead.models.borrowed import import_torchvision
+    from levelhead.machine import import_torchvision
 
     import_torchvision()
     from torchvision import models, transforms

@@ -28,6 +28,7 @@ from levelhead.errors import LevelheadError
 from levelhead.outputs import Outputs
 from levelhead.runs import Run, finished_run
 from levelhead.text import columns
+from levelhead.training.augmentation import views_of
 from levelhead.training.inference import outputs_of
 from levelhead.training.run_data import train_outputs
 
@@ -79,7 +80,9 @@ def foreign(run: Run, place: str) -> Outputs:
     n, names = len(images), tuple(data["class_names"])
     ids, nothing = tuple(map(str, range(n))), np.zeros(n, np.int64)
     examples = Examples(images, nothing, ids, np.zeros(n, np.uint64))
-    return outputs_of(run.network(), examples, names, torch.device("cpu"), tta=recipe.tta)
+    network = run.network()
+    views = views_of(recipe, network)
+    return outputs_of(network, examples, names, torch.device("cpu"), views=views)
 
 
 def main() -> None:

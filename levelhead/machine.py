@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from levelhead.errors import LevelheadError
@@ -178,3 +180,27 @@ def peak_memory() -> int:
         return 0
     scale = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def import_torchvision(name: str = "torchvision") -> ModuleType:
+    """Import torchvision (or timm, which needs it), also beside a torch built for another machine.
+
+    A torchvision wheel built for CUDA cannot load its compiled box operators beside a CPU-only
+    torch, and then fails while describing them. No classifier uses them: declare them, go on.
+    """
+    import torch
+
+    for operator in ("nms", "qnms"):
+        # Loading the wheel's own library, where that works, must come first.
+        try:
+            return importlib.import_module(name)
+        except RuntimeError as error:
+            if "torchvision::" not in str(error):
+                raise
+            library = torch.library.Library("torchvision", "FRAGMENT")
+            library.define(f"{operator}(Tensor dets, Tensor scores, float threshold) -> Tensor")
+            _KEPT.append(library)
+    return importlib.import_module(name)
+
+
+_KEPT: list[torch.library.Library] = []  # a Library that is collected takes its operators along

@@ -20,6 +20,12 @@ from typing import Any, Literal
 from levelhead.errors import LevelheadError, nearest
 from levelhead.files import refuse_pipes
 
+MOST_MOVED = {
+    **{"shift": 1, "rotation": 180, "shear": 60, "perspective": 0.9, "scale": 1},
+    **{"brightness": 1, "contrast": 1, "colour": 1, "pixel_noise": 1},
+}
+"""The largest strength of each move."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -151,8 +157,43 @@ class Recipe:
     """Mirror images left-right, alternating from epoch to epoch."""
     cutout: int | None = None
     """Side of a random square painted with the mean colour (0: none)."""
-    tta: Literal["none", "flip"] = "none"
-    """Average the logits of these views when judging and predicting."""
+    shift: float = 0.0
+    """Shift by up to this share of the side, either way."""
+    rotation: float = 0.0
+    """Turn by up to so many degrees, either way."""
+    shear: float = 0.0
+    """Shear horizontally by up to so many degrees, either way."""
+    perspective: float = 0.0
+    """Tilt: each corner comes inwards by up to this share of half a side."""
+    scale: float = 1.0
+    """Random resized crop: the least area that it keeps, of aspect 3/4 to 4/3 (1: none)."""
+    fill: Literal["nearest", "reflect", "constant"] = "reflect"
+    """Beyond the border of a moved image: its last pixel, its mirror, or the mean colour."""
+    brightness: float = 0.0
+    """Multiply by 1 plus or minus up to this."""
+    contrast: float = 0.0
+    """Blend with the image's mean grey by up to this, either way."""
+    colour: float = 0.0
+    """Blend with the image in grey by up to this, either way."""
+    pixel_noise: float = 0.0
+    """Add Gaussian noise of this deviation, as a share of white."""
+    policy: Literal[
+        "none", "autoaugment-cifar10", "autoaugment-imagenet", "randaugment", "trivialaugment"
+    ] = "none"
+    """A published augmentation policy, after crop and mirror."""
+    augment_by_class: str | None = None
+    """CSV of class and any of shift ... pixel_noise: strengths of some classes."""
+    sampler: Literal["shuffled", "balanced"] = "shuffled"
+    """Order of the images: each once an epoch, or drawn so that classes come equally often."""
+    prior_correction: bool = False
+    """Take the effect of balanced weights or draws on the probabilities out of the head again."""
+    tta: Literal["none", "flip", "crops", "draws"] = "none"
+    """Views to average when judging and predicting: the mirror image, crops, or fixed draws of the
+    training augmentation."""
+    tta_draws: int = 8
+    """How many draws."""
+    tta_average: Literal["logits", "probabilities"] = "logits"
+    """What is averaged over the views."""
 
     save_every: int | None = None
     """Keep the weights in snapshots/ at first and every so many steps (default: only the last)."""
@@ -198,6 +239,11 @@ class Recipe:
             optional(name, 0, "above 0")
         for name in ("weight_decay", "penalty", "crop", "cutout", "window", "mix_maps"):
             optional(name, 0, "0 or more", strict=False)
+        for name, most in MOST_MOVED.items():
+            value = getattr(self, name)
+            low = value > 0 if name == "scale" else value >= 0
+            must(name, low and value <= most, f"from 0 to {most:g}")
+        must("tta_draws", 1 <= self.tta_draws <= 100, "1 to 100")
         must("warmup", self.warmup is None or 0 <= self.warmup < 1, "in [0, 1)")
         must("momentum", self.momentum is None or 0 <= self.momentum < 1, "in [0, 1)")
         for name in ("seed", "split_seed"):

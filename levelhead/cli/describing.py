@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import Any
 
 from levelhead.cli.common import add_json, add_out, deliver, print_json
-from levelhead.cli.flags import Parser
+from levelhead.cli.flags import Parser, add_recipe, recipe_of
 
 
 def check(words: list[str]) -> int:
@@ -19,7 +20,15 @@ def check(words: list[str]) -> int:
     parser.add_argument("--label-column", default="", metavar="NAME", help="as for train")
     parser.add_argument("--group-column", default="group", metavar="NAME", help="as for train")
     parser.add_argument("--outside-paths", action="store_true", help="as for train")
+    parser.add_argument(
+        "--augmented",
+        metavar="PNG",
+        help="draw what training would see of a few images; takes every flag of levelhead train",
+    )
     add_json(parser)
+    if any(word.partition("=")[0] == "--augmented" for word in words):
+        options, rest = parser.parse_known_args(words)
+        return _augmented(options, rest)
     options = parser.parse(words)
 
     from levelhead.cli.terminal import counter
@@ -43,6 +52,33 @@ def check(words: list[str]) -> int:
     return 0
 
 
+def _augmented(options: Any, rest: list[str]) -> int:
+    """What training sees: a PNG, and how it was made."""
+    from levelhead.errors import LevelheadError
+    from levelhead.figures import FIGURES
+    from levelhead.figures.canvas import to_png
+    from levelhead.files import write
+    from levelhead.training.augmentation import preview
+
+    out = Path(options.augmented)
+    if out.suffix.lower() != ".png":
+        raise LevelheadError(f"--augmented {out}: give a name that ends in .png")
+    trainer = Parser(prog="levelhead train")
+    add_recipe(trainer)
+    recipe = recipe_of(trainer.parse([options.data, *rest])).replace(
+        label_column=options.label_column,
+        group_column=options.group_column,
+        outside_paths=options.outside_paths,
+    )
+    resolved, panels = preview(recipe)
+    write(out, to_png(panels[0], FIGURES["augmented"].draw))
+    if options.json:
+        print_json({"augmented": str(out), "recipe": dataclasses.asdict(resolved)})
+    else:
+        print(f"{panels[0].label}: {out}", f"Next: {recipe.command()}", sep="\n")
+    return 0
+
+
 def describe(words: list[str]) -> int:
     """`levelhead describe`."""
     parser = Parser(
@@ -53,8 +89,8 @@ def describe(words: list[str]) -> int:
     )
     parser.add_argument("model", metavar="MODEL|RUN", help="as --model, or the folder of a run")
     parser.add_argument("--image-size", type=int, metavar="N", help="side, px (default: its own)")
-    parser.add_argument("--classes", type=int, default=10, metavar="K", help="(default: 10)")
-    parser.add_argument("--channels", type=int, default=3, metavar="N", help="(default: 3)")
+    parser.add_argument("--classes", type=int, metavar="K", help="(default: 10)")
+    parser.add_argument("--channels", type=int, metavar="N", help="(default: 3)")
     parser.add_argument(
         "--batch-size", type=int, default=1, metavar="N", help="for the memory (default: 1)"
     )
@@ -75,6 +111,10 @@ def describe(words: list[str]) -> int:
     folder = Path(options.model)
     trained: tuple[Any, Any] | None = None
     if (folder / "recipe.toml").exists():
+        for name in ("image_size", "classes", "channels", "width"):
+            if (value := getattr(options, name)) is not None:
+                flag = "--" + name.replace("_", "-")
+                raise LevelheadError(f"{flag} {value}: {folder} has its own; leave it out")
         from levelhead.report.describe_page import describe_run
 
         description, network, images = describe_run(folder, batch_size=options.batch_size)
@@ -83,8 +123,8 @@ def describe(words: list[str]) -> int:
         description = describe_model(
             options.model,
             image_size=options.image_size,
-            classes=options.classes,
-            channels=options.channels,
+            classes=options.classes or 10,
+            channels=options.channels or 3,
             batch_size=options.batch_size,
             width=options.width,
         )

@@ -105,13 +105,53 @@ def read_epsilons(path: Path, class_names: Sequence[str], rest: float) -> Tensor
     names = [row[header.index("class")] for row in lines]
     for name, row in zip(names, lines, strict=True):
         value = _number(path, row[header.index("epsilon")])
-        if name not in class_names or names.count(name) > 1:
-            fix = "keep one" if name in class_names else nearest(name, list(class_names))
-            raise LevelheadError(f"{path}: class {name!r} is unknown or occurs twice; {fix}")
+        place = _one_class(path, name, names, class_names)
         if not 0 <= value < 1:
             raise LevelheadError(f"{path}: epsilon {value} of {name!r}: must be in [0, 1)")
-        epsilons[list(class_names).index(name)] = value
+        epsilons[place] = value
     return epsilons
+
+
+def read_by_class(
+    path: Path,
+    class_names: Sequence[str],
+    rest: Mapping[str, float],
+    most: Mapping[str, float],
+    still: Mapping[str, float],
+) -> dict[str, Tensor]:
+    """A table of class and some of the columns of `rest`: float32 [K] each.
+
+    `rest` are the values of classes and columns that it leaves out, `most` the largest, `still`
+    those that do nothing. Raises LevelheadError naming the file and what is wrong.
+    """
+    header, *lines = _cells(path)
+    names = [name for name in header if name != "class"]
+    if "class" not in header or len(set(header)) < len(header) or not names:
+        raise LevelheadError(f"{path}: its first line must be class and some of {', '.join(rest)}")
+    for name in names:
+        if name not in rest:
+            raise LevelheadError(f"{path}: column {name!r}: {nearest(name, list(rest))}")
+    given = [row[header.index("class")] for row in lines]
+    values = {name: torch.full((len(class_names),), float(rest[name])) for name in rest}
+    for class_name, row in zip(given, lines, strict=True):
+        place = _one_class(path, class_name, given, class_names)
+        for name in names:
+            value = _number(path, row[header.index(name)])
+            if not 0 <= value <= most[name] or (still[name] and not value):
+                above = "above 0, at most" if still[name] else "0 to"
+                raise LevelheadError(
+                    f"{path}: {name} {value:g} of {class_name!r}: must be {above} {most[name]:g}"
+                )
+            values[name][place] = value
+    return values
+
+
+def _one_class(path: Path, name: str, given: Sequence[str], class_names: Sequence[str]) -> int:
+    """Where a class stands. Raises LevelheadError where it is unknown, or given twice."""
+    if name not in class_names or given.count(name) > 1:
+        fix = "keep one" if name in class_names else nearest(name, list(class_names))
+        raise LevelheadError(f"{path}: class {name!r} is unknown or occurs twice; {fix}")
+    return list(class_names).index(name)
 
 
 def _columns(path: Path, class_names: Sequence[str]) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches, on the device the images live on.
+"""Crop, mirror, cutout and mixing of whole batches, on the device the images live on.
 
 Crop and mirror are one gather with computed row and column indices: no padded copies.
 """
@@ -90,8 +90,3 @@ def mixed(
     mixture = images.clone()
     mixture[:, :, top:bottom, left:right] = images[partner, :, top:bottom, left:right]
     return mixture, 1 - float((bottom - top) * (right - left)) / (height * width)
-
-
-def views(images: Tensor, kind: str) -> list[Tensor]:
-    """Test-time views of a batch [B,C,H,W]: `none` is the batch itself, `flip` adds its mirror."""
-    return [images] if kind == "none" else [images, images.flip(3)]

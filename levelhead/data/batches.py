@@ -7,20 +7,21 @@ resumed run sees what an uninterrupted one would have seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from levelhead.data import augment
+from levelhead.data import augment, light, policies, warp
 from levelhead.data.entries import Examples
 from levelhead.targets import Targets
 
 
 @dataclass(frozen=True)
 class Batch:
-    """images uint8 [B,C,H,W] (channels-last), labels int64 [B], index int64 [B] into the split.
+    """images [B,C,H,W] of 0-255 (channels-last; uint8, but float32 where they were warped), labels
+    int64 [B], index int64 [B] into the split.
 
     `targets` are what is trained towards, once the objective has made them.
     """
@@ -63,6 +64,13 @@ def alternating(n: int, seed: int, epoch: int) -> Tensor:
     return (first + epoch) % 2 == 1
 
 
+def balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """As many places as there are labels int64 [N], drawn with replacement, every class equally
+    likely: int64 [N]."""
+    weights = 1 / torch.bincount(labels).double()
+    return torch.multinomial(weights[labels], len(labels), replacement=True, generator=generator)
+
+
 def count(examples: int, batch_size: int) -> int:
     """Steps in an epoch; no batch is larger than `batch_size`."""
     return -(-examples // min(batch_size, examples))
@@ -78,15 +86,55 @@ def judging_size(most: int, images: Tensor) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Augmentation:
-    """How training images are moved: crop after reflecting the border by so many px, mirror, a
-    square of side `cutout` painted with `fill` [C], windows of a side in the first epochs."""
+    """How training images are moved, in this order: crop after reflecting the border by so many px
+    and mirror; a published `policy`; warps and lights by the `strengths` of each class (float32
+    [K] by name, or [1] for all); a square of side `cutout` painted with `mean` [C].
+
+    `fill`: what warps show beyond the border. Windows of a side are seen in the first epochs.
+    """
 
     crop: int = 0
     flip: bool = False
+    policy: str = "none"
+    strengths: Mapping[str, Tensor] = field(default_factory=dict)
+    fill: warp.Fill = "reflect"
     cutout: int = 0
-    fill: Tensor | None = None  # in units of 0-255
+    mean: Tensor | None = None  # in units of 0-255
     window: int = 0
     window_epochs: int = 0
+
+    @property
+    def draws(self) -> bool:
+        """Whether an image is seen in more than one way."""
+        return (
+            bool(self.crop or self.flip or self.cutout or self.window or self.strengths)
+            or self.policy != "none"
+        )
+
+    def moved(self, images: Tensor, labels: Tensor, draws: Tensor, noise_seed: int) -> Tensor:
+        """Images [B,C,h,w] warped and relit; labels int64 [B], draws uniform [B, MOVE_DRAWS]."""
+        of = {
+            name: (s[labels.to(s.device)] if len(s) > 1 else s.expand(len(labels))).to(
+                images.device
+            )
+            for name, s in self.strengths.items()
+        }
+        height, width = images.shape[2:]
+        draws = draws.to(images.device)
+        if of.keys() & set(warp.WARPS):
+            matrix = warp.matrices(of, draws[:, : warp.DRAWS], width / height)
+            images = warp.warp(images, matrix, self.fill, self.mean)
+        if of.keys() & set(light.LIGHTS):
+            noise = None
+            if "pixel_noise" in of:
+                stream = seeded(noise_seed, -6, device=images.device)
+                noise = torch.randn(images.shape, generator=stream, device=images.device)
+            images = light.relight(images, of, draws[:, warp.DRAWS :], noise)
+        return images
+
+
+MOVE_DRAWS = warp.DRAWS + 3
+"""Random numbers that the warps and lights of one image take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +145,7 @@ class TrainingBatches:
     upsets batch norm. Mirroring alternates: an image mirrored in one epoch is not in the next
     (Jordan 2024, section 3.6). Windows make the first epochs cheaper; the last ones show whole
     images, as the test will (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
+    `balanced`: as many images are drawn with replacement, every class equally likely.
     """
 
     split: Batch  # the whole of it
@@ -104,6 +153,7 @@ class TrainingBatches:
     augmentation: Augmentation
     seed: int
     device: torch.device
+    balanced: bool = False
 
     @property
     def examples(self) -> int:
@@ -133,20 +183,35 @@ class TrainingBatches:
         mirrors = alternating(n, self.seed, epoch).to(at) if moves.flip else None
         corner = torch.rand((n, 2), generator=generator)
         centres = (corner * torch.tensor(window)).long().to(self.device)
-        for index in order.tensor_split(len(self)):
-            here = index.to(at)
+        draws = torch.rand((n, MOVE_DRAWS), generator=generator) if moves.strengths else None
+        # Draws are an image's own; where it may come twice in an epoch, those of its place.
+        places = order
+        if self.balanced:
+            order = balanced_order(self.split.labels.cpu(), generator)
+        for step, (index, place) in enumerate(
+            zip(order.tensor_split(len(self)), places.tensor_split(len(self)), strict=True)
+        ):
+            here, own = index.to(at), place.to(at)
             images = augment.crop_and_flip(
                 self.split.images,
                 here,
-                None if shifts is None else shifts[here],
-                None if mirrors is None else mirrors[here],
+                None if shifts is None else shifts[own],
+                None if mirrors is None else mirrors[own],
                 pad,
                 window,
             ).to(self.device, non_blocking=True)
-            if square and moves.fill is not None:
-                places = centres[index.to(centres.device)]
-                images = augment.cutout(images, places, square, moves.fill)
-            yield Batch(images, self.split.labels[here].to(self.device), index)
+            labels = self.split.labels[here].to(self.device)
+            if moves.policy != "none":
+                stream = seeded(self.seed, epoch, step, -7).initial_seed()
+                images = policies.apply(images, moves.policy, stream)
+            if draws is not None:
+                stream = seeded(self.seed, epoch, step, -6).initial_seed()
+                images = moves.moved(images, labels, draws[place], stream)
+            if square and moves.mean is not None:
+                images = augment.cutout(
+                    images, centres[place.to(centres.device)], square, moves.mean
+                )
+            yield Batch(images, labels, index)
 
 
 def plain_batches(split: Batch, batch_size: int, device: torch.device) -> Iterator[Batch]:

@@ -25,9 +25,10 @@ from levelhead.files import read_object, reading, sha256
 from levelhead.machine import pick_device
 from levelhead.outputs import Outputs
 from levelhead.runs import MAKE_ANEW, Run, finished_run
+from levelhead.training.augmentation import views_of
 from levelhead.training.defaults import frozen
 from levelhead.training.frozen import fuse
-from levelhead.training.inference import features_of
+from levelhead.training.inference import scores_of
 
 ONNX_AT_ONCE = 8
 """Images that onnxruntime gets at a time: 64 take a fifth longer each (two cores, lite0)."""
@@ -95,6 +96,7 @@ def _of_run(
         bits, names = int(data.get("bits", 16)), tuple(data["class_names"])
     policy, place = policy_for(run, calibration, abstain_below), pick_device(device)
     network = run.network(place)
+    views = views_of(recipe, network)
     body = fuse(network, size).place(place) if frozen(recipe) else network
 
     def scores(images: Array) -> Outputs:
@@ -102,9 +104,8 @@ def _of_run(
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
         batch = Batch(pixels, nothing, torch.arange(len(images)))
         with torch.no_grad():
-            features = features_of(body, batch, tta=recipe.tta)
-            logits = network.head(features).cpu()
-        return Outputs("logits", logits, nothing, names, features=features.cpu())
+            logits, features = scores_of(body, batch, views)
+        return Outputs("logits", logits.cpu(), nothing, names, features=features.cpu())
 
     def decide(images: Array) -> tuple[Answers, Tensor | None]:
         outputs = scores(images)

@@ -26,6 +26,7 @@ from levelhead.deploy.verify import Verified, beside
 from levelhead.errors import LevelheadError
 from levelhead.files import write
 from levelhead.runs import Run, finished_run
+from levelhead.training.augmentation import views_of
 from levelhead.training.defaults import frozen
 from levelhead.training.frozen import fuse
 
@@ -39,7 +40,8 @@ def deployed(run: Run, policy: Policy | None = None) -> Deployed:
     network = run.network("cpu")
     if frozen(recipe):
         network = fuse(network, data["image_size"])
-    return Deployed(network, policy, data["image_size"], recipe.resize, recipe.tta).eval()
+    views = views_of(recipe, network)
+    return Deployed(network, policy, data["image_size"], recipe.resize, views).eval()
 
 
 def export(

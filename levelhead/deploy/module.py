@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from levelhead.calibrators.calibrator import Layer
-from levelhead.data.augment import views
 from levelhead.data.decode import UNIT
+from levelhead.data.views import Views
 from levelhead.decisions.policy import KINDS, Answers, Policy
 from levelhead.errors import LevelheadError
 from levelhead.models import Network
@@ -64,10 +64,12 @@ class Deployed(nn.Module):
     whitening: Tensor
     means: Tensor
 
-    def __init__(self, network: Network, policy: Policy, size: int, resize: str, tta: str) -> None:
+    def __init__(
+        self, network: Network, policy: Policy, size: int, resize: str, views: Views
+    ) -> None:
         super().__init__()
         self.network, self.policy = network, policy
-        self.size, self.resize, self.tta = size, resize, tta
+        self.size, self.resize, self.views = size, resize, views
         self.calibrate = (
             Layer(lambda z: torch.log_softmax(z, 1))
             if policy.calibrator is None
@@ -100,9 +102,8 @@ class Deployed(nn.Module):
     def scores(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, K] and features [B, D], averaged over the test-time views."""
         pixels = fitted(images, self.size, self.network.mean.shape[1], self.resize)
-        parts = [self.network.features(view) for view in views(pixels, self.tta)]
-        features = torch.stack(parts).mean(0) if len(parts) > 1 else parts[0]
-        return self.network.head(features), features
+        by_view = [self.network.features(view) for view in self.views(pixels)]
+        return self.views.scores(by_view, self.network.head)
 
     def decide(self, logits: Tensor, features: Tensor) -> Decided:
         """The policy's answers to logits [B, K] and features [B, D]; as `Policy.answers`."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from levelhead.figures import (
+    augmented,
     classwise_reliability,
     comparison,
     confidence_histogram,
@@ -56,6 +57,7 @@ FIGURES: dict[str, Figure] = {
     "confusion": Figure(confusion.data, confusion.draw),
     "curves": Figure(curves.data, curves.draw),
     "samples": Figure(samples.data, samples.draw),
+    "augmented": Figure(augmented.data, augmented.draw),
     "comparison": Figure(comparison.data, comparison.draw),
     "penultimate": Figure(projection.data, projection.draw),
     "information": Figure(information_plane.data, information_plane.draw),

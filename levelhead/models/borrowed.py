@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from levelhead.errors import LevelheadError, nearest
+from levelhead.machine import import_torchvision
 from levelhead.models.entry import SGD, Entry, Statistics
 from levelhead.models.network import Hooks, Shape
 from levelhead.models.weights import downloaded
@@ -46,28 +45,6 @@ def three_channels(x: Tensor) -> Tensor:
 def _outputs(value: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The output of a network first, then those of its auxiliary heads."""
     return (value,) if isinstance(value, Tensor) else tuple(value)
-
-
-def import_torchvision(name: str = "torchvision") -> ModuleType:
-    """Import torchvision (or timm, which needs it), also beside a torch built for another machine.
-
-    A torchvision wheel built for CUDA cannot load its compiled box operators beside a CPU-only
-    torch, and then fails while describing them. No classifier uses them: declare them, go on.
-    """
-    for operator in ("nms", "qnms"):
-        # Loading the wheel's own library, where that works, must come first.
-        try:
-            return importlib.import_module(name)
-        except RuntimeError as error:
-            if "torchvision::" not in str(error):
-                raise
-            library = torch.library.Library("torchvision", "FRAGMENT")
-            library.define(f"{operator}(Tensor dets, Tensor scores, float threshold) -> Tensor")
-            _KEPT.append(library)
-    return importlib.import_module(name)
-
-
-_KEPT: list[torch.library.Library] = []  # a Library that is collected takes its operators along
 
 
 def timm_network(name: str, shape: Shape, pretrained: bool) -> tuple[nn.Module, nn.Linear]:

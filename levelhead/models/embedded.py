@@ -15,11 +15,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from levelhead.machine import import_torchvision
 from levelhead.models.borrowed import (
     DEFAULTS,
     HALF,
     Borrowed,
-    import_torchvision,
     three_channels,
 )
 from levelhead.models.entry import Entry, built

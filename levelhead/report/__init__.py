@@ -15,7 +15,7 @@ from levelhead.report.page import metric_table, shown
 from levelhead.report.run_page import (
     calibrated,
     curve_panels,
-    images_and_paths,
+    pictures_of,
     reliability_panels,
     run_images,
     run_report,
@@ -49,8 +49,11 @@ def write_report(folder: str | Path, images: Mapping[str, np.ndarray] | None = N
             page = study_report(findings)
     else:
         with reading(folder / "findings.json", MAKE_ANEW):
-            both = images_and_paths(folder) if images is None else (images, {})
-            page = run_report(folder, *both)
+            page = (
+                run_report(folder, pictures=pictures_of(folder))
+                if images is None
+                else run_report(folder, images)
+            )
     write(folder / "report.html", page)
     return folder / "report.html"
 
@@ -72,6 +75,7 @@ def write_figures(folder: str | Path, into: str | Path) -> list[Path]:
             "reliability": reliability_panels(run, test, calibrated(run, test)),
             "confusion": confusion.data(test),
             "curves": curve_panels(run),
+            "augmented": pictures_of(folder).augmented,
         }
     return write_panels(panels, into, (".png",))
 

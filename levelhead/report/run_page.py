@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from levelhead.runs import MAKE_ANEW, Run, finished_run
 from levelhead.text import duration
 
 if TYPE_CHECKING:
+    from levelhead.data import Listing
     from levelhead.outputs import Outputs
 
 WEAKEST = 20
@@ -40,16 +42,17 @@ def stages_of(run: Run) -> dict[str, Mapping[str, Any]]:
 def run_report(
     folder: str | Path,
     images: Mapping[str, np.ndarray] | None = None,
-    paths: Mapping[str, str] | None = None,
+    pictures: Pictures | None = None,
 ) -> str:
     """The page of a finished run. Raises LevelheadError for what is missing or damaged.
 
     `images` holds the images to show by id of the test split, uint8 [H,W] or [H,W,1 or 3]
-    (`run_images` finds them); those that are missing are named instead. `paths`, by id, are what
-    some are called.
+    (`run_images` finds them); those that are missing are named instead. `pictures` holds these and
+    more (`pictures_of`).
     """
     from levelhead.figures import confusion, samples
 
+    pictures = pictures or Pictures(images or {})
     run = finished_run(folder)
     recipe, data, found, test = run.recipe, run.data, run.findings, run.outputs("test")
     after, stages = calibrated(run, test), stages_of(run)
@@ -62,11 +65,12 @@ def run_report(
         last=[*stages.values()][-1],
         found=found,
         data=data,
-        paths=paths or {},
+        paths=pictures.paths,
+        augmented=svgs("augmented", pictures.augmented),
         card=_card(run),
         policy=run.policy if (run.folder / "policy.json").exists() and "policy" in found else None,
         reliability=svgs("reliability", reliability_panels(run, test, after)),
-        galleries=samples.data(after or test, images or {}),
+        galleries=samples.data(after or test, pictures.images),
         matrix=svgs("confusion", (matrix,))[0],
         weakest=WEAKEST,
         headline=HEADLINE,
@@ -102,6 +106,7 @@ def calibrated(run: Run, test: Outputs) -> Outputs | None:
 def curve_panels(run: Run) -> tuple[Any, ...]:
     """Panels of the training's course."""
     from levelhead.figures import curves
+    from levelhead.training.augmentation import augments
 
     recipe = run.recipe
     return curves.data(
@@ -109,7 +114,7 @@ def curve_panels(run: Run) -> tuple[Any, ...]:
         classes=len(run.data["class_names"]),
         smoothing=recipe.smoothing,
         convention=recipe.convention,
-        augmented=bool(recipe.crop or recipe.flip or recipe.cutout or recipe.window),
+        augmented=augments(recipe),
     )
 
 
@@ -118,11 +123,21 @@ def run_images(folder: str | Path) -> dict[str, np.ndarray]:
 
     Full size, uint8 [H,W] or [H,W,3]. Empty where the data has moved: a report does without.
     """
-    return images_and_paths(folder)[0]
+    return dict(pictures_of(folder).images)
 
 
-def images_and_paths(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """`run_images`, and by id too what such an image is called, where its id is a number."""
+@dataclass(frozen=True)
+class Pictures:
+    """What a page shows of the run's data: test images by id, what such an image is called where
+    its id is a number, and panels of training images as training saw them."""
+
+    images: Mapping[str, np.ndarray] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
+    augmented: tuple[Any, ...] = ()
+
+
+def pictures_of(folder: str | Path) -> Pictures:
+    """The pictures of a run's page; none where the data has moved."""
     from levelhead.data.decode import Broken, pixels
     from levelhead.figures import samples
     from levelhead.training.prepare import listing_of
@@ -135,7 +150,7 @@ def images_and_paths(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[st
     try:
         listing = listing_of(run.recipe)
     except LevelheadError:
-        return images, paths
+        return Pictures()
     for entries in listing.splits.values():
         for i, name in enumerate(entries.ids):
             if name in ids and name not in images:
@@ -148,7 +163,44 @@ def images_and_paths(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[st
                         images[name] = pixels(entries.read(i), listing.bits)
                 except (OSError, Broken):
                     continue
-    return images, paths
+    try:
+        return Pictures(images, paths, augmented_panels(run, listing))
+    except (LevelheadError, OSError, Broken):  # moved while the page is made
+        return Pictures(images, paths)
+
+
+def augmented_panels(run: Run, listing: Listing) -> tuple[Any, ...]:
+    """A few training images as they are and as training saw them; none without augmentation."""
+    import torch
+
+    from levelhead.data.decode import fit, pixels
+    from levelhead.data.entries import Examples
+    from levelhead.figures import augmented
+    from levelhead.training.augmentation import SHOWN, augments, shown, spread_out
+
+    recipe, kept = run.recipe, run.data
+    if not (augments(recipe) or recipe.mix != "none") or "train" not in listing.splits:
+        return ()
+    entries, members, names = listing.splits["train"], run.ids("train"), kept["class_names"]
+    first: dict[str, int] = {}
+    for i, (id_, label) in enumerate(zip(entries.ids, entries.labels.tolist(), strict=True)):
+        name = listing.class_names[label]
+        if id_ in members and name in names:
+            first.setdefault(name, i)
+    chosen = spread_out(sorted(first, key=names.index), SHOWN)
+    size, channels = kept["image_size"], kept["channels"]
+    pictures = []
+    for name in chosen:
+        i = first[name]
+        if entries.images is not None:
+            pictures.append(fit(entries.images[i], size, channels, recipe.resize))
+        elif entries.read is not None:
+            image = pixels(entries.read(i), listing.bits)
+            pictures.append(fit(image, size, channels, recipe.resize))
+    labels = np.array([names.index(name) for name in chosen])
+    few = Examples(np.stack(pictures), labels, tuple(chosen), np.zeros(len(chosen), np.uint64))
+    mean = torch.tensor(kept["mean"]).round()
+    return augmented.data(chosen, *shown(recipe, few, names, mean))
 
 
 def run_words(run: Run) -> list[str]:

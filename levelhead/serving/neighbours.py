@@ -13,6 +13,7 @@ from torch import Tensor
 from levelhead.data.entries import ORDER, Array, Examples
 from levelhead.errors import LevelheadError
 from levelhead.runs import Run
+from levelhead.training.augmentation import views_of
 from levelhead.training.defaults import frozen
 from levelhead.training.frozen import features_key, frozen_features
 from levelhead.training.run_data import run_data, stratified
@@ -82,7 +83,13 @@ def neighbours_of(
         parts = {name: data.splits[name] for name in ORDER}
         network, key = run.network("cpu"), features_key(recipe)
         features = frozen_features(
-            network, parts, key, network.device, recipe.tta, progress, cached=recipe.cache
+            network,
+            parts,
+            key,
+            network.device,
+            views_of(recipe, network),
+            progress,
+            cached=recipe.cache,
         )["train"]
     else:
         outputs = run.outputs("train")

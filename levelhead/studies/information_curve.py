@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from levelhead.representation.geometry import position, triples
 from levelhead.representation.mutual_information import Information, mutual_information
 from levelhead.runs import Run
 from levelhead.studies.understood import SCHEMA, Understood, name_of
+from levelhead.training.augmentation import augmentation_of, augments
 from levelhead.training.run_data import run_data
 
 
@@ -44,7 +46,7 @@ def information(
     Source: Müller et al. 2019, section 4.
     """
     recipe = run.recipe
-    if not (recipe.crop or recipe.flip):
+    if not augments(recipe):
         raise LevelheadError(
             f"{run.folder}: trained without augmentation, so the logits of an example are not "
             "random; train with --crop or --flip"
@@ -126,7 +128,8 @@ def _tables(
     part = as_batch(
         train.take(np.concatenate([rng.permutation(r)[:per_class] for r in rows])), where
     )
-    moves = Augmentation(crop=recipe.crop or 0, flip=bool(recipe.flip))
+    mean = torch.tensor(run.data["mean"]).round()
+    moves = dataclasses.replace(augmentation_of(recipe, mean, run.data["class_names"]), window=0)
     tables = {}
     steps: list[int | None] = [*run.snapshots]
     for step in steps or [None]:

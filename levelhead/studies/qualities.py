@@ -26,6 +26,7 @@ from levelhead.runs import Run
 from levelhead.statistics.examples import by_unit
 from levelhead.statistics.measured import Estimate
 from levelhead.statistics.placements import placements
+from levelhead.training.augmentation import views_of
 from levelhead.training.inference import outputs_of
 from levelhead.training.run_data import run_data, stratified
 
@@ -163,8 +164,13 @@ def kept_outputs(
     watch(f"{run.folder}: predicting {name}")
     where, names = pick_device(device), tuple(run.data["class_names"])
     # Called test, for nothing may be fitted on it.
-    more: dict[str, Any] = {"tta": run.recipe.tta, "split": "test", "split_hash": stamp}
-    outputs = outputs_of(run.network(where), images(), names, where, **more)
+    network = run.network(where)
+    more: dict[str, Any] = {
+        "views": views_of(run.recipe, network),
+        "split": "test",
+        "split_hash": stamp,
+    }
+    outputs = outputs_of(network, images(), names, where, **more)
     outputs = dataclasses.replace(outputs, features=None, head_weight=None, head_bias=None)
     outputs.save(path)
     return outputs

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from levelhead.data.warp import WARPS
 from levelhead.errors import LevelheadError
 from levelhead.losses import find_loss
 from levelhead.models import MODELS, auto, find_model
 from levelhead.models.entry import ADAMW, Entry
-from levelhead.recipe import Recipe
+from levelhead.recipe import MOST_MOVED, Recipe
 from levelhead.text import some
+from levelhead.training.prior import balancing
 
 # Share of the epochs that see random windows, where the recipe has a window.
 WINDOW_SHARE = 0.6
@@ -55,6 +58,14 @@ DISTILLING = {
 # Mixup: within 0.1 to 0.4, good on ImageNet (Zhang et al. 2018, section 3.1; 1 on CIFAR-10).
 # CutMix: every share alike (Yun et al. 2019, section 3.1).
 MIX_ALPHA = {"mixup": 0.2, "cutmix": 1.0}
+
+
+PLAIN: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Recipe)}
+"""What each field holds that was not given."""
+FILES = ("teacher", "labels", "prior", "smoothing_by_class", "augment_by_class", "weights")
+"""The fields that name a file."""
+MOVES = ("crop", "window", "cutout", *MOST_MOVED, "policy", "augment_by_class")
+"""The fields that show a network more than the image itself, but for its mirror."""
 
 
 def choose_model(recipe: Recipe, facts: Facts) -> Recipe:
@@ -147,17 +158,26 @@ def choices(recipe: Recipe, examples: int) -> str:
     ]
     moves += [f"windows of {recipe.window} px at first"] if recipe.window else []
     moves += ["mirrored"] if recipe.flip else []
+    moves += [recipe.policy] if recipe.policy != "none" else []
+    moves += [
+        f"{name.replace('_', ' ')} {getattr(recipe, name):g}"
+        for name in MOST_MOVED
+        if getattr(recipe, name) != PLAIN[name]
+    ]
+    moves += ["strengths by class"] if recipe.augment_by_class else []
     moves += [f"{recipe.mix} {recipe.mix_alpha:g}"] if recipe.mix != "none" else []
     moves += [f"maps mixed {recipe.mix_maps:g}"] if recipe.mix_maps else []
     return (
         f"{start}: {recipe.epochs} epochs of {steps} steps, batches of {recipe.batch_size}, "
         f"{recipe.optimizer} at {recipe.lr:g} ({recipe.schedule}), {recipe.precision}; "
-        f"augmentation: {', '.join(moves) or 'none'}."
+        f"augmentation: {', '.join(moves) or 'none'}"
+        + ("; classes drawn equally often." if recipe.sampler == "balanced" else ".")
     )
 
 
 def _flag(recipe: Recipe, name: str) -> str:
-    return f"--{name.replace('_', '-')} {getattr(recipe, name)}"
+    flag, value = f"--{name.replace('_', '-')}", getattr(recipe, name)
+    return flag if value is True else f"{flag} {value}"
 
 
 def _contradictions(recipe: Recipe) -> Iterator[tuple[Any, str]]:
@@ -198,6 +218,31 @@ def _contradictions(recipe: Recipe) -> Iterator[tuple[Any, str]]:
         ("mix_alpha", not mixes, "nothing is mixed; give --mix mixup or --mix cutmix"),
     ):
         yield getattr(recipe, name) is not None and wrong, f"{_flag(recipe, name)}: {why}"
+    warps = any(getattr(recipe, name) != PLAIN[name] for name in WARPS)
+    several = recipe.tta != "none"
+    for name, plain, wrong, why in (
+        (
+            "fill",
+            "reflect",
+            not (warps or recipe.augment_by_class),
+            "nothing is moved; give --shift 0.1",
+        ),
+        ("tta_draws", 8, recipe.tta != "draws", "is for --tta draws; leave it out"),
+        ("tta_average", "logits", not several, "there is one view; give --tta flip"),
+        (
+            "prior_correction",
+            False,
+            not balancing(recipe),
+            "classes are not balanced; give --class-weights balanced or --sampler balanced",
+        ),
+        (
+            "tta",
+            "none",
+            recipe.tta == "draws" and recipe.policy != "none",
+            f"draws of --policy {recipe.policy} are not fixed; take --tta flip or crops",
+        ),
+    ):
+        yield getattr(recipe, name) != plain and wrong, f"{_flag(recipe, name)}: {why}"
     temperatures = recipe.temperature, recipe.student_temperature
     yield (
         recipe.match == "logits" and temperatures != (1, 1),
@@ -205,7 +250,7 @@ def _contradictions(recipe: Recipe) -> Iterator[tuple[Any, str]]:
     )
 
 
-def _model_refusals(recipe: Recipe, size: int) -> Iterator[tuple[Any, str]]:
+def _model_refusals(recipe: Recipe, size: int, channels: int) -> Iterator[tuple[Any, str]]:
     """What the model does not have or take, of a recipe whose model and size are chosen."""
     entry, model = entry_of(recipe.replace(image_size=size)), recipe.model
     for name in ("width", "dropout"):
@@ -214,7 +259,22 @@ def _model_refusals(recipe: Recipe, size: int) -> Iterator[tuple[Any, str]]:
             getattr(recipe, name) is not None and name not in entry.knobs,
             f"{_flag(recipe, name)}: --model {model} has none; it is for {owners}",
         )
+    yield (
+        recipe.colour and channels == 1,
+        f"{_flag(recipe, 'colour')}: these images are grey; leave it out, or take --contrast",
+    )
     if frozen(recipe):
+        for name in MOVES:
+            yield (
+                getattr(recipe, name) not in (None, 0, PLAIN[name]),
+                f"{_flag(recipe, name)}: the frozen body of {model} sees each image once; leave it "
+                "out, add --finetune (from 200 images on), or take another --model",
+            )
+        yield (
+            recipe.sampler == "balanced",
+            "--sampler balanced: the head on a frozen body sees all images at once; take "
+            "--class-weights balanced",
+        )
         for flag, wrong in (
             ("--targets online", recipe.targets == "online"),
             ("--save-every", recipe.save_every is not None),
@@ -260,7 +320,7 @@ def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Rec
     if recipe.teacher is not None:  # each seed its own
         recipe = recipe.replace(teacher=recipe.teacher.replace("{seed}", str(recipe.seed)))
     _refuse(*_contradictions(recipe))
-    for name in ("teacher", "labels", "prior", "smoothing_by_class", "weights"):
+    for name in FILES:
         if (path := getattr(recipe, name)) not in (None, "frequency"):  # found from any folder
             recipe = recipe.replace(**{name: str(Path(path).expanduser().absolute())})
     recipe = choose_model(recipe, facts)
@@ -270,7 +330,7 @@ def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Rec
         recipe = recipe.replace(finetune=tunes and facts.examples >= LEAST_TUNED)
     elif recipe.finetune and recipe.weights is None and facts.examples < LEAST_TUNED:
         recipe = recipe.replace(finetune=False)
-    _refuse(*_model_refusals(recipe, size))
+    _refuse(*_model_refusals(recipe, size, facts.channels))
     if frozen(recipe):
         return recipe.replace(precision=recipe.precision or "float32")
     if recipe.mix_alpha is None:
@@ -283,7 +343,16 @@ def resolve(recipe: Recipe, facts: Facts, *, low_precision: bool = False) -> Rec
     chosen = _chosen(recipe, facts, size, low_precision)
     batch = min(recipe.batch_size or chosen["batch_size"], facts.examples)
     unset = {name: value for name, value in chosen.items() if getattr(recipe, name) is None}
-    return recipe.replace(**{**unset, "batch_size": batch})
+    recipe = recipe.replace(**{**unset, "batch_size": batch})
+    drawn = recipe.crop or recipe.flip or any(getattr(recipe, n) != PLAIN[n] for n in MOST_MOVED)
+    _refuse(
+        (
+            recipe.tta == "draws" and not drawn,
+            "--tta draws: training draws nothing that an answer could; give --crop, --flip or "
+            "--rotation",
+        )
+    )
+    return recipe
 
 
 def _chosen(recipe: Recipe, facts: Facts, size: int, low_precision: bool) -> dict[str, Any]:

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from levelhead.data.augment import views
 from levelhead.data.batches import seeded
 from levelhead.data.cache import VERSION
 from levelhead.data.entries import Array, Examples
+from levelhead.data.views import Views
 from levelhead.errors import LevelheadError
 from levelhead.files import cache_folder, write_cache
 from levelhead.machine import whole_float32
@@ -50,7 +50,7 @@ def frozen_features(
     splits: Mapping[str, Examples],
     key: str,
     device: torch.device,
-    tta: str,
+    views: Views,
     progress: Callable[[int, int], None] | None = None,
     *,
     cached: bool = True,
@@ -65,14 +65,14 @@ def frozen_features(
 
     digests = np.concatenate([part.digests for part in splits.values()])
     order = np.argsort(digests, kind="stable")
-    stamp = hashlib.sha256(repr((key, tta)).encode())
+    stamp = hashlib.sha256(repr((key, views.key)).encode())
     for tensor in network.body.state_dict().values():
         stamp.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     stamp.update(digests[order].tobytes())
     path = cache_folder() / "features" / f"{stamp.hexdigest()[:32]}.safetensors"
     features = _kept(path, len(order), network.head.in_features) if cached else None
     if features is None:
-        features = _made(network, list(splits.values()), order, device, tta, progress)
+        features = _made(network, list(splits.values()), order, device, views, progress)
         if cached:  # else it is made again
             tensors = {"features": features}
             write_cache(path, save(tensors, {"checksum": checksum(tensors)}))
@@ -96,7 +96,7 @@ def _made(
     parts: Sequence[Examples],
     order: Array,
     device: torch.device,
-    tta: str,
+    views: Views,
     progress: Callable[[int, int], None] | None,
 ) -> Tensor:
     """Features of the images of all parts, one part after the other, in an order of positions."""
@@ -111,7 +111,7 @@ def _made(
         )
         images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
         with whole_float32():
-            by_view = [fast.features(view) for view in views(images, tta)]
+            by_view = [fast.features(view) for view in views(images)]
         rows.append(torch.stack(by_view).mean(0).cpu())
         if progress is not None:
             progress(start + len(index), len(order))

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from levelhead.data.augment import views
 from levelhead.data.batches import Batch, as_batch, judging_size, plain_batches
 from levelhead.data.entries import Examples
+from levelhead.data.views import WHOLE, Views
 from levelhead.machine import whole_float32
 from levelhead.models import Network
 from levelhead.outputs import Outputs
@@ -22,20 +22,19 @@ JUDGING_BATCH = 500
 
 
 @torch.no_grad()
-def features_of(network: Network, split: Batch, *, tta: str = "none") -> Tensor:
-    """Penultimate features [N,D] in evaluation mode, averaged over test-time views.
-
-    The head is linear, so the head of averaged features is the average of the views' logits.
-    """
+def scores_of(network: Network, split: Batch, views: Views = WHOLE) -> tuple[Tensor, Tensor]:
+    """Logits [N,K] and penultimate features [N,D] in evaluation mode, over test-time views."""
     if network.training:  # to say it anew takes longer than a small image
         network.eval()
-    rows = []
+    logits, features = [], []
     size = judging_size(JUDGING_BATCH, split.images)
     with whole_float32():
         for batch in plain_batches(split, size, network.device):
-            by_view = [network.features(view) for view in views(batch.images, tta)]
-            rows.append(torch.stack(by_view).mean(0) if len(by_view) > 1 else by_view[0])
-    return torch.cat(rows)
+            by_view = [network.features(view) for view in views(batch.images)]
+            scores, mean = views.scores(by_view, network.head)
+            logits.append(scores)
+            features.append(mean)
+    return torch.cat(logits), torch.cat(features)
 
 
 @torch.no_grad()
@@ -45,21 +44,24 @@ def outputs_of(
     class_names: tuple[str, ...],
     device: torch.device,
     *,
-    tta: str = "none",
+    views: Views = WHOLE,
     features: Tensor | None = None,
     split: str | None = None,
     split_hash: str | None = None,
 ) -> Outputs:
     """Outputs of `examples`: float32 logits and features, whatever precision trained the network.
 
-    `features` may be given where they are known already (a frozen body).
+    `features`, averaged over the views, may be given where they are known already (a frozen body);
+    averaged probabilities need those of each view.
     """
-    if features is None:
-        trained_in, network.dtype = network.dtype, torch.float32
-        features = features_of(network, as_batch(examples, device), tta=tta)
-        network.dtype = trained_in
     head = network.head
-    logits = head(features.to(head.weight.device)).cpu()
+    if features is None or views.average == "probabilities":
+        trained_in, network.dtype = network.dtype, torch.float32
+        logits, features = scores_of(network, as_batch(examples, device), views)
+        network.dtype = trained_in
+    else:
+        logits = head(features.to(head.weight.device))
+    logits = logits.cpu()
     kept: dict[str, Any] = {}
     # A network that trains on raw pixels has no representation worth a copy of the images.
     if features.numel() * 4 <= KEPT_FEATURES and any(True for _ in network.body.parameters()):

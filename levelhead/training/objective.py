@@ -32,6 +32,7 @@ from levelhead.targets import (
     target_table,
 )
 from levelhead.training.distillation import Teacher
+from levelhead.training.prior import balanced_weights
 
 AUXILIARY = 0.3  # Szegedy et al. 2015, section 5
 
@@ -163,11 +164,8 @@ class Objective:
 
 
 def class_weights(recipe: Recipe, labels: Tensor, classes: int) -> Tensor | None:
-    """`balanced`: N / (K · N_k), float32 [K], so that the mean weight of the examples is one."""
-    if recipe.class_weights == "none":
-        return None
-    counts = torch.bincount(labels, minlength=classes)
-    return len(labels) / (classes * counts.float())
+    """Weights of the classes, float32 [K]; None where all count alike."""
+    return None if recipe.class_weights == "none" else balanced_weights(labels, classes)
 
 
 def target_rows(recipe: Recipe, labels: Tensor, names: Sequence[str]) -> Tensor | None:

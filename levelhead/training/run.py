@@ -18,7 +18,7 @@ from torch import Tensor
 from levelhead import machine
 from levelhead.calibrators import CALIBRATORS
 from levelhead.data import Listing
-from levelhead.data.batches import Augmentation, Batch, TrainingBatches, as_batch
+from levelhead.data.batches import Batch, as_batch
 from levelhead.data.entries import ORDER, Dataset
 from levelhead.decisions.unknown import Reference
 from levelhead.errors import CannotWrite, LevelheadError
@@ -32,9 +32,10 @@ from levelhead.models.weights import start_from
 from levelhead.outputs import Outputs
 from levelhead.recipe import Recipe
 from levelhead.runs import MAKE_ANEW, Run, new_folder, open_run, shape_of, write_splits
-from levelhead.training import tuning
+from levelhead.training import prior, tuning
+from levelhead.training.augmentation import batches_of, check_moves, views_of
 from levelhead.training.checkpoint import State, load_checkpoint, save_checkpoint, state_of
-from levelhead.training.defaults import WINDOW_SHARE, choices, entry_of, frozen, tuned
+from levelhead.training.defaults import choices, entry_of, frozen, tuned
 from levelhead.training.distillation import load_teacher, warning
 from levelhead.training.events import Epoch, Event, Note, Progress, Snapshot
 from levelhead.training.frozen import features_key, fit_head, frozen_features
@@ -65,6 +66,7 @@ def train(
     # What cannot be built must not leave a folder behind.
     network = untrained(recipe, read, lambda account: watch(Note(account)))
     objective = objective_of(recipe, read)
+    check_moves(recipe, read)
     folder = new_folder(out, read.listing.name)
     with locked(folder, "run"):
         write(folder / "recipe.toml", recipe.to_toml())
@@ -127,8 +129,12 @@ def inputs_of(recipe: Recipe) -> dict[str, str]:
         files["--labels"] = [path if path.is_file() else Path(recipe.labels.rpartition(":")[0])]
     if recipe.prior not in (None, "frequency"):
         files["--prior"] = [Path(str(recipe.prior))]
-    if recipe.smoothing_by_class is not None:
-        files["--smoothing-by-class"] = [Path(recipe.smoothing_by_class)]
+    for flag, given in (
+        ("--smoothing-by-class", recipe.smoothing_by_class),
+        ("--augment-by-class", recipe.augment_by_class),
+    ):
+        if given is not None:
+            files[flag] = [Path(given)]
     if recipe.weights is not None:
         files["--weights"] = [Path(recipe.weights)]
     if recipe.teacher is not None:
@@ -162,6 +168,7 @@ def untrained(
         tuned=bool(recipe.finetune),
         seed=recipe.seed,
     )
+    prior.refuse_without_bias(network, recipe)
     if recipe.weights is not None:
         entry = entry_of(recipe)
         published = (entry.larger or entry).published
@@ -211,9 +218,11 @@ def _finish(
     """Train (from the checkpoint, if any), then write everything else of the run folder."""
     device = pick_device(recipe.device)
     folder = run.folder
-    for note in (*data.listing.roles, *data.notes, choices(recipe, len(data.train))):
-        watch(Note(note))
     counts = {name: len(part) for name, part in data.splits.items()}
+    balance = prior.words(recipe)
+    notes = [*data.notes, *([balance] if balance else [])]
+    for note in (*data.listing.roles, *notes, choices(recipe, len(data.train))):
+        watch(Note(note))
     write_json(
         folder / "data.json",
         {
@@ -231,7 +240,7 @@ def _finish(
             "inputs": inputs_of(recipe),
             "own_validation": "validation" in data.listing.splits,
             "roles": data.listing.roles,
-            "notes": data.notes,
+            "notes": notes,
             "skipped": data.skipped,
         },
     )
@@ -246,13 +255,17 @@ def _finish(
     else:
         seconds, rate = _train_whole(run, network, objective, recipe, data, device, watch)
 
+    if recipe.prior_correction:
+        prior.correct(network, recipe, torch.from_numpy(data.train.labels))
+    write(folder / "model.safetensors", save(state_of(network)))
+    views = views_of(recipe, network)
     outputs = {
         name: outputs_of(
             network,
             data.splits[name],
             data.class_names,
             device,
-            tta=recipe.tta,
+            views=views,
             features=known.get(name),
             split=name,
             split_hash=data.hashes[name],
@@ -315,12 +328,12 @@ def _train_whole(
         if (careful := warning(recipe)) is not None:
             watch(Note(careful))
     state = start(network, split, recipe, objective, device)
-    batches = batches_of(split, recipe, device, network.mean.flatten().round())
+    mean = network.mean.flatten().round()
+    batches = batches_of(split, recipe, device, mean, data.class_names)
     _course(run, lambda: state_of(network), state, batches, validation, recipe, watch)
     if (teacher := objective.teacher) is not None:
         gamma = {"smoothness_index": teacher.gamma, "examples_seen": teacher.seen}
         write_json(run.folder / "distillation.json", gamma)
-    write(run.folder / "model.safetensors", save(state_of(network)))
     return state.seconds, len(split) * state.epoch / max(state.step_seconds, 1e-9)
 
 
@@ -368,7 +381,8 @@ def _tune(
     began = time.perf_counter()
     network.place(device)
     split = as_batch(data.train, device)
-    batches = batches_of(split, recipe, device, network.mean.flatten().round())
+    mean = network.mean.flatten().round()
+    batches = batches_of(split, recipe, device, mean, data.class_names)
     tell = _tell(watch, "features")
     learner = tuning.learner_of(network, recipe, data, batches, tell)
     labels, head = torch.from_numpy(data.train.labels), learner.network.head.cpu()
@@ -380,8 +394,9 @@ def _tune(
         return state_of(network)
 
     def judged() -> Outputs:
-        return outputs_of(network, data.validation, data.class_names, device, tta=recipe.tta)
+        return outputs_of(network, data.validation, data.class_names, device, views=views)
 
+    views = views_of(recipe, network)
     first = {name: tensor.clone() for name, tensor in whole().items()}
     before = judged()
     state = start(learner.network, learner.validation, recipe, objective, device)
@@ -395,24 +410,7 @@ def _tune(
         network.load_state_dict(first)
     stands_still = tuned(recipe) or not comparison.tuned_is_kept
     known = {"train": learner.features} if stands_still else {}
-    write(run.folder / "model.safetensors", save(state_of(network)))
     return state.seconds, len(split) * state.epoch / max(state.step_seconds, 1e-9), known
-
-
-def batches_of(
-    split: Batch, recipe: Recipe, device: torch.device, fill: Tensor | None = None
-) -> TrainingBatches:
-    """The training batches that a resolved recipe asks for; `fill` [C] is what cutout paints."""
-    assert recipe.batch_size is not None
-    augmentation = Augmentation(
-        crop=recipe.crop or 0,
-        flip=bool(recipe.flip),
-        cutout=recipe.cutout or 0,
-        fill=fill,
-        window=recipe.window or 0,
-        window_epochs=round(WINDOW_SHARE * (recipe.epochs or 0)),
-    )
-    return TrainingBatches(split, recipe.batch_size, augmentation, recipe.seed, device)
 
 
 def _train_head(
@@ -436,13 +434,14 @@ def _train_head(
 
     parts = {name: data.splits[name] for name in ORDER}
     key = features_key(recipe)
-    known = frozen_features(network, parts, key, device, recipe.tta, tell, cached=recipe.cache)
+    known = frozen_features(
+        network, parts, key, device, views_of(recipe, network), tell, cached=recipe.cache
+    )
     features_in = time.perf_counter() - began
     labels = torch.from_numpy(data.train.labels)
     network.head.cpu()
     trials = fit_head(network.head, known["train"], labels, objective, recipe.penalty, recipe.seed)
     network.to(device)
-    write(run.folder / "model.safetensors", save(state_of(network)))
     write_rows(run.folder / "history.csv", trials)
     if trials:
         best = min(trials, key=lambda trial: trial.fold_nll)

@@ -9,6 +9,7 @@ from levelhead.errors import LevelheadError
 from levelhead.machine import pick_device
 from levelhead.outputs import Outputs
 from levelhead.runs import Run
+from levelhead.training.augmentation import views_of
 from levelhead.training.inference import outputs_of
 from levelhead.training.prepare import prepare, relabelled
 
@@ -45,12 +46,13 @@ def _made(run: Run, name: str, at_most: int | None, device: str) -> Outputs:
         part = data.train
         if at_most is not None:
             part = part.take(stratified(part.labels, at_most))
+        network = run.network(where)
         outputs = outputs_of(
-            run.network(where),
+            network,
             part,
             data.class_names,
             where,
-            tta=run.recipe.tta,
+            views=views_of(run.recipe, network),
             split="train",
             # As of `take`: part of a split has no hash.
             split_hash=data.hashes["train"] if at_most is None else None,

@@ -11,9 +11,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,12 @@ from levelhead.data.batches import (
     TrainingBatches,
     alternating,
     as_batch,
+    balanced_order,
     count,
     seeded,
 )
 from levelhead.data.entries import Dataset, Examples
+from levelhead.data.views import WHOLE
 from levelhead.decisions import halves
 from levelhead.machine import whole_float32
 from levelhead.models import Network
@@ -68,7 +71,7 @@ def learner_of(
         # A file of weights may leave gaps, whose statistics have to be learnt.
         network.still_norms = recipe.weights is None
         part, key = {"train": data.train}, features_key(recipe)
-        known = frozen_features(network, part, key, device, "none", tell, cached=recipe.cache)
+        known = frozen_features(network, part, key, device, WHOLE, tell, cached=recipe.cache)
         return Learner(network, batches, as_batch(data.validation, device), known["train"])
     front, rest = halved(network)
     quick, _ = halved(fuse(network, data.train.images.shape[1]).place(device))
@@ -84,14 +87,19 @@ def learner_of(
     validation = maps(quick, data.validation, mirrored=False, progress=made)
     labels = torch.from_numpy(data.validation.labels).to(device)
     judged = Batch(validation.to(device), labels, torch.arange(len(labels)))
-    moved = recipe.crop or recipe.cutout or recipe.window
+    moved = dataclasses.replace(batches.augmentation, flip=False).draws
     size = views * len(data.train) * validation[0].numel() * validation.element_size()
     if moved or size > MAP_BYTES:
         rows = [features_of_maps(rest, part) for part in _pieces(quick, data.train, made)]
         return Learner(rest, FreshMaps(batches, front), judged, torch.cat(rows))
     kept = [maps(quick, data.train, mirrored=m, progress=made) for m in (False, True)[:views]]
     own = MapBatches(
-        kept, torch.from_numpy(data.train.labels), batches.batch_size, recipe.seed, device
+        kept,
+        torch.from_numpy(data.train.labels),
+        batches.batch_size,
+        recipe.seed,
+        device,
+        batches.balanced,
     )
     return Learner(rest, own, judged, features_of_maps(rest, kept[0]))
 
@@ -161,6 +169,7 @@ class MapBatches:
     batch_size: int
     seed: int
     device: torch.device
+    balanced: bool = False
 
     @property
     def examples(self) -> int:
@@ -174,7 +183,10 @@ class MapBatches:
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch, counted from 0."""
         n = len(self.labels)
-        order = torch.randperm(n, generator=seeded(self.seed, epoch))
+        generator = seeded(self.seed, epoch)
+        order = torch.randperm(n, generator=generator)
+        if self.balanced:
+            order = balanced_order(self.labels, generator)
         mirrors = alternating(n, self.seed, epoch)
         for index in order.tensor_split(len(self)):
             picked = self.views[0][index]
@@ -205,7 +217,7 @@ class FreshMaps:
         for batch in self.images(epoch):
             with torch.no_grad():
                 maps_ = self.front.features(batch.images)
-            yield replace(batch, images=maps_)
+            yield dataclasses.replace(batch, images=maps_)
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,7 @@ def test_temperature_is_no_worse_than_its_peers():
     found = Temperature.fit_outputs(outputs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from levelhead.models.borrowed import import_torchvision
+        from levelhead.machine import import_torchvision
 
         import_torchvision()
         from netcal.scaling import TemperatureScaling

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from levelhead.data.augment import crop_and_flip, cutout, reflect, views
+from levelhead.data.augment import crop_and_flip, cutout, reflect
 from levelhead.data.batches import Batch, as_batch, count, plain_batches, seeded
 from levelhead.data.entries import Examples
 from levelhead.recipe import Recipe
-from levelhead.training.run import batches_of
+from levelhead.training.augmentation import batches_of
 
 few = settings(max_examples=25, deadline=None)
 CPU = torch.device("cpu")
@@ -141,15 +141,6 @@ def test_cutout_is_the_square_written_out(side, seed):
                 if top <= y < top + side and left <= x < left + side:
                     wanted[i, :, y, x] = (10, 20, 30)
     assert np.array_equal(made.numpy(), wanted)
-
-
-def test_views():
-    """If this fails, test-time flipping averages something else than an image and its mirror."""
-    images = torch.arange(6).reshape(1, 1, 2, 3)
-    assert [v.tolist() for v in views(images, "none")] == [images.tolist()]
-    plain, mirrored = views(images, "flip")
-    assert torch.equal(plain, images)
-    assert mirrored.tolist() == [[[[2, 1, 0], [5, 4, 3]]]]
 
 
 # --- batches -------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from levelhead.deploy.module import fitted
 from levelhead.deploy.predict import predict, predict_to_csv
 from levelhead.deploy.quantise import export_int8
 from levelhead.errors import LevelheadError
+from levelhead.runs import finished_run
 
 
 @given(
@@ -102,6 +105,33 @@ def test_exports_answer_as_the_run(
     capsys.readouterr()
     assert command(["verify", str(tmp_path / name), str(trained), *images]) == 0
     assert "67 images: probabilities differ by" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("crops", {"tta_average": "probabilities"}),
+        ("draws", {"tta_draws": 3, "rotation": 20.0, "brightness": 0.3, "fill": "constant"}),
+    ],
+)
+def test_exports_look_through_the_runs_views(
+    trained: Path,
+    tmp_path: Path,
+    kind: str,
+    more: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Views that an export leaves out, or averages otherwise, are other probabilities there."""
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    recipe = replace(finished_run(trained).recipe, tta=kind, epochs=1, **more)
+    run = train(recipe, tmp_path / "run").folder
+    images = [str(odd_images(tmp_path / "odd"))]
+    for name in ("model.onnx", "model.pt2"):
+        assert command(["export", str(run), str(tmp_path / name)]) == 0
+        capsys.readouterr()
+        assert command(["verify", str(tmp_path / name), str(run), *images]) == 0
+        assert "probabilities differ by" in capsys.readouterr().out
 
 
 def test_onnx_says_what_it_is(trained: Path, tmp_path: Path) -> None:

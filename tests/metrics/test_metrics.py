@@ -14,11 +14,11 @@ from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
 from levelhead.errors import LevelheadError
+from levelhead.machine import import_torchvision
 from levelhead.metrics import METRICS, aurc, brier, ece, nll, reason, smece
 from levelhead.metrics.accuracy import top_k
 from levelhead.metrics.classwise import tables
 from levelhead.metrics.counts import class_counts, confusion, taken_for
-from levelhead.models.borrowed import import_torchvision
 from levelhead.outputs import Outputs
 from levelhead.statistics.binning import bin_confidence, bin_edges, bin_index
 from worlds import annotated

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from levelhead.machine import import_torchvision
 from levelhead.metrics import METRICS, ece
-from levelhead.models.borrowed import import_torchvision
 from levelhead.outputs import Outputs
 from worlds import sampled
 

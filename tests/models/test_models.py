@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from levelhead.data.augment import crop_and_flip
 from levelhead.errors import LevelheadError
 from levelhead.files import sha256
+from levelhead.machine import import_torchvision
 from levelhead.models import MODELS, Network, Shape, borrowed, build, weights
 from levelhead.models.alexnet import Centre, Neighbours
-from levelhead.models.borrowed import import_torchvision
 from levelhead.models.network import Conv2d, Linear
 
 # Small but legal sizes.

@@ -482,6 +482,27 @@ def test_a_subset_of_classes_keeps_the_splits(digits, tmp_path):
         ("--mix cutmix --loss label_relaxation", "--loss label_relaxation wants one label"),
         ("--mix cutmix --model lite0 --no-finetune", "--mix cutmix: needs a network trained"),
         ("--mix mixup --teacher two.csv", "--teacher is a file"),
+        ("--policy autoaugment", "invalid choice: 'autoaugment'"),
+        ("--fill mirror --shift 0.1", "invalid choice: 'mirror'"),
+        ("--fill nearest", "--fill nearest: nothing is moved; give --shift 0.1"),
+        ("--shift 2", "--shift 2.0: must be from 0 to 1"),
+        ("--scale 0", "--scale 0.0: must be from 0 to 1"),
+        ("--rotation -3", "--rotation -3.0: must be from 0 to 180"),
+        ("--pixel-noise nan", "--pixel-noise nan: must be from 0 to 1"),
+        ("--colour 0.3", "--colour 0.3: these images are grey; leave it out"),
+        ("--augment-by-class none.csv", "none.csv: cannot be read"),
+        ("--augment-by-class e.csv", "e.csv: column 'epsilon'"),
+        ("--augment-by-class grey.csv", "grey.csv: colour of these images: they are grey"),
+        ("--augment-by-class far.csv", "rotation 270 of '3': must be 0 to 180"),
+        ("--rotation 9 --model lite0 --no-finetune", "--rotation 9.0: the frozen body of lite0"),
+        ("--crop 4 --model lite0 --no-finetune", "--crop 4: the frozen body of lite0"),
+        ("--sampler balanced --model lite0 --no-finetune", "take --class-weights balanced"),
+        ("--prior-correction", "--prior-correction: classes are not balanced"),
+        ("--tta-draws 4", "--tta-draws 4: is for --tta draws"),
+        ("--tta-average probabilities", "there is one view; give --tta flip"),
+        ("--tta draws", "--tta draws: training draws nothing"),
+        ("--tta draws --policy randaugment", "draws of --policy randaugment are not fixed"),
+        ("--tta draws --tta-draws 0 --crop 2", "--tta-draws 0: must be 1 to 100"),
         ("--classes 1", "--classes ('1',): must be two names or more"),
         ("--classes 1 1", "must be two names or more"),
         ("--classes 1 11", "--classes 11: not in the data; did you mean '1'"),
@@ -493,6 +514,8 @@ def test_contradictions_are_one_line_and_leave_with_2(words, wanted, tmp_path, m
     (tmp_path / "two.csv").write_text("0.5,0.5\n")
     (tmp_path / "bad.csv").write_text(",".join("1" * 10))
     (tmp_path / "e.csv").write_text("class,epsilon\n3,0.95\n")
+    (tmp_path / "grey.csv").write_text("class,colour\n3,0.5\n")
+    (tmp_path / "far.csv").write_text("class,rotation\n3,270\n")
     assert command(["train", "digits", "--model", "linear", *words.split()]) == 2
     said = capsys.readouterr()
     assert wanted in said.err

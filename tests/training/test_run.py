@@ -28,6 +28,7 @@ import levelhead
 from levelhead.cli import run as cli
 from levelhead.data.batches import Batch, as_batch, count
 from levelhead.data.entries import Examples
+from levelhead.data.views import MIRROR
 from levelhead.errors import LevelheadError
 from levelhead.losses import LOSSES
 from levelhead.machine import pick_device
@@ -36,12 +37,13 @@ from levelhead.outputs import Outputs
 from levelhead.recipe import Recipe
 from levelhead.runs import finished_run, open_run
 from levelhead.training import defaults, frozen, tuning
+from levelhead.training.augmentation import batches_of
 from levelhead.training.events import Epoch, Note, Progress, Step
-from levelhead.training.inference import features_of, outputs_of
+from levelhead.training.inference import outputs_of, scores_of
 from levelhead.training.loop import fit, logits_of, start
 from levelhead.training.objective import Objective, class_weights
 from levelhead.training.prepare import prepare, statistics
-from levelhead.training.run import batches_of, objective_of, resume, train
+from levelhead.training.run import objective_of, resume, train
 from worlds import fill_the_disk
 
 CPU = torch.device("cpu")
@@ -748,13 +750,13 @@ def test_judging_is_float32_and_averages_views(data):
     assert torch.equal(plain.scores, low.scores)
     network.dtype = torch.float32
     network.train()
-    both = outputs_of(network, test, names, CPU, tta="flip")
+    both = outputs_of(network, test, names, CPU, views=MIRROR)
     network.eval()
     images = torch.tensor(np.array(test.images)).permute(0, 3, 1, 2)
     with torch.no_grad():
         wanted = (network(images) + network(images.flip(3))) / 2
     torch.testing.assert_close(both.scores, wanted, rtol=1e-5, atol=1e-5)
-    assert features_of(network, as_batch(test, CPU)).shape == (30, network.head.in_features)
+    assert scores_of(network, as_batch(test, CPU))[1].shape == (30, network.head.in_features)
     logits, labels = logits_of(network.train(), as_batch(test, CPU))
     assert torch.equal(logits, plain.scores)
     assert torch.equal(labels, torch.from_numpy(test.labels))

@@ -1,0 +1,71 @@
+"""What balancing does to probabilities, and how it is undone: a shift of each class's logit."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from levelhead.errors import LevelheadError
+from levelhead.models import Network
+from levelhead.recipe import Recipe
+
+
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """N / (K · N_k), float32 [K], so that the mean weight of the examples is one."""
+    counts = torch.bincount(labels, minlength=classes)
+    return len(labels) / (classes * counts.float())
+
+
+def balancing(recipe: Recipe) -> tuple[str, ...]:
+    """The flags that make classes count alike."""
+    flags = {
+        "--class-weights balanced": recipe.class_weights == "balanced",
+        "--sampler balanced": recipe.sampler == "balanced",
+    }
+    return tuple(flag for flag, used in flags.items() if used)
+
+
+def correction(recipe: Recipe, labels: Tensor, classes: int) -> Tensor:
+    """What to add to each class's logit so that probabilities are those of the training split.
+
+    A network that sees class k w_k times as often, or its losses weighed so, learns
+    p(k|x) w_k / Σ_j p(j|x) w_j; −log w_k takes it back (Saerens et al. 2002, equation 2.4; Menon
+    et al. 2021, section 4.1). labels int64 [N] -> float32 [K].
+    """
+    return -len(balancing(recipe)) * balanced_weights(labels, classes).log()
+
+
+@torch.no_grad()
+def correct(network: Network, recipe: Recipe, labels: Tensor) -> None:
+    """Put the correction into the head's bias, for every answer to come."""
+    head = network.head
+    assert head.bias is not None
+    head.bias.add_(correction(recipe, labels, head.out_features).to(head.bias))
+
+
+def refuse_without_bias(network: Network, recipe: Recipe) -> None:
+    """Raise LevelheadError where the head has no bias to correct."""
+    if recipe.prior_correction and network.head.bias is None:
+        raise LevelheadError(
+            f"--prior-correction --model {recipe.model}: its head has no bias to correct; take "
+            "another --model, or leave it out and choose --method bias_temperature of levelhead "
+            "calibrate"
+        )
+
+
+def words(recipe: Recipe) -> str | None:
+    """What balanced classes do to the probabilities of this run; None without them."""
+    flags = balancing(recipe)
+    if not flags:
+        return None
+    both = " and ".join(flags)
+    if recipe.prior_correction:
+        return (
+            f"{both}: classes counted alike in training; --prior-correction gave each its share "
+            "of the training images back, so that probabilities are those of images as they come."
+        )
+    return (
+        f"{both}: classes counted alike in training, so rare ones are found more often, and their "
+        "probability is overstated (common ones' understated) for images that come as these do. A "
+        "temperature cannot mend that; --prior-correction does, or the calibrator bias_temperature."
+    )
