@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from levelhead.errors import LevelheadError
 from levelhead.models import Network
 from levelhead.recipe import Recipe
+from levelhead.text import isolated
 
 
 def balanced_weights(labels: Tensor, classes: int) -> Tensor:
@@ -53,19 +56,34 @@ def refuse_without_bias(network: Network, recipe: Recipe) -> None:
         )
 
 
-def words(recipe: Recipe) -> str | None:
-    """What balanced classes do to the probabilities of this run; None without them."""
+NEARLY_ALIKE = 1.5
+"""Up to this ratio of the commonest class to the rarest, balancing changes little."""
+
+
+def words(recipe: Recipe, labels: Tensor, class_names: Sequence[str]) -> str | None:
+    """What balanced classes do to the probabilities of this run; None without them.
+
+    labels int64 [N]: those that are trained on.
+    """
     flags = balancing(recipe)
     if not flags:
         return None
+    counts = torch.bincount(labels, minlength=len(class_names))
+    rare, common = int(counts.argmin()), int(counts.argmax())
     both = " and ".join(flags)
+    counted = (
+        f"{both}: in training {isolated(class_names[rare])} ({int(counts[rare]):,} images) counted "
+        f"as much as {isolated(class_names[common])} ({int(counts[common]):,})"
+    )
+    if counts[common] < NEARLY_ALIKE * counts[rare]:
+        return f"{counted}: they are nearly as common, so that this changes little."
     if recipe.prior_correction:
         return (
-            f"{both}: classes counted alike in training; --prior-correction gave each its share "
-            "of the training images back, so that probabilities are those of images as they come."
+            f"{counted}; --prior-correction gave each class its share of the images back, so that "
+            "probabilities are those of images as they come."
         )
     return (
-        f"{both}: classes counted alike in training, so rare ones are found more often, and their "
-        "probability is overstated (common ones' understated) for images that come as these do. A "
-        "temperature cannot mend that; --prior-correction does, or the calibrator bias_temperature."
+        f"{counted}, so rare classes are found more often, and their probability is overstated "
+        "(that of common ones understated) for images that come as these do. A temperature cannot "
+        "mend that; --prior-correction does, or the calibrator bias_temperature."
     )

@@ -219,7 +219,7 @@ def _finish(
     device = pick_device(recipe.device)
     folder = run.folder
     counts = {name: len(part) for name, part in data.splits.items()}
-    balance = prior.words(recipe)
+    balance = prior.words(recipe, torch.from_numpy(data.train.labels), data.class_names)
     notes = [*data.notes, *([balance] if balance else [])]
     for note in (*data.listing.roles, *notes, choices(recipe, len(data.train))):
         watch(Note(note))

@@ -1,4 +1,4 @@
-"""Balanced classes: what weights and draws do to probabilities, and that the correction undoes it."""
+"""Balanced classes: what they do to probabilities, and that the correction undoes it."""
 
 from __future__ import annotations
 
@@ -61,14 +61,16 @@ def test_balancing_overstates_the_rare_class_and_the_correction_mends_it(how, tm
 
 def test_words_and_refusals(tmp_path):
     """If this fails, a run says nothing of its balance, or a correction is silently without one."""
-    assert words(Recipe("x")) is None
-    both = words(Recipe("x", class_weights="balanced", sampler="balanced"))
-    assert "--class-weights balanced and --sampler balanced" in both
+    labels, names = torch.tensor([0] * 90 + [1] * 10), ("ok", "crack")
+    assert words(Recipe("x"), labels, names) is None
+    both = words(Recipe("x", class_weights="balanced", sampler="balanced"), labels, names)
+    assert "--class-weights balanced and --sampler balanced: in training crack (10 images)" in both
+    assert "counted as much as ok (90), so rare classes are found more often" in both
+    even = words(Recipe("x", sampler="balanced"), torch.arange(100) % 2, names)
+    assert "changes little" in even
     unbalanced = Recipe("arrays", model="linear", prior_correction=True)
     with pytest.raises(LevelheadError, match="classes are not balanced"):
-        train(
-            Recipe("arrays", model="linear", prior_correction=True), tmp_path / "a", data=rare(200)
-        )
+        train(unbalanced, tmp_path / "a", data=rare(200))
     no_bias = Recipe(
         "arrays", model="fast", image_size=32, sampler="balanced", prior_correction=True
     )
