@@ -334,6 +334,8 @@ def new_folder(out: str | Path | None, name: str) -> Path:
 
 def write_splits(path: Path, splits: Dataset) -> None:
     """Who was in which split: id, split, label, group, digest of the pixels."""
+    from levelhead.targets import UNLABELLED
+
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["id", "split", "label", "group", "digest"])
@@ -343,5 +345,6 @@ def write_splits(path: Path, splits: Dataset) -> None:
         for id_, label, group, digest in zip(
             part.ids, part.labels.tolist(), groups, part.digests.tolist(), strict=True
         ):
-            table.writerow([id_, name, splits.class_names[label], group, f"{digest:016x}"])
+            class_name = "" if label == UNLABELLED else splits.class_names[label]
+            table.writerow([id_, name, class_name, group, f"{digest:016x}"])
     write(path, text.getvalue())

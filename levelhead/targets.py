@@ -26,6 +26,8 @@ from levelhead.errors import LevelheadError
 
 Convention = Literal["uniform", "others"]
 Epsilon = float | Tensor
+UNLABELLED = -1
+"""The label of an example without one, which no loss of labels counts."""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,11 @@ def audit(words: list[str]) -> int:
     parser.add_argument(
         "--people", metavar="FILE", help="what annotators said: counts [N, K], npy/csv"
     )
+    parser.add_argument(
+        "--acceptable",
+        metavar="FILE",
+        help="the labels that each example may have: id and labels (names with | between them)",
+    )
     _add_group_column(parser)
     parser.add_argument(
         "--label-noise", type=float, metavar="R", help="share of the labels that may be false"
@@ -52,7 +57,7 @@ def audit(words: list[str]) -> int:
     options = parser.parse(words)
 
     from levelhead.judging import audit
-    from levelhead.outputs import read_people
+    from levelhead.outputs import read_acceptable, read_people
     from levelhead.report import metric_table, next_steps
 
     outputs = _read(options, options.predictions)
@@ -60,6 +65,8 @@ def audit(words: list[str]) -> int:
         return _versus(options, outputs, words)
     if options.people is not None:
         outputs = outputs.with_people(read_people(options.people, outputs))
+    if options.acceptable is not None:
+        outputs = outputs.with_acceptable(read_acceptable(options.acceptable, outputs))
     outside = _outside(options)
     with _folder(options, options.predictions, "audit") as folder:
         choices = {"risk": options.risk, "methods": _methods(options), "bins": options.bins}

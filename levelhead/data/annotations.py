@@ -13,8 +13,9 @@ from torch import Tensor
 from levelhead.delimited import is_number, rows
 from levelhead.errors import LevelheadError, nearest
 from levelhead.files import reading
-from levelhead.labels import positions, spelling, spellings
-from levelhead.targets import human
+from levelhead.labels import UNLABELLED as NONE
+from levelhead.labels import number, positions, spelling, spellings
+from levelhead.targets import UNLABELLED, human
 
 
 def read_labels(
@@ -25,7 +26,8 @@ def read_labels(
     told: PATH or PATH:COLUMN of .npy, .csv or .parquet. A column holds class names, or positions
     among `class_names` (default: the column `label`, or the only one); a column for every class
     (.npy: [M,K]) holds votes. A column `id` says which image a row is of; without one the rows
-    are those of `ids`, in that order. Raises LevelheadError naming the file, the row and the value.
+    are those of `ids`, in that order. An empty cell, −1 or −100 is no label: −1.
+    Raises LevelheadError naming the file, the row and the value.
     """
     path, column = Path(told), ""
     if not path.is_file() and ":" in path.name:
@@ -58,8 +60,13 @@ def read_labels(
             f"{path}: no column {column!r} ({nearest(column, rest)}); give PATH:COLUMN"
         )
     words = spellings(columns[column])
-    places = positions(words, class_names, lambda i: f"{path}: row {i}", column)
-    return place, torch.from_numpy(places)
+    labelled = [i for i, word in enumerate(words) if number(word) not in NONE - set(class_names)]
+    labels = torch.full((len(words),), UNLABELLED)
+    places = positions(
+        [words[i] for i in labelled], class_names, lambda i: f"{path}: row {labelled[i]}", column
+    )
+    labels[labelled] = torch.from_numpy(places)
+    return place, labels
 
 
 def read_prior(path: Path, class_names: Sequence[str]) -> Tensor:

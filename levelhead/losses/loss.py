@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from levelhead.errors import LevelheadError
-from levelhead.targets import Convention, Epsilon, Targets, smooths
+from levelhead.targets import UNLABELLED, Convention, Epsilon, Targets, smooths
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Loss:
     smoothing: bool = True
     soft: bool = True
     scale: bool = True
+    why_unsmoothed: str = "takes the place of smoothing"
 
     @property
     def __doc__(self) -> str | None:  # type: ignore[override]
@@ -68,14 +70,24 @@ class Loss:
     ) -> Tensor:
         """The loss of each example, [B]. Raises LevelheadError as `options` and `check` do.
 
-        A plain tensor as targets holds labels int64 [B], or distributions [B,K].
+        A plain tensor as targets holds labels int64 [B] (−1: without one, loss 0), or distributions
+        [B,K].
         """
         if isinstance(targets, Tensor):
             soft = targets.is_floating_point()
             targets = Targets(targets.argmax(1), targets) if soft else Targets(targets)
         options = self.options(smoothing, convention, class_weights, knobs)
         self.check(targets)
-        return self.function(logits, targets, options)
+        return self.of(logits, targets, options)
+
+    def of(self, logits: Tensor, targets: Targets, options: Options) -> Tensor:
+        """The loss of each example, [B]: 0 where the label is `UNLABELLED` (`ignore_index`).
+
+        Its mean over a batch divides by all of them, unlike PyTorch's.
+        """
+        known = targets.labels != UNLABELLED
+        whole = Targets(targets.labels.clamp_min(0), targets.soft)
+        return torch.where(known, self.function(logits, whole, options), 0)
 
     def options(
         self,
@@ -101,7 +113,7 @@ class Loss:
             values[name] = value
         if not self.smoothing and smooths(smoothing):
             raise LevelheadError(
-                f"--loss {self.name}: takes the place of smoothing; leave out --smoothing"
+                f"--loss {self.name}: {self.why_unsmoothed}; leave out --smoothing"
             )
         return Options(smoothing, convention, class_weights, values)
 

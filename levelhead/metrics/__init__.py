@@ -7,6 +7,7 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         *(accuracy.accuracy, accuracy.balanced_accuracy, accuracy.top5),
+        *(accuracy.zero_one, accuracy.multilabel_accuracy),
         *(nll.nll, nll.nll_refinement, nll.nll_calibration),
         *(brier.brier, brier.brier_reliability, brier.brier_resolution, brier.brier_uncertainty),
         *(ece.ece, ece.ece_mass, ece.mce, classwise.classwise_ece, ece.toplabel_ece),

@@ -28,6 +28,43 @@ accuracy = Metric(
 )
 
 
+zero_one = Metric(
+    name="zero_one",
+    meaning="share of wrong answers",
+    title="0–1 loss",
+    short="0–1 loss",
+    unit="%",
+    digits=1,
+    direction="down",
+    source="mean of 1 for a wrong answer and 0 for a right one: 1 − accuracy, at most NLL / log 2",
+    prepare=lambda outputs: 1 - outputs.rows.correct,
+    value=mean("zero_one"),
+    interval="wilson",
+)
+
+multilabel_accuracy = Metric(
+    name="multilabel_accuracy",
+    meaning="the answer is one of the labels that the image may have",
+    title="Multi-label accuracy",
+    short="multi-label accuracy",
+    unit="%",
+    digits=1,
+    direction="up",
+    source="share of examples whose prediction is among their acceptable labels (Beyer et al. "
+    '2020, "Are we done with ImageNet?", section 4.1)',
+    prepare=lambda outputs: acceptable(outputs),
+    value=mean("multilabel_accuracy"),
+    interval="wilson",
+    needs="acceptable",
+)
+
+
+def acceptable(outputs: Outputs) -> Tensor:
+    """1.0 where the prediction is among the acceptable labels, float64 [N]."""
+    assert outputs.acceptable is not None
+    return outputs.acceptable.gather(1, outputs.predictions()[:, None]).squeeze(1).double()
+
+
 def top_k(outputs: Outputs, k: int) -> Tensor:
     """1.0 where the label is among the k highest scores (ties: first classes), float64 [N]."""
     return (outputs.rows.rank < k).double()

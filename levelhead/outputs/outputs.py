@@ -36,7 +36,7 @@ RESERVED = ("id", "path", "label", "prediction", "confidence", "decision", "grou
 BESIDE_DECISIONS = ("set", "reason")  # reserved, too, where `decision` stands beside them
 """Columns of a table of predictions that are no classes."""
 
-TENSORS = ("features", "head_weight", "head_bias", "predicted", "label_distribution")
+TENSORS = ("features", "head_weight", "head_bias", "predicted", "label_distribution", "acceptable")
 STRINGS = ("ids", "groups", "split", "split_hash")
 """The optional fields of Outputs, by how a file keeps them."""
 
@@ -87,6 +87,7 @@ class Outputs:
     label_distribution: Tensor | None = (
         None  # float64 [N, K], what annotators said; rows add up to 1
     )
+    acceptable: Tensor | None = None  # bool [N, K], the labels that an example may have
     groups: tuple[str, ...] | None = None  # [N], for example the camera of each example
     notes: tuple[str, ...] = ()  # sentences on how they were read
 
@@ -134,6 +135,8 @@ class Outputs:
         for name in ("features", "head_weight", "head_bias"):
             if more.get(name) is not None:
                 more[name] = floats(more[name], name).float()
+        if more.get("acceptable") is not None:
+            more["acceptable"] = floats(more["acceptable"], "acceptable") > 0
         for name in ("ids", "groups"):
             if more.get(name) is not None:
                 more[name] = strings(more[name])
@@ -195,6 +198,7 @@ class Outputs:
             ("head_weight", self.head_weight, f"[{k}, D]"),
             ("head_bias", self.head_bias, f"[{k}]"),
             ("label_distribution", self.label_distribution, f"[{n}, {k}]"),
+            ("acceptable", self.acceptable, f"[{n}, {k}]"),
         ):
             if tensor is None:
                 continue
@@ -274,7 +278,7 @@ class Outputs:
             split_hash=None,
             **{
                 name: getattr(self, name)[chosen]
-                for name in ("features", "predicted", "label_distribution")
+                for name in ("features", "predicted", "label_distribution", "acceptable")
                 if getattr(self, name) is not None
             },
         )
@@ -289,6 +293,10 @@ class Outputs:
     def with_people(self, counts: Any) -> Outputs:
         """The same, with what annotators said: counts or shares [N, K], in order of the rows."""
         return dataclasses.replace(self, label_distribution=shares(counts))
+
+    def with_acceptable(self, allowed: Tensor) -> Outputs:
+        """The same, with the labels that each example may have: bool [N, K]."""
+        return dataclasses.replace(self, acceptable=allowed)
 
     def look_like_probabilities(self) -> bool:
         """Whether these "logits" are all in [0, 1] and add up to 1 in every row."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from levelhead.delimited import is_number, rows
 from levelhead.errors import LevelheadError, NoLabels
 from levelhead.files import reading
-from levelhead.labels import spelling
+from levelhead.labels import positions, spelling
 from levelhead.machine import fits_in_memory
 from levelhead.outputs.coerce import shares
 from levelhead.outputs.columns import Asked, read_csv, read_parquet
@@ -88,6 +88,49 @@ def read_people(path: str | Path, outputs: Outputs) -> Tensor:
             f"{outputs.classes} classes; give a row a prediction, in the same order"
         )
     return distribution
+
+
+def read_acceptable(path: str | Path, outputs: Outputs) -> Tensor:
+    """The labels that each example may have, bool [N, K].
+
+    From .npy ([N, K], above 0 is acceptable), or from a table with a column `labels` of names with
+    | between them, by `id` or in the same order. Raises LevelheadError naming the file and the row.
+    """
+    path, names = Path(path), outputs.class_names
+    if path.suffix == ".npy":
+        return read_people(path, outputs) > 0
+    with reading(path, "give a table with the columns id and labels"):
+        lines = list(rows(path))
+    header = [spelling(cell) for cell in lines[0][1]] if lines else []
+    if "labels" not in header:
+        raise LevelheadError(f"{path}: no column 'labels'; give names with | between them")
+    place = {name: i for i, name in enumerate(outputs.ids or ())}
+    by_id = "id" in header and bool(place)
+    allowed = torch.zeros((len(outputs), len(names)), dtype=torch.bool)
+    for row, (line, cells) in enumerate(lines[1:]):
+        where = f"{path}: line {line}"
+        if len(cells) != len(header):
+            raise LevelheadError(f"{where} has {len(cells)} cells; others have {len(header)}")
+        given = dict(zip(header, map(spelling, cells), strict=True))
+        if by_id and given["id"] not in place:
+            continue  # of another split
+        i = place[given["id"]] if by_id else row
+        if i >= len(outputs):
+            raise LevelheadError(
+                f"{where}: more rows than the {len(outputs):,} predictions; give a column id"
+            )
+        words = [spelling(word) for word in given["labels"].split("|") if word.strip()]
+        if words:
+            allowed[i, torch.from_numpy(positions(words, names, _at(where)))] = True
+    if not bool(allowed.any(1).all()):
+        i = int((~allowed.any(1)).nonzero()[0])
+        name = outputs.ids[i] if outputs.ids is not None else f"row {i}"
+        raise LevelheadError(f"{path}: no label for {name}; give every example at least one")
+    return allowed
+
+
+def _at(where: str) -> Callable[[int], str]:
+    return lambda i: where
 
 
 def _counts(path: Path, outputs: Outputs) -> np.ndarray:

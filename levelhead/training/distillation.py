@@ -20,6 +20,7 @@ from levelhead.errors import LevelheadError
 from levelhead.models import Network
 from levelhead.outputs import Outputs
 from levelhead.recipe import Recipe
+from levelhead.targets import UNLABELLED
 
 
 def soften(teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -105,8 +106,9 @@ class Teacher:
     def losses(self, losses: Tensor, logits: Tensor, batch: Batch) -> Tensor:
         """The student's losses of the labels [B] joined by those of the teacher; counts γ."""
         own = self.logits(batch)
-        self.total += float(smoothness(own, batch.labels, self.temperature).sum())
-        self.seen += len(own)
+        known = batch.labels != UNLABELLED
+        self.total += float(smoothness(own[known], batch.labels[known], self.temperature).sum())
+        self.seen += int(known.sum())
         return distillation(
             losses,
             logits,

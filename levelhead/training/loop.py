@@ -14,6 +14,7 @@ from levelhead.data.batches import Batch, judging_size, plain_batches, seeded
 from levelhead.errors import LevelheadError
 from levelhead.models import Network
 from levelhead.recipe import Recipe
+from levelhead.targets import UNLABELLED
 from levelhead.training import optim
 from levelhead.training.checkpoint import State
 from levelhead.training.events import Epoch, Snapshot, Step
@@ -96,7 +97,9 @@ class _Tally:
         self.examples, self.per_epoch = batches.examples, len(batches)
         self.device = state.network.mean.device
         self.first = self.step = state.epoch * self.per_epoch
-        self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, NLL, hits
+        self.sums = torch.zeros(
+            4, dtype=torch.float64, device=self.device
+        )  # loss, NLL, hits, labels
         self.rate = 0.0
         self.began = self.last_event = time.perf_counter()
         self.spent = 0.0
@@ -107,9 +110,11 @@ class _Tally:
 
         Reading the loss waits for the device: on CUDA only now and then.
         """
-        nll = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-        hits = (logits.argmax(1) == labels).sum()
-        self.sums += torch.stack([losses.sum(), nll, hits]).double()
+        nll = torch.nn.functional.cross_entropy(
+            logits, labels, reduction="sum", ignore_index=UNLABELLED
+        )
+        hits, labelled = (logits.argmax(1) == labels).sum(), (labels != UNLABELLED).sum()
+        self.sums += torch.stack([losses.sum(), nll, hits, labelled]).double()
         self.step += 1
         done = self.step - self.first
         if self.device.type != "cpu" and self.step % 20 and done != self.per_epoch:
@@ -136,15 +141,15 @@ class _Tally:
         state.epoch += 1
         state.step_seconds += self.spent
         state.seconds += time.perf_counter() - self.began
-        loss, nll, accuracy = (self.sums / self.examples).tolist()
+        loss, nll, hits, labelled = self.sums.tolist()
         return Epoch(
             epoch=state.epoch,
             step=self.step,
             seconds=state.seconds,
             lr=self.rate,
-            train_loss=loss,
-            train_nll=nll,
-            train_accuracy=accuracy,
+            train_loss=loss / self.examples,
+            train_nll=nll / max(labelled, 1),
+            train_accuracy=hits / max(labelled, 1),
             validation_nll=validation_nll,
             validation_accuracy=float((scores.argmax(1) == labels).float().mean()),
             validation_confidence=float(scores.softmax(1).amax(1).mean()),

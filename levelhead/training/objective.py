@@ -140,7 +140,7 @@ class Objective:
 
     def label_losses(self, logits: Tensor, targets: Targets) -> Tensor:
         """What the labels alone ask for, [B], in nats."""
-        return self.loss.function(logits, targets, self.options)
+        return self.loss.of(logits, targets, self.options)
 
     def __call__(self, logits: Tensor, batch: Batch, auxiliary: Sequence[Tensor] = ()) -> Tensor:
         """The loss of each example [B] of a batch that `batch` made, in nats.

@@ -144,6 +144,7 @@ def _annotated(recipe: Recipe, data: Dataset) -> Dataset:
     votes = annotations.dim() == 2
     labels = annotations.argmax(1) if votes else annotations
     changed, differ = {}, []
+    without: list[str] = []
     for name in ("train", "validation"):
         part = data.splits[name]
         if missing := [id_ for id_ in part.ids if id_ not in place]:
@@ -154,15 +155,32 @@ def _annotated(recipe: Recipe, data: Dataset) -> Dataset:
         rows = torch.tensor([place[id_] for id_ in part.ids])
         shares = annotations[rows].numpy() if votes else None
         changed[name] = dataclasses.replace(part, labels=labels[rows].numpy(), votes=shares)
-        differ.append(part.labels != changed[name].labels)
-    absent = np.bincount(changed["train"].labels, minlength=len(names)) == 0
+        labelled = changed[name].labels != targets.UNLABELLED
+        differ.append((part.labels != changed[name].labels)[labelled])
+        if not labelled.all():
+            kept = name == "train" and recipe.teacher is not None
+            without.append(
+                f"{(~labelled).sum():,} of {len(part):,} images of {name} have no label there: "
+                + ("they learn from the teacher alone." if kept else "left out.")
+            )
+            if kept:
+                _refuse_unlabelled(recipe, flag)
+            else:
+                changed[name] = changed[name].take(np.flatnonzero(labelled))
+            if not labelled.any():
+                raise LevelheadError(
+                    f"{flag}: labels no image of {name}; check the file and column"
+                )
+    own = changed["train"].labels
+    absent = np.bincount(own[own != targets.UNLABELLED], minlength=len(names)) == 0
     if absent.any():
         lost = names[int(absent.argmax())]
         raise LevelheadError(f"{flag}: no training image is {lost!r}; check the file and column")
     share = np.concatenate(differ).mean()
     notes = [
         f"Labels by annotators, {Path(recipe.labels).name}: {share * 100:.3g} % of those of train "
-        "and validation differ from the data's own; test is as it was."
+        "and validation differ from the data's own; test is as it was.",
+        *without,
     ]
     if votes:
         find_loss(recipe.loss).check(targets.Targets(labels, annotations))
@@ -174,6 +192,19 @@ def _annotated(recipe: Recipe, data: Dataset) -> Dataset:
         if recipe.smoothing or recipe.smoothing_by_class:
             notes.append("They are soft already and smoothed again; unless meant, leave that out.")
     return data.replace(changed, notes=(*data.notes, *notes))
+
+
+def _refuse_unlabelled(recipe: Recipe, flag: str) -> None:
+    """Raise LevelheadError for what needs a label of every image."""
+    for name, plain in (
+        *(("mix", "none"), ("targets", "loss"), ("class_weights", "none"), ("prior", None)),
+        *(("sampler", "shuffled"), ("smoothing_by_class", None), ("augment_by_class", None)),
+    ):
+        if (value := getattr(recipe, name)) != plain:
+            raise LevelheadError(
+                f"--{name.replace('_', '-')} {value}: needs a label of every training image, and "
+                f"{flag} leaves some out; leave it out, or those images (no --teacher)"
+            )
 
 
 def statistics(examples: Examples) -> tuple[Array, Array]:

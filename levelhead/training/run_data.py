@@ -9,6 +9,7 @@ from levelhead.errors import LevelheadError
 from levelhead.machine import pick_device
 from levelhead.outputs import Outputs
 from levelhead.runs import Run
+from levelhead.targets import UNLABELLED
 from levelhead.training.augmentation import views_of
 from levelhead.training.inference import outputs_of
 from levelhead.training.prepare import prepare, relabelled
@@ -44,6 +45,8 @@ def _made(run: Run, name: str, at_most: int | None, device: str) -> Outputs:
     if not run.path_of(name).exists():
         data, where = run_data(run), pick_device(device)
         part = data.train
+        if (part.labels == UNLABELLED).any():
+            part = part.take(np.flatnonzero(part.labels != UNLABELLED))
         if at_most is not None:
             part = part.take(stratified(part.labels, at_most))
         network = run.network(where)

@@ -55,6 +55,9 @@ def literal(name, z, q, y, w, strength, margin):
         return ce + strength * sum(max(0, max(z) - z[k] - margin) for k in classes) / len(z)
     if name == "maxsup":
         return ce + strength * (max(z) - sum(z) / len(z))
+    if name == "rmse":
+        weight = sum(q[k] * w[k] for k in classes)
+        return weight * math.sqrt(sum((p[k] - q[k]) ** 2 for k in classes) / len(z))
     assert name == "label_relaxation"
     if p[y] >= 1 - strength:
         return 0.0
@@ -106,6 +109,7 @@ def test_each_loss_is_its_papers_formula(seed, name, kind, weighted, share):
         ("maxsup", 0.1, 0),
         ("label_relaxation", 0.1, 0),
         ("logit_norm", 0.04, 0),
+        ("rmse", 0, 0),
     ],
 )
 def test_defaults_are_the_papers(name, strength, margin):
@@ -118,6 +122,35 @@ def test_defaults_are_the_papers(name, strength, margin):
     told |= {"margin": margin} if margin else {}
     ours = LOSSES[name](logits, Targets(labels))
     assert torch.equal(ours, LOSSES[name](logits, Targets(labels), **told))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_without_a_label_has_no_loss_and_no_slope(name):
+    """If this fails, unlabelled images are taken for some class (torch's `ignore_index`)."""
+    logits, labels, _, weights = draw(4)
+    labels[[1, 4]] = -1
+    logits.requires_grad_()
+    ours = LOSSES[name](logits, labels, class_weights=weights)
+    assert ours[[1, 4]].tolist() == [0, 0]
+    ours.sum().backward()
+    assert logits.grad[[1, 4]].abs().max() == 0
+    assert logits.grad[[0, 2]].abs().max() > 0
+    if name == "cross_entropy":
+        for epsilon in (0.0, 0.1):
+            theirs = torch.nn.functional.cross_entropy(
+                logits, labels, ignore_index=-1, reduction="none", label_smoothing=epsilon
+            )
+            torch.testing.assert_close(LOSSES[name](logits, labels, smoothing=epsilon), theirs)
+
+
+def test_the_zero_one_loss_is_refused_with_the_reason():
+    """If this fails, a network is trained on a loss that teaches nothing."""
+    with pytest.raises(LevelheadError, match=r"flat, its gradient is 0 .* zero_one"):
+        find_loss("zero_one")
+    with pytest.raises(
+        LevelheadError, match="--loss rmse: is to the one-hot label; leave out --sm"
+    ):
+        LOSSES["rmse"].options(0.1)
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft", "smoothed"])
@@ -294,9 +327,9 @@ def test_what_does_not_go_together_is_refused():
     logits, labels, soft, _ = draw(2)
     for name in set(NAMES) - set(SMOOTHED):
         for epsilon in (0.1, torch.full((5,), 0.1)):
-            with pytest.raises(LevelheadError, match="place of smoothing"):
+            with pytest.raises(LevelheadError, match="leave out --smoothing"):
                 LOSSES[name](logits, Targets(labels), smoothing=epsilon)
-        with pytest.raises(LevelheadError, match="place of smoothing"):
+        with pytest.raises(LevelheadError, match="leave out --smoothing"):
             LOSSES[name].options(0.1)
     with pytest.raises(LevelheadError, match="soft targets"):
         LOSSES["label_relaxation"](logits, Targets(labels, soft))

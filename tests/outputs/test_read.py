@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from levelhead.errors import LevelheadError
+from levelhead.metrics import METRICS, reason
 from levelhead.outputs import Outputs
-from levelhead.outputs.read import read_people, read_predictions
+from levelhead.outputs.read import read_acceptable, read_people, read_predictions
 
 LOG = "id,prediction,confidence,label,camera\na,cat,0.9,cat,1\nb,dog,0.6,cat,2\nc,dog,1,dog,2\n"
 
@@ -95,6 +96,39 @@ def test_bad_counts_are_refused(table, says, tmp_path):
     np.save(tmp_path / "people.npy", table)
     with pytest.raises(LevelheadError, match=says):
         read_people(tmp_path / "people.npy", Outputs.from_logits(np.eye(3)[:2], [0, 1]))
+
+
+def test_acceptable_labels_by_every_door(tmp_path):
+    """An answer that is one of an image's labels would count as wrong, or another image's count."""
+    outputs = Outputs.from_logits(
+        [[2.0, 0, 1], [0, 1, 0], [0, 0, 3]], [0, 2, 0], "abc", ids=("x", "y", "z")
+    )
+    text = "id,labels\nz,a | b\ny,c|b\nx,a\nother,c\n"
+    found = [read_acceptable(written(tmp_path, "by-id.csv", text), outputs)]
+    plain = Outputs.from_logits(outputs.scores, outputs.labels, "abc")
+    found.append(read_acceptable(written(tmp_path, "order.csv", "labels\na\nb|c\nb|a\n"), plain))
+    np.save(tmp_path / "table.npy", [[1, 0, 0], [0, 1, 1], [1, 1, 0]])
+    found.append(read_acceptable(tmp_path / "table.npy", plain))
+    wanted = [[True, False, False], [False, True, True], [True, True, False]]
+    for table in found:
+        assert table.tolist() == wanted
+    judged = outputs.with_acceptable(found[0])
+    metric = METRICS["multilabel_accuracy"]
+    assert metric.value(metric.prepare(judged)) == {"multilabel_accuracy": pytest.approx(2 / 3)}
+    assert reason(metric, outputs) == "needs the labels that are acceptable for each example " + (
+        "(--acceptable)"
+    )
+    assert judged.take([2, 1]).acceptable.tolist() == [wanted[2], wanted[1]]
+    judged.save(tmp_path / "p.safetensors")
+    assert read_predictions(tmp_path / "p.safetensors").acceptable.tolist() == wanted
+    for bad, says in (
+        ("id,labels\nx,a\ny,b\n", "no label for z"),
+        ("id,labels\nx,a\ny,\nz,a\n", "no label for y"),
+        ("id,labels\nx,a\ny,d\nz,a\n", "line 3: the label 'd' is no class"),
+        ("id,label\nx,a\n", "no column 'labels'"),
+    ):
+        with pytest.raises(LevelheadError, match=says):
+            read_acceptable(written(tmp_path, "bad.csv", bad), outputs)
 
 
 def test_arrays_of_other_libraries_go_in_as_they_are():

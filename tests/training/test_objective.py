@@ -28,6 +28,7 @@ from levelhead.training.events import Epoch
 from levelhead.training.objective import Objective
 from levelhead.training.prepare import prepare, relabelled
 from levelhead.training.run import resume, train
+from levelhead.training.run_data import train_outputs
 
 QUICK = Recipe("digits", model="linear", epochs=1)
 NAMES = ("cat", "dog", "owl")
@@ -290,6 +291,33 @@ def test_labels_that_do_not_fit_the_run_are_refused(digits, tmp_path):
     np.save(tmp_path / "votes.npy", np.eye(10)[np.arange(1797) % 10])
     refused("votes.npy", "not soft targets", loss="label_relaxation")
     refused("votes.npy", "--targets online does not take", targets="online")
+
+
+def test_images_without_a_label(digits, tmp_path):
+    """They would be taken for a class, or be lost where a teacher knows them."""
+    ids = digits.listing.splits["train"].ids
+    truth = dict(zip(ids, digits.listing.splits["train"].labels.tolist(), strict=True))
+    none = ("", -1, -100)
+    words = [f"{n},{truth[n] if i % 3 else none[i % 9 // 3]}" for i, n in enumerate(ids)]
+    (tmp_path / "some.csv").write_text("\n".join(["id,label", *words]))
+    recipe = QUICK.replace(labels=str(tmp_path / "some.csv"), model="linear")
+    alone = train(recipe, tmp_path / "alone", data=digits)
+    kept, whole = alone.data["counts"], QUICK
+    assert kept["train"] == sum(
+        bool(i % 3) for i, n in enumerate(ids) if n in set(digits.train.ids)
+    )
+    assert any("have no label there: left out" in note for note in alone.data["notes"])
+    teacher = train(whole, tmp_path / "teacher", data=digits)
+    student = train(
+        recipe.replace(teacher=str(teacher.folder), beta=0.5), tmp_path / "student", data=digits
+    )
+    assert student.data["counts"]["train"] == len(digits.train)
+    assert any("they learn from the teacher alone" in note for note in student.data["notes"])
+    assert 0.3 < student.history[-1]["train_accuracy"] <= 1
+    with pytest.raises(LevelheadError, match="--mix mixup: needs a label of every training image"):
+        train(recipe.replace(teacher=str(teacher.folder), mix="mixup"), tmp_path / "m", data=digits)
+    outputs = train_outputs(student)
+    assert len(outputs) == kept["train"]
 
 
 def test_cifar_labels_by_people(real_data):
