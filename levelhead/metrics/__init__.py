@@ -7,13 +7,13 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         *(accuracy.accuracy, accuracy.balanced_accuracy, accuracy.top5),
-        *(accuracy.zero_one, accuracy.multilabel_accuracy),
         *(nll.nll, nll.nll_refinement, nll.nll_calibration),
         *(brier.brier, brier.brier_reliability, brier.brier_resolution, brier.brier_uncertainty),
         *(ece.ece, ece.ece_mass, ece.mce, classwise.classwise_ece, ece.toplabel_ece),
         *(ece.binary_ece, ece.ece_debiased, smece.smece, ece.overconfidence, ece.underconfidence),
         *(sharpness.sharpness, sharpness.entropy, aurc.aurc, aurc.eaurc),
         *(auroc.auroc_errors, auroc.fpr95_errors),
+        *(accuracy.zero_one, accuracy.multilabel_accuracy),
         *(nll.soft_nll, classwise.human_calibration),
     )
 }

@@ -249,7 +249,9 @@ def test_what_confidence_alone_tells():
     alone = Outputs.from_confidence(rows.confidence, rows.prediction, full.labels)
     assert {name for name in METRICS if METRICS[name].needs == "confidence"} >= {"ece", "aurc"}
     for name, metric in METRICS.items():
-        if metric.needs != "confidence":
+        if metric.needs == "acceptable":
+            assert "--acceptable" in reason(metric, alone)
+        elif metric.needs != "confidence":
             assert "only the prediction" in reason(metric, alone)
         elif reason(metric, alone) is None:
             assert value(name, alone) == pytest.approx(value(name, full)), name
