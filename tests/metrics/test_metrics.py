@@ -231,7 +231,7 @@ def test_the_table_says_what_each_metric_is():
     assert list(METRICS)[:6] == [
         "accuracy", "balanced_accuracy", "top5", "nll", "nll_refinement", "nll_calibration",
     ]  # fmt: skip
-    assert len(METRICS) == 28
+    assert len(METRICS) == 30
     for name, metric in METRICS.items():
         assert (metric.name, bool(metric.title), bool(metric.source)) == (name, True, True)
         assert (metric.cells is not None) == (metric.interval == "calibration")
