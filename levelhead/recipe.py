@@ -130,6 +130,8 @@ class Recipe:
     """Momentum of sgd (Nesterov) and muon; adamw's first beta."""
     weight_decay: float | None = None
     """Weight decay, not of biases and norms: in the gradient for sgd, decoupled for the others."""
+    l1: float = 0.0
+    """L1 penalty in the gradient: this times the sign of every weight that may decay."""
     penalty: float | None = None
     """L2 penalty of the head on a frozen body (default: chosen on folds of the training split)."""
     schedule: Literal["constant", "polynomial", "cosine", "one-cycle", "step"] | None = None
@@ -195,6 +197,8 @@ class Recipe:
     tta_average: Literal["logits", "probabilities"] = "logits"
     """What is averaged over the views."""
 
+    tensorboard: bool = False
+    """Write the run's course, figures and words for TensorBoard, too, in its folder tensorboard."""
     save_every: int | None = None
     """Keep the weights in snapshots/ at first and every so many steps (default: only the last)."""
     precision: Literal["float32", "bfloat16"] | None = None
@@ -243,6 +247,7 @@ class Recipe:
             value = getattr(self, name)
             low = value > 0 if name == "scale" else value >= 0
             must(name, low and value <= most, f"from 0 to {most:g}")
+        must("l1", 0 <= self.l1 < math.inf, "0 or more")
         must("tta_draws", 1 <= self.tta_draws <= 100, "1 to 100")
         must("warmup", self.warmup is None or 0 <= self.warmup < 1, "in [0, 1)")
         must("momentum", self.momentum is None or 0 <= self.momentum < 1, "in [0, 1)")

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from levelhead.cli import describing, judging, running, shipping, studying
+from levelhead.cli.terminal import end_bars
 from levelhead.errors import LevelheadError, nearest
 from levelhead.text import printable
 
@@ -124,12 +125,14 @@ def _bear_any_name() -> None:
 
 
 def _fail(text: str, code: int = 2) -> int:
+    end_bars()
     print(f"levelhead: {printable(' '.join(text.split()))}", file=sys.stderr)
     return code
 
 
 def _warn(message: Any, category: Any, *_: Any, **__: Any) -> None:
     if issubclass(category, UserWarning):
+        end_bars()
         print(f"levelhead: warning: {message}", file=sys.stderr)
 
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from levelhead.training.events import Event
@@ -27,10 +27,10 @@ _DECODERS = re.compile(
 
 
 def watcher(epochs: bool = True, quiet: bool = False) -> Callable[[Event], None]:
-    """A `watch` for train and compare: live lines on a terminal, a line now and then in a log.
+    """A `watch` for train and compare: a bar on a terminal, a line now and then in a log.
 
-    Without `epochs` their lines pass, too, and so they do where they come faster than one a second.
-    `quiet`: notes alone.
+    Without `epochs` they get no lines, nor where they come faster than one a second. `quiet`: notes
+    alone.
     """
     from levelhead.text import duration
     from levelhead.training.events import Epoch, Note, Progress, Step
@@ -45,17 +45,16 @@ def watcher(epochs: bool = True, quiet: bool = False) -> Callable[[Event], None]
         elif quiet:
             return
         elif isinstance(event, Progress):
-            passing(f"{event.what}: {event.done:,} of {event.total:,}")
+            passing(event.what, event.done, event.total)
         elif isinstance(event, Step):
             left = event.images_left / max(event.images_per_second, 1e-9)
-            passing(
-                f"step {event.step:,} of {event.steps:,}: loss {event.loss:.4f}, "
-                f"{event.images_per_second:,.0f} images/s, {duration(left)} left"
-            )
+            speed = f"{event.images_per_second:,.0f} images/s, {duration(left)} left"
+            passing("step", event.step, event.steps, f"loss {event.loss:.4f}, {speed}")
         elif isinstance(event, Epoch):
-            due = time.monotonic() - last >= EPOCHS_APART
-            last = time.monotonic() if due else last
-            (lasting if epochs and due else passing)(
+            if not epochs or time.monotonic() - last < EPOCHS_APART:
+                return
+            last = time.monotonic()
+            lasting(
                 f"epoch {event.epoch:3}: train loss {event.train_loss:.4f}, "
                 f"NLL {event.train_nll:.4f}, accuracy {event.train_accuracy:.4f}; "
                 f"validation NLL {event.validation_nll:.4f}, "
@@ -75,8 +74,8 @@ def counter(what: str, rate: bool = False, quiet: bool = False) -> Callable[[int
     began = time.monotonic()
 
     def progress(done: int, total: int) -> None:
-        speed = f", {done / max(time.monotonic() - began, 1e-9):,.0f} images/s" if rate else ""
-        passing(f"{what}: {done:,} of {total:,}{speed}")
+        speed = f"{done / max(time.monotonic() - began, 1e-9):,.0f} images/s" if rate else ""
+        passing(what, done, total, speed)
 
     return progress
 
@@ -121,22 +120,64 @@ def _forward(end: int, known: int) -> None:
                 os.write(known, line)
 
 
-def _lines() -> tuple[Callable[[str], None], Callable[[str], None]]:
-    """Two writers: of a line that the next one overwrites (in a log: one every ten seconds), and
-    of a line that stays."""
-    live = sys.stderr.isatty()
-    width = shutil.get_terminal_size().columns - 1
-    last = time.monotonic() if not live else 0.0
+def end_bars() -> None:
+    """Take away the bar of a stage that was broken off, so that a line may follow."""
+    if "tqdm" in sys.modules:
+        from tqdm import tqdm
 
-    def passing(text: str) -> None:
+        for bar in list(getattr(tqdm, "_instances", ())):
+            bar.close()
+
+
+class Passing(Protocol):
+    """How far a stage is: its name, what is done of how much, and more words."""
+
+    def __call__(self, what: str, done: int, total: int, more: str = "", /) -> None: ...
+
+
+def _lines() -> tuple[Passing, Callable[[str], None]]:
+    """Two writers: of how far a stage is, and of a line that stays (above the bar)."""
+    return _bars() if sys.stderr.isatty() else _log()
+
+
+def _log() -> tuple[Passing, Callable[[str], None]]:
+    """In a file: a line every ten seconds."""
+    last = time.monotonic()
+
+    def passing(what: str, done: int, total: int, more: str = "") -> None:
         nonlocal last
-        now = time.monotonic()
-        if now - last > (0.1 if live else 10):
-            last = now
-            print(f"\r\x1b[2K{text[:width]}" if live else text, end="" if live else "\n", **err)
+        if time.monotonic() - last > 10:
+            last = time.monotonic()
+            text = f"{what} {done:,} of {total:,}" + (f": {more}" if more else "")
+            print(text, file=sys.stderr, flush=True)
+
+    return passing, lambda text: print(text, file=sys.stderr, flush=True)
+
+
+def _bars() -> tuple[Passing, Callable[[str], None]]:
+    """On a terminal: a bar a stage, gone when the stage is done."""
+    from tqdm import tqdm
+
+    bar: Any = None
+
+    def passing(what: str, done: int, total: int, more: str = "") -> None:
+        nonlocal bar
+        if bar is not None and (bar.desc != what or bar.total != total or done < bar.n):
+            bar.close()
+            bar = None
+        if bar is None:
+            shape = "{desc} {n_fmt} of {total_fmt}{postfix} |{bar}|"
+            bar = tqdm(
+                desc=what, total=total, file=sys.stderr, leave=False, bar_format=shape,
+                ncols=shutil.get_terminal_size().columns,  # also where the terminal says 0
+            )  # fmt: skip
+        bar.set_postfix_str(more, refresh=False)
+        bar.update(done - bar.n)
+        if done >= total:
+            bar.close()
+            bar = None
 
     def lasting(text: str) -> None:
-        print("\r\x1b[2K" + text if live else text, **err)
+        tqdm.write(text, file=sys.stderr)
 
-    err: dict[str, Any] = {"file": sys.stderr, "flush": True}
     return passing, lasting

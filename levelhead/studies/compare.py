@@ -32,6 +32,7 @@ from levelhead.studies.recommendation import MARGIN, recommend, sentence, senten
 from levelhead.studies.settings import (
     LEVEL,
     METHOD,
+    METRICS,
     RESAMPLES,
     Cell,
     Change,
@@ -42,6 +43,7 @@ from levelhead.studies.settings import (
 )
 from levelhead.studies.workers import LATE, Job, carry_on, side_by_side
 from levelhead.text import interval_text
+from levelhead.training import board
 from levelhead.training.defaults import frozen
 from levelhead.training.events import Event, Note, Progress
 from levelhead.training.prepare import prepare, relabelled
@@ -203,6 +205,12 @@ def compare(
         raise LevelheadError(f"{folder}: every training failed; the first: {failed[0]['why']}")
     settings = [Setting(tuple(group)) for group in groups.values()]
     study = Study(folder, _findings(folder, settings, failed, margin))
+    if recipe.tensorboard:
+        rows = [
+            (one.name, one.cells[0].run.recipe, {n: one.mean("raw", n).value for n in METRICS})
+            for one in settings
+        ]
+        board.add_study(folder, rows, study.words)
     study.save(folder)
     return study
 

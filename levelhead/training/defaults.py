@@ -281,6 +281,7 @@ def _model_refusals(recipe: Recipe, size: int, channels: int) -> Iterator[tuple[
             ("--teacher", recipe.teacher is not None),
             (f"--mix {recipe.mix}", recipe.mix != "none"),
             (_flag(recipe, "mix_maps"), recipe.mix_maps),
+            (_flag(recipe, "l1"), recipe.l1),
             # L2 alone would set its scale.
             (f"--loss {recipe.loss}", not find_loss(recipe.loss).scale),
         ):

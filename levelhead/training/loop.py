@@ -75,6 +75,8 @@ def fit(
             losses = objective(logits, batch, auxiliary)
             loss = losses.mean()
             loss.backward()
+            if recipe.l1:
+                optim.add_l1(state.network, recipe.l1)
             if recipe.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
             yield from tally.add(losses, logits, batch.labels)  # refuses a loss that is not finite

@@ -96,6 +96,14 @@ class Muon(torch.optim.Optimizer):
                     weight.add_(update, alpha=-group["lr"] * scale)
 
 
+@torch.no_grad()
+def add_l1(network: Network, strength: float) -> None:
+    """Add the slope of strength · Σ|w| to the gradients of weights: not of biases and norms."""
+    for weight in network.parameters():
+        if weight.grad is not None and weight.dim() > 1:
+            weight.grad.add_(weight.sign(), alpha=strength)
+
+
 def optimisers(network: Network, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """The optimisers of a resolved recipe; each group keeps its peak rate in `peak`.
 

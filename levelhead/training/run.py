@@ -32,7 +32,7 @@ from levelhead.models.weights import start_from
 from levelhead.outputs import Outputs
 from levelhead.recipe import Recipe
 from levelhead.runs import MAKE_ANEW, Run, new_folder, open_run, shape_of, write_splits
-from levelhead.training import prior, tuning
+from levelhead.training import board, prior, tuning
 from levelhead.training.augmentation import batches_of, check_moves, views_of
 from levelhead.training.checkpoint import State, load_checkpoint, save_checkpoint, state_of
 from levelhead.training.defaults import choices, entry_of, frozen, tuned
@@ -67,6 +67,8 @@ def train(
     network = untrained(recipe, read, lambda account: watch(Note(account)))
     objective = objective_of(recipe, read)
     check_moves(recipe, read)
+    if recipe.tensorboard:
+        board.require()
     folder = new_folder(out, read.listing.name)
     with locked(folder, "run"):
         write(folder / "recipe.toml", recipe.to_toml())
@@ -301,6 +303,8 @@ def _finish(
         counts=counts,
         policy=policy,
     )
+    if recipe.tensorboard:
+        board.add_results(folder, run, outputs, findings)
     write_json(folder / "findings.json", findings)
     _tidy(folder)
     return run
@@ -352,6 +356,7 @@ def _course(
     part.
     """
     history = load_checkpoint(run.folder, state)
+    scalars = board.scalars(run.folder, state.epoch) if recipe.tensorboard else None
     if history:
         watch(Note(f"Going on after epoch {state.epoch} of {recipe.epochs}."))
     for event in fit(state, batches, validation, recipe):
@@ -361,6 +366,8 @@ def _course(
             history.append(event)
             save_checkpoint(run.folder, state, history)
             write_rows(run.folder / "history.csv", history)
+            if scalars is not None:
+                scalars(event)
         watch(event)
     write_rows(run.folder / "history.csv", history)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from levelhead.cli.terminal import without_decoders
+from levelhead.cli.terminal import watcher, without_decoders
+from levelhead.training.events import Note, Step
 
 
 def command(*words: str, shell: str = "") -> subprocess.CompletedProcess[str]:
@@ -56,3 +57,77 @@ def test_closed_streams(closed: str, tmp_path: Path) -> None:
     """A stream that is closed would end in a traceback, or a file be opened in its place."""
     assert command("check", "digits", shell=closed).returncode == 0
     assert command("check", str(tmp_path / "nothing"), shell=closed).returncode == 2
+
+
+def on_a_terminal(code: str) -> str:
+    """What Python code writes to a terminal of 100 columns."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    process, end = pty.fork()
+    if process == 0:
+        os.execv(sys.executable, [sys.executable, "-c", code])
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    written = b""
+    while True:
+        try:
+            part = os.read(end, 4096)
+        except OSError:  # the end of a terminal is an error
+            break
+        if not part:
+            break
+        written += part
+    os.waitpid(process, 0)
+    os.close(end)
+    return written.decode()
+
+
+EVENTS = """
+import time
+from levelhead.cli import terminal
+from levelhead.training.events import Epoch, Note, Progress, Step
+time.sleep(0.5)  # until the window has its size
+watch = terminal.watcher()
+for i in range(1, 31):
+    watch(Progress("features", i, 30))
+    time.sleep(0.02)
+watch(Note("a note"))
+for i in range(1, 5):
+    watch(Step(i, 40, 0.5, 100, 300))
+    time.sleep(0.12)
+watch(Epoch(1, 5, 1.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 100))
+watch(Step(6, 40, 0.5, 100, 300))
+terminal.end_bars()
+print("after")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")
+def test_a_bar_shows_how_far_it_is_and_makes_room_for_lines():
+    """A person would not see how long it takes, or find a bar's remains in front of a sentence."""
+    written = on_a_terminal(EVENTS)
+    lines = [line.split("\r")[-1].strip() for line in written.replace("\r\n", "\n").split("\n")]
+    shown = [line for line in lines if line]
+    assert "features 3" in written
+    assert "step 4 of 40, loss 0.5000, 100 images/s, 3 s left |" in written
+    assert shown[0] == "a note"
+    assert shown[1].startswith("epoch   1: train loss 0.1000")
+    assert shown[-1] == "after"
+
+
+def test_a_log_gets_plain_lines(capsys, monkeypatch):
+    """A log would fill with a bar's redrawing, or say nothing for hours."""
+    now = [0.0]
+    monkeypatch.setattr("levelhead.cli.terminal.time.monotonic", lambda: now[0])
+    watch = watcher()
+    for second in range(25):
+        now[0] = float(second)
+        watch(Step(second, 2400, 0.5, 100, 300))
+    watch(Note("a note"))
+    assert capsys.readouterr().err.splitlines() == [
+        "step 11 of 2,400: loss 0.5000, 100 images/s, 3 s left",
+        "step 22 of 2,400: loss 0.5000, 100 images/s, 3 s left",
+        "a note",
+    ]
