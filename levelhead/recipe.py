@@ -48,6 +48,8 @@ class Recipe:
     """Side of the square image the network sees, in pixels (default: chosen for model and data)."""
     resize: Literal["crop", "squash"] = "squash"
     """How an oblong image becomes square: squashed whole, or its centre cropped."""
+    grey: bool = False
+    """Turn colour images grey (luma), for training and for every answer."""
     validation: float = 0.1
     """Share of the training images held out to fit the temperature."""
     test: float = 0.2
@@ -73,6 +75,8 @@ class Recipe:
     """Let timm: and torchvision: networks download their published weights."""
     weights: str | None = None
     """Start from this file of weights: safetensors, or a torch file that holds tensors alone."""
+    init: Literal["own", "kaiming", "xavier", "orthogonal", "normal", "zeros"] = "own"
+    """First weights of convolutions and linear layers: the network's own, or drawn so."""
     finetune: bool | None = None
     """Tune a pretrained network from its best head on, not the head alone: lite0 to lite2 their
     last blocks, others whole (default: lite0 to lite2 from 200 training images on)."""

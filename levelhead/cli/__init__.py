@@ -151,6 +151,7 @@ COMMANDS = {
     "decide": judging.decide,
     "penultimate": studying.penultimate,
     "information": studying.information,
+    "landscape": studying.landscape,
     "distillation": studying.distillation,
     "tradeoff": studying.tradeoff,
     "reproduce": studying.reproduce,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -43,6 +44,9 @@ def audit(words: list[str]) -> int:
         metavar="FILE",
         help="the labels that each example may have: id and labels (names with | between them)",
     )
+    parser.add_argument(
+        "--superclasses", metavar="FILE", help="what each class is a kind of: class, superclass"
+    )
     _add_group_column(parser)
     parser.add_argument(
         "--label-noise", type=float, metavar="R", help="share of the labels that may be false"
@@ -57,7 +61,7 @@ def audit(words: list[str]) -> int:
     options = parser.parse(words)
 
     from levelhead.judging import audit
-    from levelhead.outputs import read_acceptable, read_people
+    from levelhead.outputs import read_acceptable, read_people, read_superclasses
     from levelhead.report import metric_table, next_steps
 
     outputs = _read(options, options.predictions)
@@ -67,6 +71,9 @@ def audit(words: list[str]) -> int:
         outputs = outputs.with_people(read_people(options.people, outputs))
     if options.acceptable is not None:
         outputs = outputs.with_acceptable(read_acceptable(options.acceptable, outputs))
+    if options.superclasses is not None:
+        kinds = read_superclasses(options.superclasses, outputs.class_names)
+        outputs = dataclasses.replace(outputs, superclasses=kinds)
     outside = _outside(options)
     with _folder(options, options.predictions, "audit") as folder:
         choices = {"risk": options.risk, "methods": _methods(options), "bins": options.bins}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from levelhead.cli.common import (
     add_budget,
+    add_device,
     add_jobs,
     add_json,
     add_out,
@@ -89,6 +90,63 @@ def information(words: list[str]) -> int:
         result = informations(runs, options.classes)
         lines = [*result.words, f"Figure: {folder}/information.png"]
         return _deliver(result, lines, options, folder, "information")
+
+
+def landscape(words: list[str]) -> int:
+    """`levelhead landscape`."""
+    parser = Parser(
+        prog="levelhead landscape",
+        description="How the loss on test images rises around the weights of runs, along the same "
+        "random directions, each filter of them as long as the network's own (Li et al. 2018). The "
+        "first run is what the others are held against.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="finished runs of one design")
+    for name, default, what in (
+        ("directions", 5, "random directions"),
+        ("points", 21, "places along each"),
+        ("images", 1000, "test images"),
+        ("seed", 0, "seed of the directions"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=int, default=default, metavar="N", help=f"{what} (default: {default})"
+        )
+    parser.add_argument(
+        "--radius", type=float, default=1.0, metavar="X", help="how far, in filters (default: 1)"
+    )
+    parser.add_argument(
+        "--plane",
+        type=int,
+        nargs="?",
+        const=21,
+        default=0,
+        metavar="N",
+        help="also over the plane of the first two directions, N places a side (21)",
+    )
+    add_device(parser)
+    add_out(parser, "folder for the figures and findings.json (default: the next runs/NAME-N)")
+    add_json(parser)
+    options = parser.parse(words)
+
+    from levelhead.cli.terminal import counter
+    from levelhead.runs import finished_run
+    from levelhead.studies import landscape
+
+    runs = [finished_run(run) for run in options.runs]
+    with new_result_folder(options, f"{runs[0].folder.name}-landscape") as folder:
+        result = landscape(
+            runs,
+            directions=options.directions,
+            points=options.points,
+            radius=options.radius,
+            grid=options.plane,
+            images=options.images,
+            seed=options.seed,
+            device=options.device,
+            progress=counter("places"),
+        )
+        lines = [*result.words, f"Figures: {folder}"]
+        figures = ["landscape", *(["landscapeplane"] if options.plane else [])]
+        return _deliver(result, lines, options, folder, *figures)
 
 
 def distillation(words: list[str]) -> int:

@@ -117,6 +117,7 @@ class Listing:
     notes: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     bits: int = 16
+    superclasses: tuple[str, ...] = ()  # what each class is a kind of, where the data says so
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,7 @@ class Dataset:
     hashes: dict[str, str] = field(default_factory=dict)  # of each split; see `Examples.hash`
     mean: Array | None = None  # float32 [C], of the train split, in units of 0-255
     std: Array | None = None  # the same; at least 1
+    superclasses: tuple[str, ...] = ()  # of each class, as the listing has them
     read_as: tuple[Any, ...] = ()  # the recipe's fields that decided all this
 
     @property

@@ -84,6 +84,7 @@ def load(
         hashlib.sha256(identity.encode()).hexdigest(),
         tuple(notes),
         tuple(skipped),
+        superclasses=listing.superclasses,
     )
 
 

@@ -42,7 +42,7 @@ class Curve:
 
     @property
     def size(self) -> tuple[float, float]:
-        return 4.3, 2.9
+        return 4.3, 2.9 + 0.2 * ((len(self.lines) + 1) // 2)
 
     @property
     def label(self) -> str:
@@ -61,7 +61,10 @@ def data(
     convention: str = "uniform",
     augmented: bool = False,
 ) -> tuple[Curve, ...]:
-    """The curves that `history` holds numbers for; columns as in a run's history.csv."""
+    """The curves that `history` holds numbers for; columns as in a run's history.csv.
+
+    smoothing: ε of the loss where nothing else makes soft targets, else 0.
+    """
 
     def column(name: str) -> np.ndarray:
         return np.array([row.get(name, math.nan) for row in history], dtype=np.float64)
@@ -92,6 +95,9 @@ def data(
     ]
     if not np.allclose(optimised, plain, rtol=1e-3, equal_nan=True):
         lines.append(Line("training, as optimised", optimised, MUTED, "--"))
+    if smoothing > 0:
+        least = np.full(len(history), floor(smoothing, classes, convention))
+        lines.append(Line("its floor: the targets' entropy", least, MUTED, ":"))
     curve("Plain NLL", "epoch", *lines, note=note)
     sure = Line("its mean confidence", column("validation_confidence"), VERMILLION, ":")
     curve(
@@ -182,4 +188,8 @@ def draw(panel: Curve, axes: Axes) -> None:
     axes.set(title=panel.title, xlabel=panel.xlabel)
     axes.grid(axis="y")
     if len(panel.lines) > 1 or panel.chosen is not None:
-        axes.legend(loc="best", handlelength=1.8)
+        # Under the drawing: beside four lines no corner is free for certain.
+        axes.legend(
+            loc="upper center", bbox_to_anchor=(0.46, -0.2), ncols=2, handlelength=1.8,
+            columnspacing=1.2,
+        )  # fmt: skip

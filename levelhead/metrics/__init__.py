@@ -13,7 +13,7 @@ METRICS: dict[str, Metric] = {
         *(ece.binary_ece, ece.ece_debiased, smece.smece, ece.overconfidence, ece.underconfidence),
         *(sharpness.sharpness, sharpness.entropy, aurc.aurc, aurc.eaurc),
         *(auroc.auroc_errors, auroc.fpr95_errors),
-        *(accuracy.zero_one, accuracy.multilabel_accuracy),
+        *(accuracy.zero_one, accuracy.multilabel_accuracy, accuracy.superclass_accuracy),
         *(nll.soft_nll, classwise.human_calibration),
     )
 }

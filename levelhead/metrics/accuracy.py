@@ -59,6 +59,24 @@ multilabel_accuracy = Metric(
 )
 
 
+superclass_accuracy = Metric(
+    name="superclass_accuracy",
+    meaning="the answer is of the right kind",
+    title="Superclass accuracy",
+    short="superclass accuracy",
+    unit="%",
+    digits=1,
+    direction="up",
+    source="share of examples whose prediction and label are of one superclass (CIFAR-100's 20)",
+    prepare=lambda outputs: (
+        outputs.kinds[outputs.predictions()] == outputs.kinds[outputs.labels]
+    ).double(),
+    value=mean("superclass_accuracy"),
+    interval="wilson",
+    needs="superclasses",
+)
+
+
 def acceptable(outputs: Outputs) -> Tensor:
     """1.0 where the prediction is among the acceptable labels, float64 [N]."""
     assert outputs.acceptable is not None

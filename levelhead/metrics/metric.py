@@ -56,7 +56,9 @@ class Metric:
     unit: Literal["%", "nats", ""] = ""  # % is printed times 100
     digits: int = 4  # of a difference in a sentence
     binned: bool = False  # whether `prepare` takes `bins`
-    needs: Literal["confidence", "probabilities", "label_distribution", "acceptable"] = "confidence"
+    needs: Literal[
+        "confidence", "probabilities", "label_distribution", "acceptable", "superclasses"
+    ] = "confidence"
     # Of the prepared: empirical influence values [N]; a mean needs none.
     influence: Callable[[Any], Tensor] | None = None
     # Of the prepared and the units: what `calibration_interval` takes; the side the error counts.
@@ -139,12 +141,17 @@ def once(
 
 def reason(metric: Metric, outputs: Outputs) -> str | None:
     """Why the metric has no number for these Outputs, or None."""
-    if metric.needs not in ("confidence", "acceptable") and outputs.kind == "confidence":
+    if (
+        metric.needs not in ("confidence", "acceptable", "superclasses")
+        and outputs.kind == "confidence"
+    ):
         return "needs the scores of all classes; only the prediction's confidence is known"
     if metric.needs == "label_distribution" and outputs.label_distribution is None:
         return "needs what several annotators said of each example (a label distribution)"
     if metric.needs == "acceptable" and outputs.acceptable is None:
         return "needs the labels that are acceptable for each example (--acceptable)"
+    if metric.needs == "superclasses" and outputs.superclasses is None:
+        return "needs what each class is a kind of (--superclasses)"
     return metric.undefined(outputs)
 
 

@@ -1,7 +1,7 @@
 """Outputs: what a classifier said about labelled examples; every judgement is a function of it."""
 
 from levelhead.outputs.outputs import Outputs, Rows, log_probabilities, probabilities
-from levelhead.outputs.read import read_acceptable, read_people, read_predictions
+from levelhead.outputs.read import read_acceptable, read_people, read_predictions, read_superclasses
 from levelhead.outputs.validate import Kind
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "read_acceptable",
     "read_people",
     "read_predictions",
+    "read_superclasses",
 ]

@@ -37,7 +37,7 @@ BESIDE_DECISIONS = ("set", "reason")  # reserved, too, where `decision` stands b
 """Columns of a table of predictions that are no classes."""
 
 TENSORS = ("features", "head_weight", "head_bias", "predicted", "label_distribution", "acceptable")
-STRINGS = ("ids", "groups", "split", "split_hash")
+STRINGS = ("ids", "groups", "split", "split_hash", "superclasses")
 """The optional fields of Outputs, by how a file keeps them."""
 
 
@@ -89,6 +89,7 @@ class Outputs:
     )
     acceptable: Tensor | None = None  # bool [N, K], the labels that an example may have
     groups: tuple[str, ...] | None = None  # [N], for example the camera of each example
+    superclasses: tuple[str, ...] | None = None  # [K], what each class is a kind of
     notes: tuple[str, ...] = ()  # sentences on how they were read
 
     @classmethod
@@ -137,7 +138,7 @@ class Outputs:
                 more[name] = floats(more[name], name).float()
         if more.get("acceptable") is not None:
             more["acceptable"] = floats(more["acceptable"], "acceptable") > 0
-        for name in ("ids", "groups"):
+        for name in ("ids", "groups", "superclasses"):
             if more.get(name) is not None:
                 more[name] = strings(more[name])
         given, scores = scores, two_columns(kind, scores)
@@ -184,6 +185,8 @@ class Outputs:
         for name, names in (("ids", self.ids), ("groups", self.groups)):
             if names is not None and len(names) != n:
                 raise LevelheadError(f"{name}: {len(names)} for {n} rows; give one a row")
+        if self.superclasses is not None and len(self.superclasses) != k:
+            raise LevelheadError(f"superclasses: {len(self.superclasses)} for {k} classes")
         if self.ids is not None and len(set(self.ids)) < n:
             rows_by_id: dict[str, int] = {}
             for i, name in enumerate(self.ids):
@@ -297,6 +300,14 @@ class Outputs:
     def with_acceptable(self, allowed: Tensor) -> Outputs:
         """The same, with the labels that each example may have: bool [N, K]."""
         return dataclasses.replace(self, acceptable=allowed)
+
+    @cached_property
+    def kinds(self) -> Tensor:
+        """The superclass of each class, int64 [K] from 0. Raises LevelheadError without them."""
+        if self.superclasses is None:
+            raise LevelheadError("these outputs have no superclasses; give a table of them")
+        place: dict[str, int] = {}
+        return torch.tensor([place.setdefault(name, len(place)) for name in self.superclasses])
 
     def look_like_probabilities(self) -> bool:
         """Whether these "logits" are all in [0, 1] and add up to 1 in every row."""

@@ -129,6 +129,29 @@ def read_acceptable(path: str | Path, outputs: Outputs) -> Tensor:
     return allowed
 
 
+def read_superclasses(path: str | Path, class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """What each class is a kind of, from a table with the columns class and superclass.
+
+    Raises LevelheadError naming the file and the class.
+    """
+    path = Path(path)
+    with reading(path, "give a table with the columns class and superclass"):
+        lines = [list(map(spelling, cells)) for _, cells in rows(path)]
+    if not lines or not {"class", "superclass"} <= set(lines[0]):
+        raise LevelheadError(f"{path}: its first line must be class,superclass")
+    header = lines[0]
+    if any(len(cells) != len(header) for cells in lines):
+        raise LevelheadError(f"{path}: its rows differ in length; give class,superclass in each")
+    column, above = header.index("class"), header.index("superclass")
+    kinds = {cells[column]: cells[above] for cells in lines[1:]}
+    if len(kinds) < len(lines) - 1:
+        raise LevelheadError(f"{path}: names a class twice; keep one row a class")
+    for name in class_names:
+        if not kinds.get(name):
+            raise LevelheadError(f"{path}: no superclass of {name!r}; give one of every class")
+    return tuple(kinds[name] for name in class_names)
+
+
 def _at(where: str) -> Callable[[int], str]:
     return lambda i: where
 
@@ -244,7 +267,9 @@ def _from_arrays(
         labels = torch.zeros(len(scores), dtype=torch.int64)
     more |= {name: arrays.get(name) for name in TENSORS if name != "predicted"}
     if ours and classes is not None:
-        texts = {name: tuple(more[name]) for name in ("ids", "groups") if more.get(name)}
+        texts = {
+            name: tuple(more[name]) for name in ("ids", "groups", "superclasses") if more.get(name)
+        }
         predicted = arrays.get("predicted") if kind == "confidence" else None
         return Outputs(kind, scores, labels, tuple(classes), predicted=predicted, **more | texts)
     if kind != "confidence":

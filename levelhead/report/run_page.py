@@ -24,6 +24,7 @@ from levelhead.text import duration
 if TYPE_CHECKING:
     from levelhead.data import Listing
     from levelhead.outputs import Outputs
+    from levelhead.recipe import Recipe
 
 WEAKEST = 20
 """So many classes stand in the open; the others behind a fold."""
@@ -112,10 +113,18 @@ def curve_panels(run: Run) -> tuple[Any, ...]:
     return curves.data(
         run.history if (run.folder / "history.csv").exists() else [],
         classes=len(run.data["class_names"]),
-        smoothing=recipe.smoothing,
+        smoothing=recipe.smoothing if _plainly_smoothed(recipe) else 0.0,
         convention=recipe.convention,
         augmented=augments(recipe),
     )
+
+
+def _plainly_smoothed(recipe: Recipe) -> bool:
+    """Whether ε alone makes the targets of cross-entropy."""
+    others = (recipe.prior, recipe.smoothing_by_class, recipe.teacher, recipe.labels)
+    mixes = recipe.mix != "none" or bool(recipe.mix_maps) or recipe.targets == "online"
+    weighed = recipe.class_weights != "none"
+    return recipe.loss == "cross_entropy" and not (any(others) or mixes or weighed)
 
 
 def run_images(folder: str | Path) -> dict[str, np.ndarray]:

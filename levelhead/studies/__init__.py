@@ -2,6 +2,7 @@
 
 from levelhead.studies.distillation_curves import distillation_curves
 from levelhead.studies.information_curve import information, informations
+from levelhead.studies.landscape import landscape
 from levelhead.studies.penultimate import penultimate
 from levelhead.studies.tradeoff import tradeoff
 from levelhead.studies.understood import Understood, name_of
@@ -12,6 +13,7 @@ __all__ = [
     "distillation_curves",
     "information",
     "informations",
+    "landscape",
     "name_of",
     "penultimate",
     "run_data",

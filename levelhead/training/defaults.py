@@ -87,6 +87,10 @@ def choose_model(recipe: Recipe, facts: Facts) -> Recipe:
             "--weights: of which network? name it with --model",
         ),
         (
+            recipe.init != "own" and (entry.pretrained(starts)),
+            f"--init {recipe.init}: {model} starts from published weights; leave one of them out",
+        ),
+        (
             recipe.from_scratch and entry.weights == "embedded",
             f"--from-scratch --model {model}: {model} is the pretrained one; use {entry.untrained}",
         ),

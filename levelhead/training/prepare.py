@@ -49,6 +49,10 @@ def prepare(
             chosen = chosen.replace(data=known.listing.source)
             return resolve(chosen, facts, low_precision=gains_from_bfloat16(device)), known
     listing = listing_of(recipe) if listing is None else listing
+    if recipe.grey:
+        if listing.channels == 1 and not (isinstance(known, Dataset) and known.read_as):
+            raise LevelheadError("--grey: these images are grey already; leave it out")
+        listing = dataclasses.replace(listing, channels=1)
     for name in recipe.classes:
         if name not in listing.class_names:
             fix = nearest(name, list(listing.class_names))
@@ -104,7 +108,8 @@ def of_classes(splits: Dataset, classes: Sequence[str]) -> Dataset:
     note = f"Only {', '.join(names)}: {sum(map(len, parts.values())):,} of {count:,} images."
     hashes = {name: part.hash() for name, part in parts.items()}
     notes = (*splits.notes, note)
-    return splits.replace(parts, class_names=names, hashes=hashes, notes=notes)
+    groups = tuple(splits.superclasses[k] for k in kept) if splits.superclasses else ()
+    return splits.replace(parts, class_names=names, hashes=hashes, notes=notes, superclasses=groups)
 
 
 def relabelled(recipe: Recipe, data: Dataset) -> Dataset:
@@ -235,6 +240,7 @@ def _read_as(recipe: Recipe) -> tuple[Any, ...]:
         recipe.group_column,
         recipe.image_size,
         recipe.resize,
+        recipe.grey,
         recipe.validation,
         recipe.test,
         recipe.split_seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import shutil
@@ -28,6 +29,7 @@ from levelhead.judging.setting import set_policy
 from levelhead.machine import pick_device, tune_malloc
 from levelhead.models import Network, build
 from levelhead.models.entry import SMALL
+from levelhead.models.initialise import initialise
 from levelhead.models.weights import start_from
 from levelhead.outputs import Outputs
 from levelhead.recipe import Recipe
@@ -171,6 +173,8 @@ def untrained(
         seed=recipe.seed,
     )
     prior.refuse_without_bias(network, recipe)
+    if recipe.init != "own":
+        initialise(network, recipe.init, recipe.seed)
     if recipe.weights is not None:
         entry = entry_of(recipe)
         published = (entry.larger or entry).published
@@ -235,6 +239,7 @@ def _finish(
             "channels": data.listing.channels,
             "bits": data.listing.bits,
             "image_size": data.train.images.shape[1],
+            **({"superclasses": data.superclasses} if data.superclasses else {}),
             "mean": network.mean.flatten().tolist(),
             "std": network.std.flatten().tolist(),
             "counts": counts,
@@ -274,6 +279,11 @@ def _finish(
         )
         for name in ("validation", "test")
     }
+    if data.superclasses:
+        outputs = {
+            name: dataclasses.replace(made, superclasses=data.superclasses)
+            for name, made in outputs.items()
+        }
     if (votes := data.validation.votes) is not None:
         outputs["validation"] = outputs["validation"].with_people(torch.from_numpy(votes))
     for name, made in outputs.items():

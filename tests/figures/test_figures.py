@@ -307,7 +307,9 @@ def test_curves_show_plain_losses_and_the_optimised_one_where_it_differs() -> No
         ("training", "-"),
         ("validation", "-"),
         ("training, as optimised", "--"),
+        ("its floor: the targets' entropy", ":"),
     ]
+    assert nll.lines[-1].y.tolist() == [pytest.approx(0.5003, abs=1e-4)] * 5
     assert accuracy.percent
     assert rate.lines[0].y.tolist() == [0.1] * 5
     plain, *_ = curves.data(history(train_loss=0.3), classes=10)

@@ -231,11 +231,12 @@ def test_the_table_says_what_each_metric_is():
     assert list(METRICS)[:6] == [
         "accuracy", "balanced_accuracy", "top5", "nll", "nll_refinement", "nll_calibration",
     ]  # fmt: skip
-    assert len(METRICS) == 30
+    assert len(METRICS) == 31
     for name, metric in METRICS.items():
         assert (metric.name, bool(metric.title), bool(metric.source)) == (name, True, True)
         assert (metric.cells is not None) == (metric.interval == "calibration")
     up = {"accuracy", "balanced_accuracy", "top5", "brier_resolution", "auroc_errors"}
+    up |= {"multilabel_accuracy", "superclass_accuracy"}
     assert {name for name, m in METRICS.items() if m.direction == "up"} == up
     assert {name for name, m in METRICS.items() if m.direction == "none"} == {
         "brier_uncertainty", "sharpness", "entropy",
@@ -249,8 +250,8 @@ def test_what_confidence_alone_tells():
     alone = Outputs.from_confidence(rows.confidence, rows.prediction, full.labels)
     assert {name for name in METRICS if METRICS[name].needs == "confidence"} >= {"ece", "aurc"}
     for name, metric in METRICS.items():
-        if metric.needs == "acceptable":
-            assert "--acceptable" in reason(metric, alone)
+        if metric.needs in ("acceptable", "superclasses"):
+            assert f"--{metric.needs}" in reason(metric, alone)
         elif metric.needs != "confidence":
             assert "only the prediction" in reason(metric, alone)
         elif reason(metric, alone) is None:

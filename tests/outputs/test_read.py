@@ -12,7 +12,12 @@ import torch
 from levelhead.errors import LevelheadError
 from levelhead.metrics import METRICS, reason
 from levelhead.outputs import Outputs
-from levelhead.outputs.read import read_acceptable, read_people, read_predictions
+from levelhead.outputs.read import (
+    read_acceptable,
+    read_people,
+    read_predictions,
+    read_superclasses,
+)
 
 LOG = "id,prediction,confidence,label,camera\na,cat,0.9,cat,1\nb,dog,0.6,cat,2\nc,dog,1,dog,2\n"
 
@@ -129,6 +134,30 @@ def test_acceptable_labels_by_every_door(tmp_path):
     ):
         with pytest.raises(LevelheadError, match=says):
             read_acceptable(written(tmp_path, "bad.csv", bad), outputs)
+
+
+def test_superclasses_of_a_table(tmp_path):
+    """A cat taken for a dog would count as no animal, or the kinds be lost with the file."""
+    names = ("cat", "dog", "truck")
+    table = written(tmp_path, "k.csv", "superclass,class\nanimal,dog\nvehicle,truck\nanimal,cat\n")
+    kinds = read_superclasses(table, names)
+    assert kinds == ("animal", "animal", "vehicle")
+    outputs = Outputs.from_logits(
+        [[2.0, 0, 1], [0, 1, 0], [0, 0, 3]], [1, 2, 2], names, superclasses=kinds
+    )
+    metric = METRICS["superclass_accuracy"]
+    assert metric.value(metric.prepare(outputs)) == {"superclass_accuracy": pytest.approx(2 / 3)}
+    outputs.save(tmp_path / "p.safetensors")
+    assert read_predictions(tmp_path / "p.safetensors").superclasses == kinds
+    for bad, says in (
+        ("class,superclass\ncat,a\ndog,b\n", "no superclass of 'truck'"),
+        ("class,superclass\ncat,a\ncat,b\n", "names a class twice"),
+        ("class,kind\ncat,a\n", "first line must be class,superclass"),
+    ):
+        with pytest.raises(LevelheadError, match=says):
+            read_superclasses(written(tmp_path, "bad.csv", bad), names)
+    with pytest.raises(LevelheadError, match="superclasses: 2 for 3 classes"):
+        Outputs.from_logits([[2.0, 0, 1]], [1], names, superclasses=("a", "b"))
 
 
 def test_arrays_of_other_libraries_go_in_as_they_are():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import threading
@@ -191,7 +192,48 @@ def read(path: Path, group_column: str = "group", label_column: str = "") -> Lis
             f"{path}: files and the column split both give {clash}; keep one of the two"
         )
     name = path.stem if path.is_file() else path.name
-    return finish(str(path), name, splits, names, notes, list(dict.fromkeys(roles)))
+    listing = finish(str(path), name, splits, names, notes, list(dict.fromkeys(roles)))
+    return dataclasses.replace(listing, superclasses=_superclasses(files, listing, label_column))
+
+
+SUPERCLASSES = ("coarse_label", "superclass")
+"""Columns that say what the label is a kind of."""
+
+
+def _superclasses(files: list[Path], listing: Listing, label_column: str) -> tuple[str, ...]:
+    """What each class is a kind of; () where no column says so, or not the same of all its rows."""
+    import pyarrow.parquet as pq
+
+    kinds: dict[str, set[str]] = {}
+    for file in files:
+        opened = pq.ParquetFile(file)
+        schema = opened.schema_arrow
+        label = _columns(file, schema, label_column).label
+        column = next((c for c in SUPERCLASSES if c in schema.names and c != label), None)
+        if column is None or not label:
+            return ()
+        own, coarse = (_class_names(schema, name) for name in (label, column))
+        table = opened.read(columns=[label, column]).group_by([label, column]).aggregate([])
+        pairs = zip(table[label].to_pylist(), table[column].to_pylist(), strict=True)
+        for fine, above in pairs:
+            kinds.setdefault(_named(fine, own), set()).add(_named(above, coarse))
+    if any(len(kinds.get(name, ())) != 1 for name in listing.class_names):
+        return ()
+    return tuple(next(iter(kinds[name])) for name in listing.class_names)
+
+
+def _named(label: Any, names: tuple[str, ...] | None) -> str:
+    """A label by its name, where the metadata has them."""
+    known = names is not None and isinstance(label, int) and 0 <= label < len(names)
+    return spelling(names[label] if known and names else label)
+
+
+def _class_names(schema: Any, column: str) -> tuple[str, ...] | None:
+    """The class names that the metadata has for a column."""
+    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    feature = ((metadata.get("info") or {}).get("features") or {}).get(column) or {}
+    names = feature.get("names") if feature.get("_type") == "ClassLabel" else None
+    return None if names is None else tuple(names)
 
 
 @dataclass(frozen=True)

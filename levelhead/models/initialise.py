@@ -1,0 +1,31 @@
+"""First weights by name, in place of a network's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+INITS: dict[str, Callable[[Tensor], Tensor]] = {
+    # Each gets a weight of two dimensions or more; biases become 0.
+    "kaiming": lambda w: nn.init.kaiming_normal_(w, mode="fan_out", nonlinearity="relu"),
+    "xavier": nn.init.xavier_uniform_,
+    "orthogonal": nn.init.orthogonal_,
+    "normal": lambda w: nn.init.normal_(w, std=0.01),
+    "zeros": nn.init.zeros_,
+}
+"""Sources: He et al. 2015 (arXiv 1502.01852, equation 10 with the outputs' fan); Glorot and Bengio
+2010, equation 16; Saxe et al. 2013 (1312.6120); Krizhevsky et al. 2012, section 5. From zeros alone
+no unit learns another thing than its neighbour."""
+
+
+def initialise(network: nn.Module, name: str, seed: int) -> None:
+    """Draw the weights of every convolution and linear layer anew, a function of the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        for module in network.modules():
+            if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+                INITS[name](module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
