@@ -29,12 +29,12 @@ from levelhead.figures import (
     gains,
     heatmap,
     information_plane,
-    landscape,
     overconfidence,
     projection,
     reliability,
     risk_coverage,
     samples,
+    slices,
     students,
 )
 
@@ -65,8 +65,8 @@ FIGURES: dict[str, Figure] = {
     "distillation": Figure(students.data, students.draw),
     "tradeoff": Figure(gains.data, gains.draw),
     "receptive_field": Figure(fields.data, fields.draw),
-    "landscape": Figure(landscape.data, landscape.draw),
-    "landscapeplane": Figure(landscape.planes, landscape.draw_plane),
+    "landscape": Figure(slices.data, slices.draw),
+    "landscapeplane": Figure(slices.planes, slices.draw_plane),
     "overconfidence": Figure(overconfidence.data, overconfidence.draw),
 }
 

@@ -11,7 +11,7 @@ import torch
 from levelhead.data.batches import as_batch
 from levelhead.errors import LevelheadError
 from levelhead.machine import pick_device
-from levelhead.representation.landscape import Slice, along, direction
+from levelhead.representation.directions import Slice, along, direction
 from levelhead.runs import Run
 from levelhead.statistics.measured import Measured, spread
 from levelhead.studies.understood import SCHEMA, Understood, name_of
