@@ -254,7 +254,11 @@ def reproduce(words: list[str]) -> int:
         description="Run a published paper's experiments again, and hold them against what was "
         "published. The same command goes on where it stopped.",
     )
-    parser.add_argument("paper", metavar="PAPER", help="mueller2019, xia2025 or followups")
+    parser.add_argument(
+        "paper",
+        metavar="PAPER",
+        help="mueller2019, xia2025, followups, keras-notebook or pytorch-notebook",
+    )
     parser.add_argument(
         "--data",
         required=True,

@@ -11,7 +11,7 @@ from typing import Any
 
 from levelhead.errors import LevelheadError, nearest
 from levelhead.files import read_json, write_json
-from levelhead.papers import followups, mueller2019, xia2025
+from levelhead.papers import followups, keras_notebook, mueller2019, pytorch_notebook, xia2025
 from levelhead.papers.document import write_page
 from levelhead.papers.plan import finished
 from levelhead.report import write_report
@@ -24,6 +24,8 @@ PAPERS: dict[str, Any] = {
     "mueller2019": mueller2019,
     "xia2025": xia2025,
     "followups": followups,
+    "keras-notebook": keras_notebook,
+    "pytorch-notebook": pytorch_notebook,
 }
 
 

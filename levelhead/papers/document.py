@@ -35,7 +35,10 @@ def write_page(
 ) -> Path:
     """README.md in a folder, its figures beside it. `panels`: what a figure draws, by file name,
     which starts with the figure's name in FIGURES."""
-    drawn = {name: _figure(name).data(content) for name, content in panels.items()}
+    drawn = {
+        name: content if isinstance(content, tuple) else _figure(name).data(content)
+        for name, content in panels.items()
+    }
     write_panels(drawn, folder, (".png",), numbered=True)
     path = folder / "README.md"
     write(path, page_text(folder, title, findings))

@@ -27,7 +27,7 @@ class Found:
 
     rows: list[Row]
     words: list[str]
-    panels: Mapping[str, Any]
+    panels: Mapping[str, Any]  # what a figure's `data` takes, or a tuple of its panels
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,18 @@ class Experiment:
     scaled: str  # what the light version leaves out
 
 
-def settings(folder: Path) -> dict[float, list[Run]]:
-    """The finished runs of a study by smoothing, in the order of their seeds."""
-    by_smoothing: dict[float, list[Run]] = {}
+def by_field(folder: Path, field: str) -> dict[Any, list[Run]]:
+    """The finished runs of a study by a field of their recipes, in the order of their seeds."""
+    groups: dict[Any, list[Run]] = {}
     for run in (Run(path.parent) for path in sorted(folder.glob("*/seed-*/recipe.toml"))):
         if run.finished:
-            by_smoothing.setdefault(run.recipe.smoothing, []).append(run)
-    return by_smoothing
+            groups.setdefault(getattr(run.recipe, field), []).append(run)
+    return groups
+
+
+def settings(folder: Path) -> dict[float, list[Run]]:
+    """The finished runs of a study by smoothing, in the order of their seeds."""
+    return by_field(folder, "smoothing")
 
 
 def finished(folder: Path) -> list[Run]:

@@ -22,6 +22,7 @@ from levelhead.papers.rows import ABOVE, BELOW, claim, missing, number, standing
 from levelhead.recipe import Recipe
 from levelhead.runs import Run
 from levelhead.statistics.measured import Measured, spread
+from levelhead.studies import landscape
 from levelhead.studies.compare import cells
 
 CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -324,6 +325,41 @@ def test_each_seed_has_its_own_teacher(tmp_path):
 
     recipe = Recipe("digits", teacher=str(tmp_path / "t" / "seed-{seed}"), seed=3)
     assert resolve(recipe, Facts(8, 1, 1000)).teacher == str(tmp_path / "t" / "seed-3")
+
+
+@pytest.mark.parametrize("paper", ["keras-notebook", "pytorch-notebook"])
+def test_the_notebooks(paper, pictures, tmp_path, monkeypatch, quick_judging):
+    """A notebook's command would stop on the way, or leave a claim without a number."""
+    module = PAPERS[paper]
+    real = module.studies
+
+    def studies(data, out, full):
+        small = {"model": "cnn", "epochs": 2, "batch_size": 64, "image_size": 16, "window": 0}
+        planned = real(data, out, full)
+        return {
+            name: type(plan)(plan.recipe.replace(**small), plan.grid)
+            for name, plan in planned.items()
+        }
+
+    monkeypatch.setattr(module, "studies", studies)
+    monkeypatch.setattr(
+        "levelhead.papers.pytorch_notebook.landscape",
+        lambda pair, grid: landscape(pair, directions=2, points=3, images=20, grid=grid and 3),
+    )
+    result = reproduce(paper, pictures, tmp_path / "out", seeds=2)
+    for name, experiment in result.experiments.items():
+        assert experiment["rows"], name
+        for row in experiment["rows"]:
+            assert row["value"] is not None, f"{name}: {row['what']} was not measured"
+            assert row["seeds"] == 2
+    page = (tmp_path / "out" / paper / "README.md").read_text()
+    for figure in re.findall(r"]\(([\w-]+\.png)\)", page):
+        assert (tmp_path / "out" / paper / figure).stat().st_size > 5_000
+    wanted = {"keras-notebook": "curves-smoothed-1", "pytorch-notebook": "landscapeplane-2"}
+    assert f"({wanted[paper]}.png)" in page
+    if paper == "keras-notebook":
+        (row, _) = result.experiments["explicit"]["rows"]
+        assert abs(row["value"]) < 1, "explicit labels and the loss are one thing"
 
 
 @pytest.mark.parametrize("paper", list(PAPERS))
