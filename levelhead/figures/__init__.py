@@ -36,6 +36,7 @@ from levelhead.figures import (
     samples,
     slices,
     students,
+    templates,
 )
 
 
@@ -63,6 +64,7 @@ FIGURES: dict[str, Figure] = {
     "penultimate": Figure(projection.data, projection.draw),
     "information": Figure(information_plane.data, information_plane.draw),
     "distillation": Figure(students.data, students.draw),
+    "templates": Figure(templates.data, templates.draw),
     "tradeoff": Figure(gains.data, gains.draw),
     "receptive_field": Figure(fields.data, fields.draw),
     "landscape": Figure(slices.data, slices.draw),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from levelhead.outputs import Outputs
 
 COLUMNS = 6
+SHOWN_CLASSES = 3
+"""So many of the easiest and of the hardest classes."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Gallery:
 def data(
     outputs: Outputs, images: Mapping[str, np.ndarray] | None = None, count: int = 12
 ) -> tuple[Gallery, ...]:
-    """Three galleries of at most `count` examples of `outputs`, with those of `images` (by id).
+    """Galleries of at most `count` examples of `outputs`, with those of `images` (by id): surest
+    mistakes, largest losses, least sure, easiest and hardest classes.
 
     An example without an id is named by its row. A gallery that would be empty is left out.
     """
@@ -59,9 +62,7 @@ def data(
     right, predictions = per_example.correct.numpy() > 0, per_example.prediction.numpy()
     sure, loss = per_example.confidence.numpy(), per_example.nll.numpy()
 
-    def gallery(title: str, note: str, among: np.ndarray, key: np.ndarray) -> np.ndarray:
-        # Of equal confidences (many round to 1) the larger loss first.
-        chosen = among[np.lexsort((-loss[among], key[among]))][:count]
+    def show(title: str, note: str, chosen: np.ndarray) -> None:
         samples = []
         for i in chosen.tolist():
             name = outputs.ids[i] if outputs.ids is not None else str(i)
@@ -78,7 +79,22 @@ def data(
             )
         if samples:
             galleries.append(Gallery(title, note, tuple(samples)))
+
+    def gallery(title: str, note: str, among: np.ndarray, key: np.ndarray) -> np.ndarray:
+        # Of equal confidences (many round to 1) the larger loss first.
+        chosen = among[np.lexsort((-loss[among], key[among]))][:count]
+        show(title, note, chosen)
         return chosen
+
+    def of_classes(title: str, note: str, classes: np.ndarray) -> None:
+        """A few of each class, from those that it is surest of to those that it is least."""
+        each = max(1, count // max(1, len(classes)))
+        chosen = []
+        for k in classes.tolist():
+            own = rows[labels == k]
+            own = own[np.argsort(loss[own], kind="stable")]
+            chosen.append(own[((2 * np.arange(each) + 1) * len(own)) // (2 * each)])
+        show(title, note, np.concatenate(chosen))
 
     galleries: list[Gallery] = []
     wrong = rows[~right]
@@ -87,6 +103,15 @@ def data(
     note = "the true class was given the least probability (not shown above)"
     gallery("Largest losses", note, rest, -loss)
     gallery("Right, but least sure", "right, with the lowest confidence", rows[right], sure)
+    counts = np.bincount(labels, minlength=len(names))
+    there = np.flatnonzero(counts)
+    if len(there) >= 2 * SHOWN_CLASSES:
+        share = np.bincount(labels, right, minlength=len(names))[there] / counts[there]
+        order = there[np.argsort(-share, kind="stable")]
+        note = "most of their images are found; from the smallest loss to the largest"
+        of_classes("Easiest classes", note, order[:SHOWN_CLASSES])
+        note = "fewest of their images are found; from the smallest loss to the largest"
+        of_classes("Hardest classes", note, order[::-1][:SHOWN_CLASSES])
     return tuple(galleries)
 
 

@@ -75,6 +75,7 @@ class Entry:
     size: Callable[[int, bool], int] = own_size
     moves: Callable[[int, int], Moves] = moved
     knobs: tuple[str, ...] = ()  # of width and dropout, those it has
+    linear: bool = False  # in the pixels, so that its weights are images
     low_precision: bool = True  # trains as well in bfloat16, and faster where the machine gains
     weights: Literal["none", "embedded", "download"] = "none"
     published: Callable[[], Statistics | None] = lambda: None  # what published weights expect

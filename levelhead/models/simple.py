@@ -93,6 +93,7 @@ LINEAR = Entry(
     {**ADAMW, "lr": 1e-2, "weight_decay": 1e-3, "batch_size": 256, "epochs": 20},
     any_size=False,
     moves=still,
+    linear=True,
     low_precision=False,
 )
 MLP = Entry(

@@ -20,6 +20,7 @@ from levelhead.report.run_page import (
     run_images,
     run_report,
     run_words,
+    template_panels,
 )
 from levelhead.report.study_page import study_report
 from levelhead.runs import MAKE_ANEW, finished_run
@@ -75,6 +76,7 @@ def write_figures(folder: str | Path, into: str | Path) -> list[Path]:
             "reliability": reliability_panels(run, test, calibrated(run, test)),
             "confusion": confusion.data(test),
             "curves": curve_panels(run),
+            "templates": template_panels(run),
             "augmented": pictures_of(folder).augmented,
         }
     return write_panels(panels, into, (".png",))

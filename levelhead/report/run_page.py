@@ -15,6 +15,7 @@ from levelhead.errors import LevelheadError
 from levelhead.files import read_json, reading
 from levelhead.metrics import HEADLINE, METRICS
 from levelhead.metrics.counts import taken_for
+from levelhead.models import find_model
 from levelhead.report.next_steps import after_training, more_of_the_weakest
 from levelhead.report.next_steps import lines as lines_of
 from levelhead.report.page import metric_table, page, svgs
@@ -76,6 +77,7 @@ def run_report(
         weakest=WEAKEST,
         headline=HEADLINE,
         metrics=METRICS,
+        templates=svgs("templates", template_panels(run)),
         least=round(min(96 * matrix.size[0], 460)),  # px; narrower, its numbers are too small
         pairs=matrix.pairs(WEAKEST if test.classes > WEAKEST else 10),
         classes=weakest_first(found["report"]["classes"], test),
@@ -86,6 +88,17 @@ def run_report(
         steps=(*more_of_the_weakest(after or test, "images"), *after_training(run)),
         again=f"levelhead report {shlex.quote(str(folder))}",
     )
+
+
+def template_panels(run: Run) -> tuple[Any, ...]:
+    """The weights of a classifier that is linear in its pixels, as images; none of any other."""
+    from levelhead.figures import templates
+
+    data = run.data
+    shape = data["channels"], data["image_size"], data["image_size"]
+    if not find_model(run.recipe.model).linear:
+        return ()
+    return templates.data(run.network().head.weight, data["class_names"], shape)
 
 
 def reliability_panels(run: Run, test: Outputs, after: Outputs | None) -> tuple[Any, ...]:

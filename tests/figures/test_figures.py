@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -670,3 +671,33 @@ def test_of_many_classes_the_commonest_are_drawn(monkeypatch: pytest.MonkeyPatch
     assert panel.left_out == 3
     assert np.array_equal(panel.counts, counts(outputs).numpy()[np.ix_([0, 2, 3], [0, 2, 3])])
     assert "3 commonest classes" in panel.label
+
+
+def test_easiest_and_hardest_classes() -> None:
+    """The page would show images of other classes, or only those that went well."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(8), 40)
+    logits = rng.normal(0, 1, (320, 8))
+    logits[np.arange(320), labels] += np.linspace(0, 3.5, 8)[labels]  # class 7 is the easiest
+    outputs = Outputs.from_logits(logits, labels, list("abcdefgh"))
+    galleries = {g.title: g for g in samples.data(outputs)}
+    easy, hard = galleries["Easiest classes"], galleries["Hardest classes"]
+    assert [s.true for s in easy.samples] == [k for k in "hgf" for _ in range(4)]
+    assert sorted(s.true for s in hard.samples) == [k for k in "abc" for _ in range(4)]
+    by_class = [s.probability for s in hard.samples[:4]]
+    assert by_class == sorted(by_class, reverse=True)
+    few = Outputs.from_logits(logits[:160], labels[:160], list("abcdefgh"))
+    assert "Easiest classes" not in {g.title for g in samples.data(few)}
+
+
+def test_templates_are_the_weights_of_each_class() -> None:
+    """A template would be another class's, upside down, or in other colours."""
+    weight = torch.zeros(3, 2 * 3 * 3)
+    weight[1, 9:] = 4.0  # class 1: the second channel of 3 x 3 px
+    weight = torch.cat([weight, torch.zeros(3, 9)], 1)  # three channels
+    (panel,) = FIGURES["templates"].data(weight, ("a", "b", "c"), (3, 3, 3))
+    assert panel.images.shape == (3, 3, 3, 3)
+    assert panel.images[1, :, :, 1].tolist() == [[1.0] * 3] * 3
+    assert panel.images[1, :, :, 0].tolist() == [[0.5] * 3] * 3
+    assert panel.images[0, :, :, 1].tolist() == [[0.0] * 3] * 3  # below what classes share
+    assert to_png(panel, FIGURES["templates"].draw).startswith(b"\x89PNG")
