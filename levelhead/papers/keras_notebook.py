@@ -8,21 +8,22 @@ loss although the training accuracy is the higher one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from levelhead.figures import curves
 from levelhead.metrics import METRICS
+from levelhead.papers.claims import contrast, ended
 from levelhead.papers.plan import Experiment, Found, Planned, by_field, settings
-from levelhead.papers.rows import ABOVE, ANY, Range, Row, claim, missing
+from levelhead.papers.rows import ABOVE, ANY, Row, claim, missing
 from levelhead.recipe import Recipe
 from levelhead.runs import Run
-from levelhead.statistics.measured import Measured, difference, mean, spread
+from levelhead.statistics.measured import mean
 from levelhead.studies.qualities import by_seed
 
 TITLE = "A Keras notebook on label smoothing"
-ACCURACY, NLL, ECE = (METRICS[name].quantity for name in ("accuracy", "nll", "ece"))
+ACCURACY = METRICS["accuracy"].quantity
 EPSILON = 0.1
 SHIFTS: dict[str, Any] = {"crop": 0, "shift": 0.1, "fill": "nearest", "flip": True}
 
@@ -76,9 +77,9 @@ def explicit(studies: Mapping[str, Path]) -> Found:
     runs = by_field(studies["notebook-targets"], "targets")
     pair = runs.get("explicit", []), runs.get("loss", [])
     rows = [
-        change("accuracy %, explicit labels minus loss", pair, "accuracy", (-0.005, 0.005),
+        contrast("accuracy %, explicit labels minus loss", pair, "accuracy", (-0.005, 0.005),
                "−1 (0.89 − 0.90): ours within ±0.5", 2, 100),
-        change("NLL, explicit labels minus loss", pair, "nll", (-0.01, 0.01),
+        contrast("NLL, explicit labels minus loss", pair, "nll", (-0.01, 0.01),
                "ours within ±0.01", 4),
     ]  # fmt: skip
     return Found(rows, [], {})
@@ -89,7 +90,7 @@ def momentum(studies: Mapping[str, Path]) -> Found:
     runs = by_field(studies["notebook-momentum"], "momentum")
     pair = runs.get(0.9, []), runs.get(0.7, [])
     rows = [
-        change("accuracy %, momentum 0.9 minus 0.7", pair, "accuracy", ABOVE,
+        contrast("accuracy %, momentum 0.9 minus 0.7", pair, "accuracy", ABOVE,
                "above 0 (0.90 − 0.89, taken for the loss there)", 2, 100),
     ]  # fmt: skip
     return Found(rows, [], {})
@@ -133,45 +134,12 @@ def two_classes(studies: Mapping[str, Path]) -> Found:
     pair = runs.get(EPSILON, []), runs.get(0.0, [])
     sure = [run.history[-1]["validation_confidence"] for run in pair[0]]
     rows = [
-        change("accuracy %, cat and dog, ε 0.1 minus 0", pair, "accuracy", ANY, "–", 2, 100),
-        change("NLL, cat and dog, ε 0.1 minus 0", pair, "nll", ANY, "–", 3),
-        change("ECE, cat and dog, ε 0.1 minus 0", pair, "ece", ANY, "–", 3),
+        contrast("accuracy %, cat and dog, ε 0.1 minus 0", pair, "accuracy", ANY, "–", 2, 100),
+        contrast("NLL, cat and dog, ε 0.1 minus 0", pair, "nll", ANY, "–", 3),
+        contrast("ECE, cat and dog, ε 0.1 minus 0", pair, "ece", ANY, "–", 3),
         ended("mean confidence %, ε = 0.1 (target of the right class: 95)", sure, ANY, "–", 1, 100),
     ]  # fmt: skip
     return Found(rows, [], {})
-
-
-def change(
-    what: str,
-    pair: tuple[Sequence[Run], Sequence[Run]],
-    metric: str,
-    claimed: Range,
-    words: str,
-    digits: int,
-    scale: float = 1.0,
-) -> Row:
-    """A test metric of some runs minus that of others, paired by seed and example."""
-    if not all(pair):
-        return missing(what, words)
-    own, other = (by_seed(runs, metric) for runs in pair)
-    measured = difference(own, other, METRICS[metric].quantity)
-    scaled = (claimed[0] * scale, claimed[1] * scale)
-    return claim(what, measured, scaled, words, digits, scale)
-
-
-def ended(
-    what: str,
-    values: Sequence[float],
-    claimed: Range,
-    words: str,
-    digits: int,
-    scale: float = 1.0,
-) -> Row:
-    """A number of each seed's last epoch."""
-    if not values:
-        return missing(what, words)
-    measured: Measured = spread(list(values))
-    return claim(what, measured, claimed, words, digits, scale)
 
 
 def _curves(run: Run, name: str) -> dict[str, Any]:

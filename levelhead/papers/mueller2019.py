@@ -17,6 +17,7 @@ import numpy as np
 
 from levelhead.files import read_json
 from levelhead.metrics import METRICS
+from levelhead.papers.claims import contrast
 from levelhead.papers.plan import Experiment, Found, Planned, finished, paired, settings
 from levelhead.papers.rows import ABOVE, ANY, BELOW, Range, Row, claim, missing, number
 from levelhead.recipe import Recipe
@@ -32,14 +33,17 @@ SOFT = (0.1, 0.4)
 HARD_NORM = 8.4  # mean norm of the centred logits of `fast`, hard targets, seed 0, on validation
 GREEK = {"gamma": "γ", "temperature": "T"}
 BIRD = ("airplane", "automobile", "bird")
+OTTER = ("beaver", "dolphin", "otter")
+CIFAR10 = (("alexnet", "AlexNet"), ("cifar10", "fast"))
+"""The networks on CIFAR-10: study and name."""
 
 
 def studies(data: Path, out: Path, full: bool) -> dict[str, Planned]:
     """The trainings by name: as published with `full`, else scaled down to two CPU cores.
 
-    data: a folder that holds cifar10/ and mnist/.
+    data: a folder that holds cifar10/, cifar100/ and mnist/.
     """
-    cifar, mnist = str(data / "cifar10"), str(data / "mnist")
+    cifar, mnist, hundred = (str(data / name) for name in ("cifar10", "mnist", "cifar100"))
     epsilons: tuple[float, ...] = EPSILONS
     soft: tuple[float, ...] = SOFT
     temperatures: tuple[float, ...] = (1.0, 2.0, 4.0)
@@ -52,12 +56,15 @@ def studies(data: Path, out: Path, full: bool) -> dict[str, Planned]:
         temperatures = (1.0, 2.0, 3.0, 4.0, 8.0, 12.0, 16.0)
         net, pupil = Recipe(mnist, model="mlp", epochs=500), Recipe(mnist, model="mlp", epochs=200)
         every = 4000
+        many = surest = strong.replace(data=hundred)
     else:
         strong = Recipe(cifar, model="fast")
         small = Recipe(cifar, model="alexnet", epochs=20)
         student = small.replace(epochs=5)
         net, pupil = Recipe(mnist, model="mlp", epochs=30), Recipe(mnist, model="mlp", epochs=20)
         every = 45
+        many = strong.replace(data=hundred)
+        surest = small.replace(data=hundred, crop=0, flip=False, epochs=12)
     arithmetic: dict[str, Any] = {"lr": 1e-3, "batch_size": 256}
     net = net.replace(width=1200, crop=2, precision="bfloat16", **arithmetic)
     pupil = pupil.replace(width=800, dropout=0.0, crop=0, precision="bfloat16", **arithmetic)
@@ -75,6 +82,7 @@ def studies(data: Path, out: Path, full: bool) -> dict[str, Planned]:
         "overfit": Planned(
             small.replace(crop=0, flip=False, epochs=10), {"smoothing": (0.0, 0.05, 0.1)}
         ),
+        "hundred": Planned(many, {"smoothing": (0.0, 0.05, 0.1)}),
         "mnist-teacher-hard": Planned(net.replace(dropout=0.5), {}),
         "mnist-teacher-smoothed": Planned(net.replace(dropout=0.0, smoothing=0.1), {}),
         # The paper changes dropout with ε; this teacher tells the two apart.
@@ -91,6 +99,8 @@ def studies(data: Path, out: Path, full: bool) -> dict[str, Planned]:
         "mnist-student-alone": Planned(pupil, {}),
         "students-alone": Planned(student, {"smoothing": (0.0, *soft)}),
     }
+    if not full:
+        planned["hundred-overfit"] = Planned(surest, {"smoothing": (0.0, 0.05)})
     for epsilon in (0.0, *soft):
         # A hard teacher must be softened more to reach the smoothed one's γ.
         softened = temperatures if epsilon or full else (*temperatures, 8.0)
@@ -150,10 +160,47 @@ def accuracy_difference(setting: Sequence[Run], baseline: Sequence[Run]) -> Meas
     return difference(by_seed(setting, "accuracy"), by_seed(baseline, "accuracy"), ACCURACY)
 
 
-def table3(studies: Mapping[str, Path]) -> Found:
+def table2_hundred(studies: Mapping[str, Path]) -> Found:
+    """Accuracy with and without smoothing, CIFAR-100, by class and by superclass."""
+    runs, rows = settings(studies["hundred"]), []
+    hard, smoothed = runs.get(0.0, []), runs.get(0.1, [])
+    for epsilon, published in {0.0: "72.1 ± 0.3", 0.1: "72.7 ± 0.3"}.items():
+        what = f"accuracy %, ε = {epsilon:g}"
+        if epsilon in runs:
+            ends = [float(part) for part in published.split(" ± ")]
+            span = (ends[0] - ends[1], ends[0] + ends[1])
+            measured = mean(by_seed(runs[epsilon], "accuracy"), ACCURACY)
+            rows.append(number(what, measured, span, published, 2, 100))
+        else:
+            rows.append(missing(what, published))
+    for metric, what, words, claimed in (
+        ("accuracy", "accuracy %", "+0.6: above 0", ABOVE),
+        ("superclass_accuracy", "accuracy by superclass %", "–", ANY),
+    ):
+        title = f"{what}, ε 0.1 minus 0"
+        rows.append(contrast(title, (smoothed, hard), metric, claimed, words, 2, 100))
+    return Found(rows, [], {})
+
+
+def table3_hundred(studies: Mapping[str, Path]) -> Found:
+    """Calibration on CIFAR-100: hard, hard with temperature, smoothed."""
+    networks = [(name, title) for name, title in HUNDRED if name in studies]
+    return table3(studies, networks)
+
+
+HUNDRED = (("hundred-overfit", "AlexNet without augmentation"), ("hundred", "as trained"))
+
+
+def table3(
+    studies: Mapping[str, Path],
+    networks: Sequence[tuple[str, str]] = (
+        ("overfit", "AlexNet without augmentation"),
+        ("cifar10", "fast"),
+    ),
+) -> Found:
     """Calibration: hard, hard with temperature, smoothed; where hard is over-confident or not."""
     rows: list[Row] = []
-    for name, title in (("overfit", "AlexNet without augmentation"), ("cifar10", "fast")):
+    for name, title in networks:
         runs = settings(studies[name])
         if (studies[name] / "findings.json").exists() and 0.0 in runs and len(runs) > 1:
             rows += _calibration(studies[name], title)
@@ -196,21 +243,30 @@ def _ece(judgement: Mapping[str, Any]) -> float:
     return float(judgement["metrics"]["ece"]["value"])
 
 
-def figure1(studies: Mapping[str, Path]) -> Found:
+def figure1_hundred(studies: Mapping[str, Path]) -> Found:
+    """The same on CIFAR-100: beaver, dolphin, otter."""
+    return figure1(studies, (("hundred", "CIFAR-100"),), OTTER)
+
+
+def figure1(
+    studies: Mapping[str, Path],
+    networks: Sequence[tuple[str, str]] = CIFAR10,
+    classes: Sequence[str] = BIRD,
+) -> Found:
     """How tight the clusters of the penultimate layer are."""
     rows: list[Row] = []
     panels: dict[str, Any] = {}
     measures = (
-        "in the plane drawn (airplane, automobile, bird)",
+        f"in the plane drawn ({', '.join(classes)})",
         "where classes differ (NC1)",
         "over all directions",
     )
-    for name, title in (("alexnet", "AlexNet"), ("cifar10", "fast")):
+    for name, title in networks:
         runs = settings(studies[name])
         pairs = paired(runs.get(0.0, []), runs.get(0.1, []))
         spreads: dict[str, list[tuple[list[float], list[float]]]] = {"train": [], "validation": []}
         for place, pair in enumerate(pairs):
-            layer = penultimate(pair, BIRD, examples=None, resamples=50)
+            layer = penultimate(pair, classes, examples=None, resamples=50)
             columns = layer.findings["columns"]
             for split in spreads:
                 two = [
@@ -383,6 +439,20 @@ EXPERIMENTS = {
     "figure1": Experiment(
         "Figure 1: clusters of the penultimate layer", ("alexnet", "cifar10"), figure1,
         "An image without numbers in the paper; the claim is that smoothing tightens clusters.",
+    ),
+    "table2-cifar100": Experiment(
+        "Table 2: accuracy (CIFAR-100)", ("hundred",), table2_hundred,
+        "`fast` for 8 epochs instead of ResNet-56 for 64,000 steps; accuracy on test instead of "
+        "validation.",
+    ),
+    "table3-cifar100": Experiment(
+        "Table 3: calibration (CIFAR-100)", ("hundred",), table3_hundred,
+        "`fast`, and AlexNet for 12 epochs without augmentation, which is over-confident as the "
+        "paper's ResNet-56 is.",
+    ),
+    "figure1-cifar100": Experiment(
+        "Figure 1: clusters of beaver, dolphin and otter (CIFAR-100)", ("hundred",),
+        figure1_hundred, "`fast` instead of ResNet-56.",
     ),
     "figure5": Experiment(
         "Figure 5: distillation at equal smoothness (CIFAR-10)",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from levelhead.papers.keras_notebook import change, ended
+from levelhead.papers.claims import contrast, ended
 from levelhead.papers.plan import Experiment, Found, Planned, by_field, paired, settings
 from levelhead.papers.rows import ANY, Row, claim, missing
 from levelhead.recipe import Recipe
@@ -53,9 +53,9 @@ def smoothing(studies: Mapping[str, Path]) -> Found:
     runs = settings(studies["notebook-resnet18"])
     pair = runs.get(EPSILON, []), runs.get(0.0, [])
     rows = [
-        change("accuracy %, ResNet-18, ε 0.1 minus 0", pair, "accuracy", ANY, "asked", 2, 100),
-        change("NLL, ResNet-18, ε 0.1 minus 0", pair, "nll", ANY, "asked", 3),
-        change("ECE, ResNet-18, ε 0.1 minus 0", pair, "ece", ANY, "–", 3),
+        contrast("accuracy %, ResNet-18, ε 0.1 minus 0", pair, "accuracy", ANY, "asked", 2, 100),
+        contrast("NLL, ResNet-18, ε 0.1 minus 0", pair, "nll", ANY, "asked", 3),
+        contrast("ECE, ResNet-18, ε 0.1 minus 0", pair, "ece", ANY, "–", 3),
     ]
     for epsilon in (0.0, EPSILON):
         last = [run.history[-1]["validation_confidence"] for run in runs.get(epsilon, [])]
@@ -101,8 +101,8 @@ def grey(studies: Mapping[str, Path]) -> Found:
     runs = by_field(studies["notebook-grey"], "grey")
     pair = runs.get(True, []), runs.get(False, [])
     rows = [
-        change("accuracy %, grey minus colour", pair, "accuracy", ANY, "asked", 2, 100),
-        change("NLL, grey minus colour", pair, "nll", ANY, "–", 3),
+        contrast("accuracy %, grey minus colour", pair, "accuracy", ANY, "asked", 2, 100),
+        contrast("NLL, grey minus colour", pair, "nll", ANY, "–", 3),
     ]
     return Found(rows, [], {})
 
@@ -111,7 +111,7 @@ def first_weights(studies: Mapping[str, Path]) -> Found:
     """What first weights change, against the network's own."""
     runs = by_field(studies["notebook-init"], "init")
     rows = [
-        change(f"accuracy %, {name} minus own", (runs.get(name, []), runs.get("own", [])),
+        contrast(f"accuracy %, {name} minus own", (runs.get(name, []), runs.get("own", [])),
                "accuracy", ANY, "asked", 2, 100)
         for name in INITS[1:]
     ]  # fmt: skip
