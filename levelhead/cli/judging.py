@@ -66,6 +66,9 @@ def audit(words: list[str]) -> int:
 
     outputs = _read(options, options.predictions)
     if options.other is not None:
+        for flag in ("people", "acceptable", "superclasses"):
+            if (value := getattr(options, flag)) is not None:
+                raise LevelheadError(f"--{flag} {value}: is for one model; audit each alone")
         return _versus(options, outputs, words)
     if options.people is not None:
         outputs = outputs.with_people(read_people(options.people, outputs))

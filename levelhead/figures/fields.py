@@ -25,7 +25,7 @@ class Window:
     """One layer: the window of the unit in the middle, and the gradient that it has there."""
 
     layer: str
-    seen: tuple[float, float]
+    extent: tuple[float, float]  # px
     step: tuple[float, float]
     box: tuple[float, float, float, float]  # first and last row, first and last column
     strength: np.ndarray | None  # float32 [H,W], adds up to 1
@@ -39,7 +39,7 @@ class Window:
     @property
     def label(self) -> str:
         real = "" if self.side is None else f", 95 % of its gradient within {self.side:.0f} px"
-        return f"A unit of {self.layer} sees {sides(self.seen)} px{real}"
+        return f"A unit of {self.layer} sees {sides(self.extent)} px{real}"
 
 
 def drawn(description: Description) -> tuple[Layer, ...]:
@@ -102,7 +102,7 @@ def draw(panel: Window, axes: Axes) -> None:
     wider = top < -0.5 and bottom > side - 0.5 and left < -0.5 and right > side - 0.5
     real = "" if panel.side is None else f"\n95 % of the gradient: {panel.side:.0f} px"
     axes.set_title(
-        f"layer {shorten(panel.layer, 24)}\nsees {sides(panel.seen)} px"
+        f"layer {shorten(panel.layer, 24)}\nsees {sides(panel.extent)} px"
         + (" (all)" if wider else "")
         + real,
         fontsize=9,

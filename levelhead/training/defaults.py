@@ -204,7 +204,7 @@ def _contradictions(recipe: Recipe) -> Iterator[tuple[Any, str]]:
             recipe.teacher is None and getattr(recipe, name) != plain,
             f"{_flag(recipe, name)}: is for distillation; give --teacher RUN",
         )
-    takes = f"--loss {recipe.loss} takes the place of smoothing"
+    takes = f"--loss {recipe.loss} {loss.why_unsmoothed}"
     for name, wrong, why in (
         ("prior", online, learns),
         ("prior", not (recipe.smoothing or by_class), "nothing goes there; give --smoothing 0.1"),
