@@ -75,7 +75,7 @@ def run_report(
         galleries=samples.data(after or test, pictures.images),
         matrix=svgs("confusion", (matrix,))[0],
         weakest=WEAKEST,
-        headline=HEADLINE,
+        headline=headline_of(found),
         metrics=METRICS,
         templates=svgs("templates", template_panels(run)),
         least=round(min(96 * matrix.size[0], 460)),  # px; narrower, its numbers are too small
@@ -88,6 +88,13 @@ def run_report(
         steps=(*more_of_the_weakest(after or test, "images"), *after_training(run)),
         again=f"levelhead report {shlex.quote(str(folder))}",
     )
+
+
+def headline_of(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """The metrics that stand first; accuracy by superclass beside accuracy, where there are any."""
+    kinds = found["test"]["metrics"].get("superclass_accuracy") or {}
+    first, *rest = HEADLINE
+    return (first, "superclass_accuracy", *rest) if kinds.get("value") is not None else HEADLINE
 
 
 def template_panels(run: Run) -> tuple[Any, ...]:
@@ -242,7 +249,7 @@ def run_words(run: Run) -> list[str]:
         *lines,
         *found["words"],
         "",
-        *metric_table(stages_of(run), HEADLINE).splitlines(),
+        *metric_table(stages_of(run), headline_of(found)).splitlines(),
         "",
         f"Report: {run.folder / 'report.html'}",
         *lines_of(after_training(run)),

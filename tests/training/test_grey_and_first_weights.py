@@ -16,6 +16,7 @@ from levelhead.data import from_arrays
 from levelhead.errors import LevelheadError
 from levelhead.models import Shape, build
 from levelhead.models.initialise import INITS, initialise
+from levelhead.report import run_words
 from levelhead.training.prepare import prepare
 
 
@@ -118,6 +119,8 @@ def test_superclasses_come_from_the_data(tmp_path):
     metrics = run.findings["test"]["metrics"]
     assert metrics["superclass_accuracy"]["value"] == pytest.approx(wanted)
     assert wanted >= metrics["accuracy"]["value"]
+    said = "\n".join(run_words(run))
+    assert said.index("Accuracy ") < said.index("Superclass accuracy") < said.index("NLL ")
     mixed = shards(tmp_path / "mixed", lambda i, label: i % 2)
     assert data.scan(str(mixed)).superclasses != ()  # i % 2 is label % 2 here
     apart = shards(tmp_path / "apart", lambda i, label: i % 3)
