@@ -51,7 +51,7 @@ def studies(data: Path, out: Path, full: bool) -> dict[str, Planned]:
         "notebook-minigooglenet": Planned(large, {}),
         "notebook-targets": Planned(small, {"targets": ("loss", "explicit")}),
         "notebook-momentum": Planned(slow, {"momentum": (0.7, 0.9)}),
-        "notebook-smoothing": Planned(small, {"smoothing": (0.0, EPSILON)}),
+        "notebook-hard": Planned(small.replace(smoothing=0.0), {}),
         "notebook-two-classes": Planned(
             small.replace(classes=("cat", "dog"), epochs=3 * (small.epochs or 1)),
             {"smoothing": (0.0, EPSILON)},
@@ -98,7 +98,8 @@ def momentum(studies: Mapping[str, Path]) -> Found:
 
 def losses(studies: Mapping[str, Path]) -> Found:
     """The training loss beside the validation loss, and the floor of the one."""
-    by_epsilon = settings(studies["notebook-smoothing"])
+    smoothed = by_field(studies["notebook-targets"], "targets").get("loss", [])
+    by_epsilon = settings(studies["notebook-hard"]) | ({EPSILON: smoothed} if smoothed else {})
     rows: list[Row] = []
     ends = {epsilon: [run.history[-1] for run in runs] for epsilon, runs in by_epsilon.items()}
     floor = curves.floor(EPSILON, 10)
@@ -165,7 +166,7 @@ EXPERIMENTS = {
         "`cnn`, 6 epochs of SGD at 5e-3 in batches of 32, instead of 8.",
     ),
     "losses": Experiment(
-        "Validation loss below training loss", ("notebook-smoothing",), losses,
+        "Validation loss below training loss", ("notebook-targets", "notebook-hard"), losses,
         "`cnn`, 6 epochs.",
     ),
     "two-classes": Experiment(
