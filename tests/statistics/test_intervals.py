@@ -218,7 +218,7 @@ def test_each_metric_gets_its_kind_of_interval():
     intervals of several metrics at once differ from one at a time."""
     outputs = some()
     pairs = [(m, m.prepare(outputs)) for m in METRICS.values() if reason(m, outputs) is None]
-    assert len(pairs) == 27
+    assert len(pairs) == 28
     kinds = {"wilson": "wilson", "bootstrap": "bootstrap-t", "none": "none"}
     kinds["calibration"] = "bias-corrected by simulation, cut at 0"
     together = intervals_of(pairs, resamples=50)
