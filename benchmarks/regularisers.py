@@ -7,8 +7,7 @@ overfit, as many more for validation, and the whole test set: trained plainly, t
 more at a time: dropout, L1, L2, crop and mirror, a published policy, mixup, CutMix, cutout, label
 smoothing, half and twice the width. SGD with momentum, for L2 to be L2. The same command goes on
 where it stopped. Differences are paired by example and seed; ECE beside the temperature that
-validation asks
-for (above 1: over-confident) and ECE after it. Prints Markdown.
+validation asks for (above 1: over-confident) and ECE after it. Prints Markdown.
 """
 
 from __future__ import annotations

@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from levelhead.delimited import rows
 from levelhead.errors import LevelheadError, nearest
 from levelhead.text import printable
 
@@ -43,6 +45,21 @@ def spelling(value: Any) -> str:
             return ""
         return str(int(value)) if float(value).is_integer() else str(float(value))
     return printable(unicodedata.normalize("NFC", str(value)).strip())
+
+
+def spelled_rows(path: Path) -> list[list[str]]:
+    """Rows of a table of text, of one width, each cell by its spelling; empty ones are left out.
+
+    Raises LevelheadError for a table that is empty, and naming the line of another width.
+    """
+    table = list(rows(path))
+    if not table:
+        raise LevelheadError(f"{path}: is empty; give a CSV table")
+    width = len(table[0][1])
+    for line, cells in table:
+        if len(cells) != width:
+            raise LevelheadError(f"{path}: line {line} has {len(cells)} cells, not {width}")
+    return [[spelling(cell) for cell in cells] for _, cells in table]
 
 
 def number(text: str) -> str:

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from levelhead.delimited import is_number, rows
+from levelhead.delimited import is_number
 from levelhead.errors import LevelheadError, nearest
 from levelhead.files import reading
 from levelhead.labels import UNLABELLED as NONE
-from levelhead.labels import number, positions, spelling, spellings
+from levelhead.labels import number, positions, spelled_rows, spellings
 from levelhead.targets import UNLABELLED, human
 
 
@@ -60,7 +60,8 @@ def read_labels(
             f"{path}: no column {column!r} ({nearest(column, rest)}); give PATH:COLUMN"
         )
     words = spellings(columns[column])
-    labelled = [i for i, word in enumerate(words) if number(word) not in NONE - set(class_names)]
+    none = NONE - set(class_names)
+    labelled = [i for i, word in enumerate(words) if number(word) not in none]
     labels = torch.full((len(words),), UNLABELLED)
     places = positions(
         [words[i] for i in labelled], class_names, lambda i: f"{path}: row {labelled[i]}", column
@@ -75,7 +76,7 @@ def read_prior(path: Path, class_names: Sequence[str]) -> Tensor:
     A header and a first column of class names, in any order, are optional; one of them speaks for
     both sides of a matrix. Raises LevelheadError for another shape, a class unknown or missing.
     """
-    cells, k = _cells(path), len(class_names)
+    cells, k = spelled_rows(path), len(class_names)
     width = len(cells[0])
     across = down = None
     if len(cells) not in (1, k) or not all(map(is_number, cells[0][-k:])):
@@ -105,7 +106,7 @@ def read_epsilons(path: Path, class_names: Sequence[str], rest: float) -> Tensor
 
     Raises LevelheadError for another header, a class unknown or named twice, an ε out of range.
     """
-    header, *lines = _cells(path)
+    header, *lines = spelled_rows(path)
     if sorted(header) != ["class", "epsilon"]:
         raise LevelheadError(f"{path}: its first line must be class,epsilon, not {header}")
     epsilons = torch.full((len(class_names),), float(rest))
@@ -131,17 +132,17 @@ def read_by_class(
     `rest` are the values of classes and columns that it leaves out, `most` the largest, `still`
     those that do nothing. Raises LevelheadError naming the file and what is wrong.
     """
-    header, *lines = _cells(path)
+    header, *lines = spelled_rows(path)
     names = [name for name in header if name != "class"]
     if "class" not in header or len(set(header)) < len(header) or not names:
         raise LevelheadError(f"{path}: its first line must be class and some of {', '.join(rest)}")
     for name in names:
         if name not in rest:
             raise LevelheadError(f"{path}: column {name!r}: {nearest(name, list(rest))}")
-    given = [row[header.index("class")] for row in lines]
+    classes = [row[header.index("class")] for row in lines]
     values = {name: torch.full((len(class_names),), float(rest[name])) for name in rest}
-    for class_name, row in zip(given, lines, strict=True):
-        place = _one_class(path, class_name, given, class_names)
+    for class_name, row in zip(classes, lines, strict=True):
+        place = _one_class(path, class_name, classes, class_names)
         for name in names:
             value = _number(path, row[header.index(name)])
             if not 0 <= value <= most[name] or (still[name] and not value):
@@ -153,9 +154,9 @@ def read_by_class(
     return values
 
 
-def _one_class(path: Path, name: str, given: Sequence[str], class_names: Sequence[str]) -> int:
+def _one_class(path: Path, name: str, column: Sequence[str], class_names: Sequence[str]) -> int:
     """Where a class stands. Raises LevelheadError where it is unknown, or given twice."""
-    if name not in class_names or given.count(name) > 1:
+    if name not in class_names or column.count(name) > 1:
         fix = "keep one" if name in class_names else nearest(name, list(class_names))
         raise LevelheadError(f"{path}: class {name!r} is unknown or occurs twice; {fix}")
     return list(class_names).index(name)
@@ -165,7 +166,7 @@ def _columns(path: Path, class_names: Sequence[str]) -> Mapping[str, Any]:
     """The columns of a table by name; those of an .npy, and of numbers alone, are named here."""
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        header, *lines = _cells(path)
+        header, *lines = spelled_rows(path)
         if all(map(is_number, header)) and not set(class_names) <= set(header):
             lines = [header, *lines]
             header = ["label"] if len(header) == 1 else list(class_names)
@@ -196,18 +197,6 @@ def _columns(path: Path, class_names: Sequence[str]) -> Mapping[str, Any]:
         f"{path}: no labels; give .csv, .parquet, or .npy of [N] labels or "
         f"[N,{len(class_names)}] counts"
     )
-
-
-def _cells(path: Path) -> list[list[str]]:
-    """Rows of a table of text, of one width; empty ones are left out."""
-    table = list(rows(path))
-    if not table:
-        raise LevelheadError(f"{path}: is empty; give a CSV table")
-    width = len(table[0][1])
-    for line, cells in table:
-        if len(cells) != width:
-            raise LevelheadError(f"{path}: line {line} has {len(cells)} cells, not {width}")
-    return [[spelling(cell) for cell in cells] for _, cells in table]
 
 
 def _number(path: Path, text: str) -> float:

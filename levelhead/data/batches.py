@@ -103,14 +103,6 @@ class Augmentation:
     window: int = 0
     window_epochs: int = 0
 
-    @property
-    def draws(self) -> bool:
-        """Whether an image is seen in more than one way."""
-        return (
-            bool(self.crop or self.flip or self.cutout or self.window or self.strengths)
-            or self.policy != "none"
-        )
-
     def moved(self, images: Tensor, labels: Tensor, draws: Tensor, noise_seed: int) -> Tensor:
         """Images [B,C,h,w] warped and relit; labels int64 [B], draws uniform [B, MOVE_DRAWS]."""
         of = {

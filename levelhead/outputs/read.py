@@ -19,7 +19,7 @@ from torch import Tensor
 from levelhead.delimited import is_number, rows
 from levelhead.errors import LevelheadError, NoLabels
 from levelhead.files import reading
-from levelhead.labels import positions, spelling
+from levelhead.labels import positions, spelled_rows, spelling
 from levelhead.machine import fits_in_memory
 from levelhead.outputs.coerce import shares
 from levelhead.outputs.columns import Asked, read_csv, read_parquet
@@ -111,15 +111,15 @@ def read_acceptable(path: str | Path, outputs: Outputs) -> Tensor:
         where = f"{path}: line {line}"
         if len(cells) != len(header):
             raise LevelheadError(f"{where} has {len(cells)} cells; others have {len(header)}")
-        given = dict(zip(header, map(spelling, cells), strict=True))
-        if by_id and given["id"] not in place:
+        by_column = dict(zip(header, map(spelling, cells), strict=True))
+        if by_id and by_column["id"] not in place:
             continue  # of another split
-        i = place[given["id"]] if by_id else row
+        i = place[by_column["id"]] if by_id else row
         if i >= len(outputs):
             raise LevelheadError(
                 f"{where}: more rows than the {len(outputs):,} predictions; give a column id"
             )
-        words = [spelling(word) for word in given["labels"].split("|") if word.strip()]
+        words = [spelling(word) for word in by_column["labels"].split("|") if word.strip()]
         if words:
             allowed[i, torch.from_numpy(positions(words, names, _at(where)))] = True
     if not bool(allowed.any(1).all()):
@@ -136,15 +136,12 @@ def read_superclasses(path: str | Path, class_names: tuple[str, ...]) -> tuple[s
     """
     path = Path(path)
     with reading(path, "give a table with the columns class and superclass"):
-        lines = [list(map(spelling, cells)) for _, cells in rows(path)]
-    if not lines or not {"class", "superclass"} <= set(lines[0]):
+        header, *lines = spelled_rows(path)
+    if not {"class", "superclass"} <= set(header):
         raise LevelheadError(f"{path}: its first line must be class,superclass")
-    header = lines[0]
-    if any(len(cells) != len(header) for cells in lines):
-        raise LevelheadError(f"{path}: its rows differ in length; give class,superclass in each")
     column, above = header.index("class"), header.index("superclass")
-    kinds = {cells[column]: cells[above] for cells in lines[1:]}
-    if len(kinds) < len(lines) - 1:
+    kinds = {cells[column]: cells[above] for cells in lines}
+    if len(kinds) < len(lines):
         raise LevelheadError(f"{path}: names a class twice; keep one row a class")
     for name in class_names:
         if not kinds.get(name):

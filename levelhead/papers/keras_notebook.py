@@ -18,7 +18,7 @@ from levelhead.papers.claims import contrast, ended
 from levelhead.papers.plan import Experiment, Found, Planned, by_field, settings
 from levelhead.papers.rows import ABOVE, ANY, Row, claim, missing
 from levelhead.recipe import Recipe
-from levelhead.runs import Run
+from levelhead.report.run_page import curve_panels
 from levelhead.statistics.measured import mean
 from levelhead.studies.qualities import by_seed
 
@@ -69,7 +69,7 @@ def accuracy(studies: Mapping[str, Path]) -> Found:
     minutes = sum(run.findings["seconds"] for run in runs) / len(runs) / 60
     sentence = f"{minutes:.0f} minutes of training on this machine's cores."
     rows = [claim(what, measured, (89.0, 100.0), words, 2, 100)]
-    return Found(rows, [sentence], _curves(runs[0], "minigooglenet"))
+    return Found(rows, [sentence], {"curves-minigooglenet": curve_panels(runs[0])})
 
 
 def explicit(studies: Mapping[str, Path]) -> Found:
@@ -123,9 +123,9 @@ def losses(studies: Mapping[str, Path]) -> Found:
               [row["train_loss"] - floor for row in last], ABOVE, "above 0: no network goes below",
               3),
     ]  # fmt: skip
-    panels = _curves(by_epsilon[EPSILON][0], "smoothed") if last else {}
+    panels = {"curves-smoothed": curve_panels(smoothed[0])} if smoothed else {}
     if hard := by_epsilon.get(0.0):
-        panels |= _curves(hard[0], "hard")
+        panels |= {"curves-hard": curve_panels(hard[0])}
     return Found(rows, [], panels)
 
 
@@ -141,13 +141,6 @@ def two_classes(studies: Mapping[str, Path]) -> Found:
         ended("mean confidence %, ε = 0.1 (target of the right class: 95)", sure, ANY, "–", 1, 100),
     ]  # fmt: skip
     return Found(rows, [], {})
-
-
-def _curves(run: Run, name: str) -> dict[str, Any]:
-    """The course of one run, its floor with it."""
-    drawn = curves.data(run.history, classes=len(run.data["class_names"]),
-                        smoothing=run.recipe.smoothing, augmented=True)  # fmt: skip
-    return {f"curves-{name}": drawn}
 
 
 EXPERIMENTS = {

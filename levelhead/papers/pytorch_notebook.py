@@ -77,13 +77,13 @@ def valleys(studies: Mapping[str, Path]) -> Found:
     words: list[str] = []
     panels: dict[str, Any] = {}
     for place, pair in enumerate(pairs):
-        found = landscape(pair, grid=0 if place else 15)
-        (apart,) = found.findings["differences"]
+        study = landscape(pair, grid=0 if place else 15)
+        (apart,) = study.findings["differences"]
         rises.append(apart["rise"]["value"])
         falls.append(apart["fall"]["value"])
         if not place:
-            words = [*found.words]
-            panels = {"landscape": found.drawn, "landscapeplane": found.drawn}
+            words = [*study.words]
+            panels = {"landscape": study.drawn, "landscapeplane": study.drawn}
     rows: list[Row] = []
     for what, values, digits, scale in (
         ("rise of NLL half a filter's length away, ε 0.1 minus 0", rises, 3, 1.0),

@@ -13,6 +13,7 @@ from levelhead.files import read_object, reading, write
 from levelhead.report.judgement_page import write_judgement
 from levelhead.report.page import metric_table, shown
 from levelhead.report.run_page import (
+    augmented_panels,
     calibrated,
     curve_panels,
     pictures_of,
@@ -77,7 +78,7 @@ def write_figures(folder: str | Path, into: str | Path) -> list[Path]:
             "confusion": confusion.data(test),
             "curves": curve_panels(run),
             "templates": template_panels(run),
-            "augmented": pictures_of(folder).augmented,
+            "augmented": augmented_panels(run),
         }
     return write_panels(panels, into, (".png",))
 

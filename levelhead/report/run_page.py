@@ -127,7 +127,7 @@ def calibrated(run: Run, test: Outputs) -> Outputs | None:
 def curve_panels(run: Run) -> tuple[Any, ...]:
     """Panels of the training's course."""
     from levelhead.figures import curves
-    from levelhead.training.augmentation import augments
+    from levelhead.training.defaults import augments
 
     recipe = run.recipe
     return curves.data(
@@ -179,7 +179,7 @@ def pictures_of(folder: str | Path) -> Pictures:
     try:
         listing = listing_of(run.recipe)
     except LevelheadError:
-        return Pictures()
+        return Pictures()  # the data has moved
     for entries in listing.splits.values():
         for i, name in enumerate(entries.ids):
             if name in ids and name not in images:
@@ -192,20 +192,32 @@ def pictures_of(folder: str | Path) -> Pictures:
                         images[name] = pixels(entries.read(i), listing.bits)
                 except (OSError, Broken):
                     continue
+    return Pictures(images, paths, augmented_panels(run, listing))
+
+
+def augmented_panels(run: Run, listing: Listing | None = None) -> tuple[Any, ...]:
+    """A few training images as they are and as training saw them.
+
+    None without augmentation, and where the data has moved. `listing`: of the run's data, where it
+    is known already.
+    """
+    from levelhead.data.decode import Broken
+    from levelhead.training.prepare import listing_of
+
     try:
-        return Pictures(images, paths, augmented_panels(run, listing))
-    except (LevelheadError, OSError, Broken):  # moved while the page is made
-        return Pictures(images, paths)
+        return _augmented_panels(run, listing or listing_of(run.recipe))
+    except (LevelheadError, OSError, Broken):
+        return ()
 
 
-def augmented_panels(run: Run, listing: Listing) -> tuple[Any, ...]:
-    """A few training images as they are and as training saw them; none without augmentation."""
+def _augmented_panels(run: Run, listing: Listing) -> tuple[Any, ...]:
     import torch
 
     from levelhead.data.decode import fit, pixels
     from levelhead.data.entries import Examples
     from levelhead.figures import augmented
-    from levelhead.training.augmentation import SHOWN, augments, shown, spread_out
+    from levelhead.training.augmentation import SHOWN, shown, spread_out
+    from levelhead.training.defaults import augments
 
     recipe, kept = run.recipe, run.data
     if not (augments(recipe) or recipe.mix != "none") or "train" not in listing.splits:

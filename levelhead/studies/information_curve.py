@@ -22,7 +22,8 @@ from levelhead.representation.geometry import position, triples
 from levelhead.representation.mutual_information import Information, mutual_information
 from levelhead.runs import Run
 from levelhead.studies.understood import SCHEMA, Understood, name_of
-from levelhead.training.augmentation import augmentation_of, augments
+from levelhead.training.augmentation import augmentation_of
+from levelhead.training.defaults import augments
 from levelhead.training.run_data import run_data
 
 
@@ -46,7 +47,7 @@ def information(
     Source: Müller et al. 2019, section 4.
     """
     recipe = run.recipe
-    if not augments(recipe):
+    if not augments(recipe.replace(window=0)):
         raise LevelheadError(
             f"{run.folder}: trained without augmentation, so the logits of an example are not "
             "random; train with --crop or --flip"

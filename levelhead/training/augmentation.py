@@ -20,7 +20,7 @@ from levelhead.figures import augmented
 from levelhead.figures.augmented import Augmented
 from levelhead.models import Network
 from levelhead.recipe import MOST_MOVED, Recipe
-from levelhead.training.defaults import MOVES, PLAIN, WINDOW_SHARE
+from levelhead.training.defaults import PLAIN, WINDOW_SHARE, augments
 from levelhead.training.prepare import prepare
 
 T = TypeVar("T")
@@ -33,11 +33,11 @@ def augmentation_of(
 ) -> Augmentation:
     """How the training images of a resolved recipe are moved; mean [C], of 0-255, is what is
     painted. Raises LevelheadError for a file of strengths by class that is none."""
-    strengths = {name: torch.tensor([value]) for name, value in _strengths(recipe).items()}
+    usual = {name: float(getattr(recipe, name)) for name in MOST_MOVED}
+    strengths = {name: torch.tensor([value]) for name, value in usual.items()}
     if recipe.augment_by_class is not None:
         path = Path(recipe.augment_by_class)
-        given = {name: getattr(recipe, name) for name in MOST_MOVED}
-        strengths = read_by_class(path, class_names, given, MOST_MOVED, STILL)
+        strengths = read_by_class(path, class_names, usual, MOST_MOVED, STILL)
     return Augmentation(
         crop=recipe.crop or 0,
         flip=bool(recipe.flip),
@@ -59,12 +59,6 @@ def check_moves(recipe: Recipe, data: Dataset) -> None:
             f"{recipe.augment_by_class}: colour of these images: they are grey; leave that column "
             "out, or take contrast"
         )
-
-
-def _strengths(recipe: Recipe) -> dict[str, float]:
-    """The moves that do something, by name."""
-    strengths = {name: float(getattr(recipe, name)) for name in MOST_MOVED}
-    return {name: value for name, value in strengths.items() if value != STILL[name]}
 
 
 def batches_of(
@@ -134,8 +128,8 @@ def shown(
     split = as_batch(few, torch.device("cpu"))
     last = max(1, recipe.epochs or 1)
     epochs = sorted({round(e) for e in np.linspace(0, last - 1, min(columns, last))})
-    made = augmentation_of(recipe, mean, class_names)
-    batches = TrainingBatches(split, len(few), made, recipe.seed, torch.device("cpu"))
+    moves = augmentation_of(recipe, mean, class_names)
+    batches = TrainingBatches(split, len(few), moves, recipe.seed, torch.device("cpu"))
     rows = [[image] for image in few.images]
     for epoch in epochs:
         (batch,) = batches(epoch)
@@ -149,11 +143,6 @@ def shown(
         for place, image in zip(batch.index.tolist(), pixels, strict=True):
             rows[place].append(image)
     return [epoch + 1 for epoch in epochs], rows
-
-
-def augments(recipe: Recipe) -> bool:
-    """Whether training sees more than each image as it is; reads no file."""
-    return bool(recipe.flip) or any(getattr(recipe, n) not in (None, 0, PLAIN[n]) for n in MOVES)
 
 
 def preview(recipe: Recipe) -> tuple[Recipe, tuple[Augmented, ...]]:

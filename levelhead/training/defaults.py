@@ -68,6 +68,16 @@ MOVES = ("crop", "window", "cutout", *MOST_MOVED, "policy", "augment_by_class")
 """The fields that show a network more than the image itself, but for its mirror."""
 
 
+def moves_of(recipe: Recipe) -> tuple[str, ...]:
+    """The fields by which a recipe shows more than the image itself and its mirror."""
+    return tuple(n for n in MOVES if getattr(recipe, n) not in (None, 0, PLAIN[n]))
+
+
+def augments(recipe: Recipe) -> bool:
+    """Whether training sees more than each image as it is; reads no file."""
+    return bool(recipe.flip or moves_of(recipe))
+
+
 def choose_model(recipe: Recipe, facts: Facts) -> Recipe:
     """Replace `auto`, and set the image size.
 
@@ -268,9 +278,9 @@ def _model_refusals(recipe: Recipe, size: int, channels: int) -> Iterator[tuple[
         f"{_flag(recipe, 'colour')}: these images are grey; leave it out, or take --contrast",
     )
     if frozen(recipe):
-        for name in MOVES:
+        for name in moves_of(recipe):
             yield (
-                getattr(recipe, name) not in (None, 0, PLAIN[name]),
+                True,
                 f"{_flag(recipe, name)}: the frozen body of {model} sees each image once; leave it "
                 "out, add --finetune (from 200 images on), or take another --model",
             )

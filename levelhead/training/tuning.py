@@ -37,7 +37,7 @@ from levelhead.machine import whole_float32
 from levelhead.models import Network
 from levelhead.outputs import Outputs
 from levelhead.recipe import Recipe
-from levelhead.training.defaults import entry_of
+from levelhead.training.defaults import entry_of, moves_of
 from levelhead.training.frozen import AT_ONCE, features_key, frozen_features, fuse
 from levelhead.training.loop import Batches
 
@@ -87,9 +87,8 @@ def learner_of(
     validation = maps(quick, data.validation, mirrored=False, progress=made)
     labels = torch.from_numpy(data.validation.labels).to(device)
     judged = Batch(validation.to(device), labels, torch.arange(len(labels)))
-    moved = dataclasses.replace(batches.augmentation, flip=False).draws
     size = views * len(data.train) * validation[0].numel() * validation.element_size()
-    if moved or size > MAP_BYTES:
+    if moves_of(recipe) or size > MAP_BYTES:
         rows = [features_of_maps(rest, part) for part in _pieces(quick, data.train, made)]
         return Learner(rest, FreshMaps(batches, front), judged, torch.cat(rows))
     kept = [maps(quick, data.train, mirrored=m, progress=made) for m in (False, True)[:views]]

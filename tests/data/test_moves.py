@@ -16,6 +16,7 @@ from levelhead.data.batches import Augmentation, Batch, TrainingBatches
 from levelhead.data.views import MIRROR, WHOLE, Shifted, crops, draws
 from levelhead.recipe import MOST_MOVED, Recipe
 from levelhead.training.augmentation import STILL, augmentation_of, shown
+from levelhead.training.defaults import augments
 
 policies.POLICIES["randaugment"]()  # imports torchvision beside a torch of another build, too
 from torchvision.transforms.v2 import functional as published  # noqa: E402
@@ -217,7 +218,7 @@ def test_every_move_reaches_the_network(name):
     chosen = Recipe("x", **{name: value, "batch_size": 16, "epochs": 8})
     split = whole()
     made = augmentation_of(chosen, torch.full((3,), 100.0))
-    assert made.draws
+    assert augments(chosen)
     once, again = epochs(made, split), epochs(made, split)
     assert torch.equal(once, again)
     assert float((once - split.images.float()).abs().max()) > 1

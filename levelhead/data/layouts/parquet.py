@@ -7,6 +7,7 @@ import io
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -119,13 +120,7 @@ def _columns(path: Path, schema: Any, label_column: str) -> _Columns:
             return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = (metadata.get("info") or {}).get("features") or {}
-    names = {
-        key: feature["names"]
-        for key, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-    }
+    names = _class_names(schema)
     images = [field.name for field in schema if has_bytes(field.type)]
     image = "image" if "image" in images else (images or [""])[0]
     if not image:
@@ -212,28 +207,33 @@ def _superclasses(files: list[Path], listing: Listing, label_column: str) -> tup
         column = next((c for c in SUPERCLASSES if c in schema.names and c != label), None)
         if column is None or not label:
             return ()
-        own, coarse = (_class_names(schema, name) for name in (label, column))
+        names = _class_names(schema)
         table = opened.read(columns=[label, column]).group_by([label, column]).aggregate([])
         pairs = zip(table[label].to_pylist(), table[column].to_pylist(), strict=True)
         for fine, above in pairs:
-            kinds.setdefault(_named(fine, own), set()).add(_named(above, coarse))
+            kinds.setdefault(_named(fine, names.get(label)), set()).add(
+                _named(above, names.get(column))
+            )
     if any(len(kinds.get(name, ())) != 1 for name in listing.class_names):
         return ()
     return tuple(next(iter(kinds[name])) for name in listing.class_names)
 
 
-def _named(label: Any, names: tuple[str, ...] | None) -> str:
+def _named(label: Any, names: Sequence[str] | None) -> str:
     """A label by its name, where the metadata has them."""
     known = names is not None and isinstance(label, int) and 0 <= label < len(names)
     return spelling(names[label] if known and names else label)
 
 
-def _class_names(schema: Any, column: str) -> tuple[str, ...] | None:
-    """The class names that the metadata has for a column."""
+def _class_names(schema: Any) -> dict[str, Any]:
+    """The class names that the metadata has, by column."""
     metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    feature = ((metadata.get("info") or {}).get("features") or {}).get(column) or {}
-    names = feature.get("names") if feature.get("_type") == "ClassLabel" else None
-    return None if names is None else tuple(names)
+    features = (metadata.get("info") or {}).get("features") or {}
+    return {
+        key: feature["names"]
+        for key, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+    }
 
 
 @dataclass(frozen=True)
