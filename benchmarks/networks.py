@@ -32,7 +32,7 @@ PLANS: dict[str, dict[str, Any]] = {
     "fast": {},
     "resnet20": {"epochs": 14},
     "minigooglenet": WINDOWS,
-    "nin": WINDOWS,
+    "nin": {**LONG, "epochs": 30, "window": 24},
     "mobilenet": WINDOWS,
     "vgg16": {**LONG, "epochs": 12},
     "resnet18": {**LONG, "epochs": 30, "window": 24},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from levelhead.models.entry import SGD, Entry, built, up_to_64
+from levelhead.models.entry import ADAMW, Entry, built, up_to_64
 from levelhead.models.network import Conv2d, Shape, kaiming
 
 
@@ -42,15 +42,8 @@ def _perceptron(inputs: int, widths: tuple[int, ...], kernel: int) -> nn.Sequent
 
 ENTRY = Entry(
     built(nin),
-    # No batch norm: a lower rate than the others, and a bound on the gradient.
-    {
-        **SGD,
-        "lr": 0.02,
-        "weight_decay": 5e-4,
-        "batch_size": 128,
-        "epochs": 30,
-        "clip_norm": 1.0,
-    },
+    # No batch norm: SGD needs hundreds of epochs here (61.9 % after 14), AdamW does not.
+    {**ADAMW, "lr": 1e-3, "weight_decay": 1e-2, "batch_size": 128, "epochs": 30},
     least=8,
     size=up_to_64,
     knobs=("dropout",),
