@@ -3,9 +3,9 @@
     python benchmarks/networks.py cifar10/ runs/networks [--only minigooglenet resnet18] [--table]
 
 Trains each network once (seed 0) as PLANS says, into runs/networks/NAME, and prints one Markdown
-table: parameters, multiply-accumulates, images a second of training, minutes, test accuracy and
-smooth calibration error before and after temperature with 95 % intervals, and the accuracy that was
-published. The same command goes on where it stopped; --table prints what is there and trains
+table: parameters, multiply-accumulates, where it was trained, images a second and minutes there, test
+accuracy and smooth calibration error before and after temperature with 95 % intervals, and the
+accuracy that was published. The same command goes on where it stopped; --table prints what is there and trains
 nothing. Of one seed: intervals hold for this network alone.
 """
 
@@ -15,6 +15,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from levelhead.files import read_json
 from levelhead.models.describe import describe
 from levelhead.recipe import Recipe
 from levelhead.runs import Run
@@ -37,7 +38,7 @@ PLANS: dict[str, dict[str, Any]] = {
     "vgg16": {**LONG, "epochs": 12},
     "resnet18": {**LONG, "epochs": 30, "window": 24},
 }
-"""What is scaled down to two cores: the recipes' lengths. googlenet (36 images/s here), resnet34
+"""What is scaled down to two cores: the recipes' lengths (with ResNet-18 hours even so). googlenet (36 images/s here), resnet34
 (57) and resnet56 are left out for their hours."""
 PUBLISHED = {
     "linear": "about 38",
@@ -58,7 +59,8 @@ def row(name: str, run: Run) -> list[str]:
     """A network's cells."""
     found, size = run.findings, run.data["image_size"]
     described = describe(name, image_size=size, classes=10)
-    rate = found["images_per_second"]
+    rate, environment = found["images_per_second"], read_json(run.folder / "environment.json")
+    on_cpu = environment["device"] == "cpu"
 
     def cell(stage: str, metric: str, digits: int, scale: float = 1.0) -> str:
         entry = found[stage]["metrics"][metric]
@@ -69,6 +71,7 @@ def row(name: str, run: Run) -> list[str]:
         f"`{name}`" + ("" if size == 32 else f" at {size} px"),
         f"{described.parameters:,}",
         f"{described.macs / 1e6:,.1f}",
+        f"{environment['threads']} CPU threads" if on_cpu else environment["machine"],
         "–" if rate is None else f"{rate:,.0f}",
         f"{found['seconds'] / 60:.0f}",
         f"{run.recipe.epochs}",
@@ -93,7 +96,7 @@ def main() -> None:
             print(name, f"{run.findings['seconds'] / 60:.0f} min", flush=True)
     runs = {name: Run(options.out / name) for name in PLANS}
     header = [
-        "", "parameters", "MACs, millions", "images/s", "minutes", "epochs", "accuracy, %", "smECE",
+        "", "parameters", "MACs, millions", "trained on", "images/s", "minutes", "epochs", "accuracy, %", "smECE",
         "smECE after T", "published, %",
     ]  # fmt: skip
     print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}")

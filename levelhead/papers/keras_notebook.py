@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from levelhead.figures import curves
+from levelhead.files import read_json
 from levelhead.metrics import METRICS
 from levelhead.papers.claims import contrast, ended
 from levelhead.papers.plan import Experiment, Found, Planned, by_field, settings
@@ -67,7 +68,8 @@ def accuracy(studies: Mapping[str, Path]) -> Found:
         return Found([missing(what, words)], [], {})
     measured = mean(by_seed(runs, "accuracy"), ACCURACY)
     minutes = sum(run.findings["seconds"] for run in runs) / len(runs) / 60
-    sentence = f"{minutes:.0f} minutes of training on this machine's cores."
+    machines = {read_json(run.folder / "environment.json")["machine"] for run in runs}
+    sentence = f"{minutes:.0f} minutes of training each, on {' and '.join(sorted(machines))}."
     rows = [claim(what, measured, (89.0, 100.0), words, 2, 100)]
     return Found(rows, [sentence], {"curves-minigooglenet": curve_panels(runs[0])})
 
