@@ -38,8 +38,8 @@ PLANS: dict[str, dict[str, Any]] = {
     "vgg16": {**LONG, "epochs": 12},
     "resnet18": {**LONG, "epochs": 30, "window": 24},
 }
-"""What is scaled down to two cores: the recipes' lengths (with ResNet-18 hours even so). googlenet (36 images/s here), resnet34
-(57) and resnet56 are left out for their hours."""
+"""What is scaled down to two cores: the recipes' lengths (ResNet-18 takes hours even so). googlenet
+(36 images/s here), resnet34 (57) and resnet56 are left out for their hours."""
 PUBLISHED = {
     "linear": "about 38",
     "alexnet": "86.8",
@@ -96,8 +96,8 @@ def main() -> None:
             print(name, f"{run.findings['seconds'] / 60:.0f} min", flush=True)
     runs = {name: Run(options.out / name) for name in PLANS}
     header = [
-        "", "parameters", "MACs, millions", "trained on", "images/s", "minutes", "epochs", "accuracy, %", "smECE",
-        "smECE after T", "published, %",
+        "", "parameters", "MACs, millions", "trained on", "images/s", "minutes", "epochs",
+        "accuracy, %", "smECE", "smECE after T", "published, %",
     ]  # fmt: skip
     print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}")
     for name, run in runs.items():
