@@ -3,10 +3,10 @@
     python benchmarks/networks.py cifar10/ runs/networks [--only minigooglenet resnet18] [--table]
 
 Trains each network once (seed 0) as PLANS says, into runs/networks/NAME, and prints one Markdown
-table: parameters, multiply-accumulates, where it was trained, images a second and minutes there, test
-accuracy and smooth calibration error before and after temperature with 95 % intervals, and the
-accuracy that was published. The same command goes on where it stopped; --table prints what is there and trains
-nothing. Of one seed: intervals hold for this network alone.
+table: parameters, multiply-accumulates, where it was trained, images a second and minutes there,
+test accuracy and smooth calibration error before and after temperature with 95 % intervals, and the
+accuracy that was published. The same command goes on where it stopped; --table prints what is
+there and trains nothing. Of one seed: intervals hold for this network alone.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from levelhead.errors import LevelheadError, nearest
 from levelhead.files import refuse_pipes
@@ -25,11 +25,85 @@ MOST_MOVED = {
     **{"brightness": 1, "contrast": 1, "colour": 1, "pixel_noise": 1},
 }
 """The largest strength of each move."""
+OTHER_TASKS = "levelhead translate, resume and report know it"
+Schedule = Literal["constant", "polynomial", "cosine", "one-cycle", "step", "inverse-sqrt"]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Settings:
+    """What the recipes share: a field is a flag and a key of TOML; `data` is what is trained on."""
+
+    data: str
+
+    COMMAND: ClassVar[str] = ""
+
+    def replace(self, **changes: Any) -> Self:
+        """The same settings with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_toml(self) -> str:
+        """As TOML; fields that are None are left out."""
+        lines = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                value = list(value) if isinstance(value, tuple) else value
+                # JSON's strings, numbers, booleans and flat lists are TOML's: no writer needed.
+                text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+                lines.append(f"{field.name} = {text}")
+        return "\n".join(lines) + "\n"
+
+    def command(self) -> str:
+        """The command line that trains it: every field that is not its default."""
+        words = ["levelhead", self.COMMAND, shlex.quote(self.data)]
+        for field in dataclasses.fields(self):
+            value, flag = getattr(self, field.name), "--" + field.name.replace("_", "-")
+            if field.name == "data" or value == field.default:
+                continue
+            if isinstance(value, bool):
+                words.append(flag if value else flag.replace("--", "--no-", 1))
+            else:
+                values = value if isinstance(value, tuple) else (value,)
+                words += [flag, *(shlex.quote(str(part)) for part in values)]
+        return " ".join(words)
+
+    @classmethod
+    def from_toml(cls, text: str, where: str = "recipe.toml") -> Self:
+        """Read what `to_toml` wrote. Raises LevelheadError for a key that is no field."""
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise LevelheadError(f"{where}: not valid TOML ({error})") from None
+        known = [field.name for field in dataclasses.fields(cls)]
+        task = values.get("task", "images") if "task" not in known else "images"
+        if task != "images":
+            raise LevelheadError(f"{where}: a run that learned {task}, not images; {OTHER_TASKS}")
+        for key in values:
+            if key not in known:
+                raise LevelheadError(f"{where}: unknown key {key!r}; {nearest(key, known)}")
+        if "data" not in values:
+            raise LevelheadError(f"{where}: the key 'data' is missing; name the data to train on")
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**values)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a recipe file. Raises LevelheadError if it is missing or not a recipe."""
+        path = Path(path)
+        refuse_pipes(path)
+        try:
+            return cls.from_toml(path.read_text(encoding="utf-8"), str(path))
+        except OSError as error:
+            raise LevelheadError(f"{path}: cannot be read ({error.strerror})") from None
+        except UnicodeDecodeError:
+            raise LevelheadError(f"{path}: not a text file; give a recipe.toml") from None
+
+
+@dataclass(frozen=True)
+class Recipe(Settings):
     """What to train on what, and how. Raises LevelheadError for a value that cannot be."""
+
+    COMMAND: ClassVar[str] = "train"
 
     data: str
     """`digits`, a folder of images, a labels.csv, a folder of parquet or IDX files, or an npz."""
@@ -132,13 +206,15 @@ class Recipe:
     """Peak learning rate."""
     momentum: float | None = None
     """Momentum of sgd (Nesterov) and muon; adamw's first beta."""
+    beta2: float = 0.999
+    """Second beta of adamw."""
     weight_decay: float | None = None
     """Weight decay, not of biases and norms: in the gradient for sgd, decoupled for the others."""
     l1: float = 0.0
     """L1 penalty in the gradient: this times the sign of every weight that may decay."""
     penalty: float | None = None
     """L2 penalty of the head on a frozen body (default: chosen on folds of the training split)."""
-    schedule: Literal["constant", "polynomial", "cosine", "one-cycle", "step"] | None = None
+    schedule: Schedule | None = None
     """Learning-rate schedule, stepped every batch."""
     warmup: float | None = None
     """Share of the steps in which the rate rises linearly from zero."""
@@ -213,7 +289,7 @@ class Recipe:
     """Seed of initial weights, batch order and augmentation."""
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
 
         def must(name: str, condition: bool, wanted: str) -> None:
             if not condition:
@@ -255,6 +331,7 @@ class Recipe:
         must("tta_draws", 1 <= self.tta_draws <= 100, "1 to 100")
         must("warmup", self.warmup is None or 0 <= self.warmup < 1, "in [0, 1)")
         must("momentum", self.momentum is None or 0 <= self.momentum < 1, "in [0, 1)")
+        must("beta2", 0 <= self.beta2 < 1, "in [0, 1)")
         for name in ("seed", "split_seed"):
             must(name, 0 <= getattr(self, name) < 2**63, "between 0 and 2^63")
         must(
@@ -269,69 +346,11 @@ class Recipe:
                 f"left out when --{name.replace('_', '-')} is given",
             )
 
-    def replace(self, **changes: Any) -> Recipe:
-        """The same recipe with some fields changed."""
-        return dataclasses.replace(self, **changes)
-
-    def to_toml(self) -> str:
-        """The recipe as TOML; fields that are None are left out."""
-        lines = []
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value is not None:
-                value = list(value) if isinstance(value, tuple) else value
-                # JSON's strings, numbers, booleans and flat lists are TOML's: no writer needed.
-                text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-                lines.append(f"{field.name} = {text}")
-        return "\n".join(lines) + "\n"
-
     @property
     def loss_knobs(self) -> dict[str, float | None]:
         """The loss's own numbers by name: strength, margin and `knobs`; None where left open."""
         values: dict[str, float | None] = {"strength": self.strength, "margin": self.margin}
         return values | dict(map(_knob, self.knobs))
-
-    def command(self) -> str:
-        """The command line that trains it: every field that is not its default."""
-        words = ["levelhead", "train", shlex.quote(self.data)]
-        for field in dataclasses.fields(self):
-            value, flag = getattr(self, field.name), "--" + field.name.replace("_", "-")
-            if field.name == "data" or value == field.default:
-                continue
-            if isinstance(value, bool):
-                words.append(flag if value else flag.replace("--", "--no-", 1))
-            else:
-                values = value if isinstance(value, tuple) else (value,)
-                words += [flag, *(shlex.quote(str(part)) for part in values)]
-        return " ".join(words)
-
-    @classmethod
-    def from_toml(cls, text: str, where: str = "recipe.toml") -> Recipe:
-        """Read what `to_toml` wrote. Raises LevelheadError for a key that is no field."""
-        try:
-            values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise LevelheadError(f"{where}: not valid TOML ({error})") from None
-        known = [field.name for field in dataclasses.fields(cls)]
-        for key in values:
-            if key not in known:
-                raise LevelheadError(f"{where}: unknown key {key!r}; {nearest(key, known)}")
-        if "data" not in values:
-            raise LevelheadError(f"{where}: the key 'data' is missing; name the data to train on")
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**values)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Recipe:
-        """Read a recipe file. Raises LevelheadError if it is missing or not a recipe."""
-        path = Path(path)
-        refuse_pipes(path)
-        try:
-            return cls.from_toml(path.read_text(encoding="utf-8"), str(path))
-        except OSError as error:
-            raise LevelheadError(f"{path}: cannot be read ({error.strerror})") from None
-        except UnicodeDecodeError:
-            raise LevelheadError(f"{path}: not a text file; give a recipe.toml") from None
 
 
 def _knob(word: str) -> tuple[str, float]:
@@ -343,10 +362,10 @@ def _knob(word: str) -> tuple[str, float]:
         raise LevelheadError(f"--knobs {word}: must be NAME=NUMBER") from None
 
 
-def _check_types(recipe: Recipe) -> None:
+def check_types(recipe: Settings) -> None:
     """Raise LevelheadError for a value that is not of its field's type or among its choices."""
-    hints = typing.get_type_hints(Recipe)
-    for field in dataclasses.fields(Recipe):
+    hints = typing.get_type_hints(type(recipe))
+    for field in dataclasses.fields(recipe):
         value, hint = getattr(recipe, field.name), hints[field.name]
         flag = "data" if field.name == "data" else "--" + field.name.replace("_", "-")
         if field.name == "data" and hasattr(value, "shape"):

@@ -34,6 +34,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def inputs(self) -> Tensor:
+        """What the network takes."""
+        return self.images
+
 
 def as_batch(examples: Examples, device: torch.device) -> Batch:
     """A split as one batch, of which others are made, without a copy on the CPU.

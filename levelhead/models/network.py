@@ -82,11 +82,38 @@ class ConvNorm(nn.Sequential):
         super().__init__(*layers, *([] if end is None else [end(inplace=True)]))
 
 
-class Network(nn.Module):
+class Classifier(nn.Module):
+    """A body that makes features and a linear head that makes logits; what the loop trains.
+
+    `dtype` is the arithmetic of the body (float32 or bfloat16); weights, head and logits stay
+    float32.
+    """
+
+    def __init__(self, body: nn.Module, head: nn.Linear, hooks: Hooks | None = None) -> None:
+        super().__init__()
+        self.body = body
+        self.head = head
+        self.hooks = hooks or Hooks()
+        self.dtype = torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.head.weight.device
+
+    def place(self, device: torch.device | str) -> Self:
+        """Move to a device."""
+        return self.to(device)
+
+    def training_logits(self, inputs: Any) -> tuple[Tensor, list[Tensor]]:
+        """Logits [B,K] of the examples of a batch, and those of each auxiliary head."""
+        raise NotImplementedError
+
+
+class Network(Classifier):
     """Images [B,C,H,W] with values 0-255 to logits [B,K]; standardisation is inside.
 
-    `features(images) -> [B,D]` float32 and `head` are the two halves every study needs. `dtype`
-    is the arithmetic of the body (float32 or bfloat16); weights, head and logits stay float32.
+    `features(images) -> [B,D]` float32 and `head` are the two halves every study needs.
     """
 
     mean: Tensor
@@ -100,20 +127,11 @@ class Network(nn.Module):
         std: Tensor,
         hooks: Hooks | None = None,
     ) -> None:
-        super().__init__()
-        self.body = body
-        self.head = head
-        self.hooks = hooks or Hooks()
-        self.dtype = torch.float32
+        super().__init__(body, head, hooks)
         self.still_norms = False  # batch norm keeps its published statistics, also in training
         # In units of 0-255, one value a channel, from the training split (or as published).
         self.register_buffer("mean", mean.float().reshape(1, -1, 1, 1))
         self.register_buffer("std", std.float().reshape(1, -1, 1, 1))
-
-    @property
-    def device(self) -> torch.device:
-        """Where it is."""
-        return self.mean.device
 
     def train(self, mode: bool = True) -> Self:
         """As in torch; with `still_norms` batch norm stays in evaluation mode."""
@@ -124,7 +142,7 @@ class Network(nn.Module):
                     module.eval()
         return self
 
-    def place(self, device: torch.device | str) -> Network:
+    def place(self, device: torch.device | str) -> Self:
         """Move to a device, in the memory order that convolutions like best there."""
         self.to(device)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -141,11 +159,11 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return cast(Tensor, self.head(self.features(images)))
 
-    def training_logits(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def training_logits(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits [B,K], and those of each auxiliary head (most networks have none)."""
         if self.hooks.auxiliary is None:
-            return self(images), []
-        features, logits = self.hooks.auxiliary(self.body, self.standardise(images))
+            return self(inputs), []
+        features, logits = self.hooks.auxiliary(self.body, self.standardise(inputs))
         return cast(Tensor, self.head(features.float())), [part.float() for part in logits]
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from levelhead.errors import LevelheadError
 from levelhead.files import refuse_pipes, write
-from levelhead.models import Network
+from levelhead.models.network import Classifier
 from levelhead.training import optim
 from levelhead.training.events import Epoch
 from levelhead.training.objective import Objective
@@ -26,12 +26,13 @@ from levelhead.training.objective import Objective
 class State:
     """What training carries from epoch to epoch, and what a checkpoint holds."""
 
-    network: Network
+    network: Classifier
     optimisers: list[torch.optim.Optimizer]
     objective: Objective
     epoch: int = 0
     seconds: float = 0.0
     step_seconds: float = 0.0
+    sums: dict[str, Tensor] = field(default_factory=dict)  # of the weights of the last epochs
 
 
 def save_checkpoint(folder: Path, state: State, history: list[Epoch]) -> None:
@@ -42,6 +43,7 @@ def save_checkpoint(folder: Path, state: State, history: list[Epoch]) -> None:
     }
     if (online := state.objective.online) is not None:
         tensors |= {"online.sums": online.sums, "online.table": online.table}
+    tensors |= {f"sum.{name}": tensor for name, tensor in state.sums.items()}
     progress = {
         "epoch": state.epoch,
         "seconds": state.seconds,
@@ -75,6 +77,11 @@ def load_checkpoint(folder: Path, state: State) -> list[Epoch]:
         if (online := state.objective.online) is not None:
             online.sums.copy_(tensors["online.sums"])
             online.table.copy_(tensors["online.table"])
+        state.sums = {
+            name.removeprefix("sum."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("sum.")
+        }
         state.epoch = progress["epoch"]
         state.seconds, state.step_seconds = progress["seconds"], progress["step_seconds"]
         return [Epoch(**row) for row in progress["history"]]
@@ -95,6 +102,6 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def state_of(network: Network) -> dict[str, Tensor]:
+def state_of(network: Classifier) -> dict[str, Tensor]:
     """The network's tensors, on the CPU and contiguous, by name."""
     return {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}

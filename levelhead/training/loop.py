@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -13,14 +14,36 @@ from torch import Tensor
 from levelhead.data.batches import Batch, judging_size, plain_batches, seeded
 from levelhead.errors import LevelheadError
 from levelhead.models import Network
+from levelhead.models.network import Classifier
 from levelhead.recipe import Recipe
 from levelhead.targets import UNLABELLED
 from levelhead.training import optim
 from levelhead.training.checkpoint import State
 from levelhead.training.events import Epoch, Snapshot, Step
 from levelhead.training.objective import Objective
+from levelhead.training.regime import Regime
 
 JUDGING_BATCH = 1000
+
+
+class Held(Protocol):
+    """What is judged after each epoch: logits [B,K] and labels [B], in evaluation mode, in pieces.
+
+    A piece is let go before the next one is made.
+    """
+
+    def pieces(self, network: Any) -> Iterable[tuple[Tensor, Tensor]]: ...
+
+
+@dataclass(frozen=True)
+class HeldImages:
+    """The images of a split, as one piece."""
+
+    split: Batch
+
+    def pieces(self, network: Network) -> Iterable[tuple[Tensor, Tensor]]:
+        """Their logits and labels."""
+        yield logits_of(network, self.split)
 
 
 class Batches(Protocol):
@@ -31,7 +54,7 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __call__(self, epoch: int) -> Iterable[Batch]: ...
+    def __call__(self, epoch: int) -> Iterable[Any]: ...
 
 
 def start(
@@ -48,7 +71,7 @@ def start(
 
 
 def fit(
-    state: State, batches: Batches, validation: Batch, recipe: Recipe
+    state: State, batches: Batches, validation: Batch | Held, recipe: Regime
 ) -> Iterator[Step | Snapshot | Epoch]:
     """Train in place, from `state.epoch` on; yields a Step now and then, and every Epoch.
 
@@ -58,6 +81,7 @@ def fit(
     stopped. Raises LevelheadError, naming the step, when the loss is no longer finite.
     """
     network, objective = state.network, state.objective
+    held: Held = HeldImages(validation) if isinstance(validation, Batch) else validation
     assert recipe.epochs is not None
     steps = recipe.epochs * len(batches)
     parameters = [p for o in state.optimisers for g in o.param_groups for p in g["params"]]
@@ -71,7 +95,7 @@ def fit(
         for batch in batches(state.epoch):
             tally.rate = optim.set_rates(state.optimisers, recipe, tally.step, steps)
             batch = objective.batch(batch, tally.step)  # targets; mixed with itself
-            logits, auxiliary = _logits(network, batch.images, recipe.seed, tally.step)
+            logits, auxiliary = _logits(network, batch.inputs, recipe.seed, tally.step)
             losses = objective(logits, batch, auxiliary)
             loss = losses.mean()
             loss.backward()
@@ -87,17 +111,16 @@ def fit(
                 yield Snapshot(tally.step)
         objective.end_epoch()
         tally.stop()
-        scores, labels = logits_of(network, validation)
-        yield tally.end_epoch(scores, labels)
+        yield tally.end_epoch(held.pieces(network))
 
 
 class _Tally:
     """The sums of one epoch, and its clock."""
 
-    def __init__(self, batches: Batches, state: State, recipe: Recipe, steps: int) -> None:
+    def __init__(self, batches: Batches, state: State, recipe: Regime, steps: int) -> None:
         self.state, self.recipe, self.steps = state, recipe, steps
         self.examples, self.per_epoch = batches.examples, len(batches)
-        self.device = state.network.mean.device
+        self.device = state.network.device
         self.first = self.step = state.epoch * self.per_epoch
         self.sums = torch.zeros(
             4, dtype=torch.float64, device=self.device
@@ -134,12 +157,21 @@ class _Tally:
         """The steps are done; what follows is judging."""
         self.spent = time.perf_counter() - self.began
 
-    def end_epoch(self, scores: Tensor, labels: Tensor) -> Epoch:
-        """The epoch's row of history.csv, from the logits [N,K] of validation; counts it."""
-        state = self.state
-        validation_nll = float(torch.nn.functional.cross_entropy(scores, labels))
-        if not math.isfinite(validation_nll):  # the last step may have spoilt the weights
-            raise LevelheadError(_diverged(self.recipe, state, self.step, self.rate))
+    @torch.no_grad()
+    def end_epoch(self, pieces: Iterable[tuple[Tensor, Tensor]]) -> Epoch:
+        """The epoch's row of history.csv, from logits [B,K] and labels of validation; counts it."""
+        state, total, count = self.state, [0.0, 0.0, 0.0], 0
+        for scores, labels in pieces:
+            nll = torch.nn.functional.cross_entropy(scores, labels)
+            if not math.isfinite(float(nll)):  # the last step may have spoilt the weights
+                raise LevelheadError(_diverged(self.recipe, state, self.step, self.rate))
+            hits = (scores.argmax(1) == labels).float().mean()
+            sure = scores.softmax(1).amax(1).mean()
+            total = [
+                t + len(labels) * float(m) for t, m in zip(total, (nll, hits, sure), strict=True)
+            ]
+            count += len(labels)
+        validation_nll, validation_accuracy, validation_confidence = (t / count for t in total)
         state.epoch += 1
         state.step_seconds += self.spent
         state.seconds += time.perf_counter() - self.began
@@ -153,8 +185,8 @@ class _Tally:
             train_nll=nll / max(labelled, 1),
             train_accuracy=hits / max(labelled, 1),
             validation_nll=validation_nll,
-            validation_accuracy=float((scores.argmax(1) == labels).float().mean()),
-            validation_confidence=float(scores.softmax(1).amax(1).mean()),
+            validation_accuracy=validation_accuracy,
+            validation_confidence=validation_confidence,
             images_per_second=self.examples / self.spent,
         )
 
@@ -169,17 +201,17 @@ def logits_of(network: Network, split: Batch) -> tuple[Tensor, Tensor]:
     return torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
 
 
-def _logits(network: Network, images: Tensor, seed: int, step: int) -> tuple[Tensor, list[Tensor]]:
+def _logits(network: Classifier, inputs: Any, seed: int, step: int) -> tuple[Tensor, list[Tensor]]:
     """Logits of a training batch, its own and the auxiliary heads'.
 
     A batch too small for batch norm gets an error of ours. Dropout draws from torch's own stream:
     it is pinned to (seed, step), then put back.
     """
-    cuda: list[Any] = [images.device] if images.device.type == "cuda" else []
+    cuda: list[Any] = [network.device] if network.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(seeded(seed, step, 1).initial_seed())
-            return network.training_logits(images)
+            return network.training_logits(inputs)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -189,7 +221,7 @@ def _logits(network: Network, images: Tensor, seed: int, step: int) -> tuple[Ten
         ) from None
 
 
-def _diverged(recipe: Recipe, state: State, step: int, rate: float) -> str:
+def _diverged(recipe: Regime, state: State, step: int, rate: float) -> str:
     fixes = [f"--lr {(recipe.lr or 1) / 3:.3g}"]
     if recipe.clip_norm is None:
         fixes.append("--clip-norm 1")

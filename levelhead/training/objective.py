@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -34,7 +35,22 @@ from levelhead.targets import (
 from levelhead.training.distillation import Teacher
 from levelhead.training.prior import balanced_weights
 
+E = TypeVar("E", bound="Example")
 AUXILIARY = 0.3  # Szegedy et al. 2015, section 5
+
+
+class Example(Protocol):
+    """A batch of examples, a dataclass: what the network takes, labels int64 [B], index int64 [B]
+    into the training split, targets. Images, or the tokens of sentences."""
+
+    @property
+    def inputs(self) -> Any: ...
+    @property
+    def labels(self) -> Tensor: ...
+    @property
+    def index(self) -> Tensor: ...
+    @property
+    def targets(self) -> Targets | None: ...
 
 
 @dataclass(frozen=True)
@@ -133,16 +149,20 @@ class Objective:
         self.loss.check(targets)
         return targets
 
-    def batch(self, batch: Batch, step: int) -> Batch:
+    def batch(self, batch: E, step: int) -> E:
         """The batch with its targets, mixed with itself where the recipe says so."""
-        batch = dataclasses.replace(batch, targets=self.targets(batch.labels, batch.index))
-        return batch if self.mixing is None else self.mixing.batch(batch, step)
+        targets = self.targets(batch.labels, batch.index)
+        batch = dataclasses.replace(batch, targets=targets)  # type: ignore[type-var]
+        if self.mixing is None:
+            return batch
+        assert isinstance(batch, Batch)
+        return cast(E, self.mixing.batch(batch, step))
 
     def label_losses(self, logits: Tensor, targets: Targets) -> Tensor:
         """What the labels alone ask for, [B], in nats."""
         return self.loss.of(logits, targets, self.options)
 
-    def __call__(self, logits: Tensor, batch: Batch, auxiliary: Sequence[Tensor] = ()) -> Tensor:
+    def __call__(self, logits: Tensor, batch: Example, auxiliary: Sequence[Tensor] = ()) -> Tensor:
         """The loss of each example [B] of a batch that `batch` made, in nats.
 
         auxiliary: logits [B,K] of heads that help in training alone, each weighed by AUXILIARY.
@@ -152,6 +172,7 @@ class Objective:
         for scores in auxiliary:
             losses = losses + AUXILIARY * self.label_losses(scores, batch.targets)
         if self.teacher is not None:
+            assert isinstance(batch, Batch)
             losses = self.teacher.losses(losses, logits, batch)
         if self.online is not None:
             self.online.update(logits, batch.labels)

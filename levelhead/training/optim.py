@@ -10,8 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from levelhead.models.network import Network
-from levelhead.recipe import Recipe
+from levelhead.models.network import Classifier
+from levelhead.training.regime import Regime
 
 # Muon moves matrices. In `fast` the rest follows by SGD at airbench's rates, there meant for a loss
 # summed over the batch and logits divided by 256: hence the factor of the batch, and head / 256.
@@ -97,14 +97,14 @@ class Muon(torch.optim.Optimizer):
 
 
 @torch.no_grad()
-def add_l1(network: Network, strength: float) -> None:
+def add_l1(network: Classifier, strength: float) -> None:
     """Add the slope of strength · Σ|w| to the gradients of weights: not of biases and norms."""
     for weight in network.parameters():
         if weight.grad is not None and weight.dim() > 1:
             weight.grad.add_(weight.sign(), alpha=strength)
 
 
-def optimisers(network: Network, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def optimisers(network: Classifier, recipe: Regime) -> list[torch.optim.Optimizer]:
     """The optimisers of a resolved recipe; each group keeps its peak rate in `peak`.
 
     Biases and norms are not decayed, except on a sphere with muon (`fast`), where `weight_decay`
@@ -161,7 +161,9 @@ def optimisers(network: Network, recipe: Recipe) -> list[torch.optim.Optimizer]:
             for parameters, own in zip(rows, (decay, 0.0), strict=True):
                 split.append({"params": parameters, "lr": rate * share, "weight_decay": own})
         if recipe.optimizer == "adamw":
-            optimisers = [torch.optim.AdamW(_filled(split), lr=rate, betas=(momentum, 0.999))]
+            optimisers = [
+                torch.optim.AdamW(_filled(split), lr=rate, betas=(momentum, recipe.beta2))
+            ]
         else:
             nesterov = momentum > 0
             optimisers = [
@@ -184,11 +186,12 @@ def _filled(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def factor(recipe: Recipe, progress: float) -> float:
+def factor(recipe: Regime, progress: float) -> float:
     """Share of the peak rate at `progress` (0 at the first step, 1 at the end) of training.
 
     `one-cycle` (Smith & Topin 2018) rises from 1/25 of the peak and falls to 1/10,000 of that,
-    both along a cosine; the others rise linearly during `warmup`.
+    both along a cosine; the others rise linearly during `warmup`. `inverse-sqrt` then falls as
+    √(warmup / progress) (Vaswani et al. 2017, equation 3); without warm-up, from a hundredth on.
     """
     warmup = recipe.warmup or 0.0
     rest = (progress - warmup) / (1 - warmup)
@@ -202,6 +205,9 @@ def factor(recipe: Recipe, progress: float) -> float:
         return float((1 - rest) ** recipe.power)
     if recipe.schedule == "cosine":
         return _cosine(1.0, 0.0, rest)
+    if recipe.schedule == "inverse-sqrt":
+        start = warmup or 0.01
+        return math.sqrt(start / max(progress, start))
     if recipe.schedule == "step":
         return float(recipe.step_factor ** sum(progress >= at for at in recipe.step_at))
     return 1.0
@@ -211,7 +217,7 @@ def _cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
 
 
-def set_rates(made: list[torch.optim.Optimizer], recipe: Recipe, step: int, steps: int) -> float:
+def set_rates(made: list[torch.optim.Optimizer], recipe: Regime, step: int, steps: int) -> float:
     """Set every group's rate for `step` of `steps`; returns the recipe's own rate at that step.
 
     The middle of a step stands for it, so that neither the first nor the last is wasted at rate
