@@ -15,7 +15,7 @@ import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 from levelhead.errors import LevelheadError, nearest
 from levelhead.files import refuse_pipes
@@ -301,8 +301,7 @@ class Recipe(Settings):
             fine = value is None or (value > low if strict else value >= low)
             must(name, fine, wanted)
 
-        for word in self.knobs:
-            _knob(word)
+        loss_knobs(self)
         must("smoothing", 0 <= self.smoothing < 1, "in [0, 1), for example 0.1")
         must("validation", 0 < self.validation < 1, "between 0 and 1, for example 0.1")
         must("test", 0 < self.test < 1, "between 0 and 1, for example 0.2")
@@ -349,8 +348,27 @@ class Recipe(Settings):
     @property
     def loss_knobs(self) -> dict[str, float | None]:
         """The loss's own numbers by name: strength, margin and `knobs`; None where left open."""
-        values: dict[str, float | None] = {"strength": self.strength, "margin": self.margin}
-        return values | dict(map(_knob, self.knobs))
+        return loss_knobs(self)
+
+
+class Knobbed(Protocol):
+    """Settings with numbers of the loss."""
+
+    @property
+    def strength(self) -> float | None: ...
+    @property
+    def margin(self) -> float | None: ...
+    @property
+    def knobs(self) -> tuple[str, ...]: ...
+
+
+def loss_knobs(recipe: Knobbed) -> dict[str, float | None]:
+    """The loss's own numbers by name: strength, margin and `knobs`; None where left open.
+
+    Raises LevelheadError for a word that is not NAME=NUMBER.
+    """
+    values: dict[str, float | None] = {"strength": recipe.strength, "margin": recipe.margin}
+    return values | dict(map(_knob, recipe.knobs))
 
 
 def _knob(word: str) -> tuple[str, float]:

@@ -1,0 +1,261 @@
+"""The Transformer (Vaswani et al. 2017), with tied embeddings, and what search keeps of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from levelhead.models.network import Classifier, Linear
+from levelhead.translation.tokens import Pairs
+from levelhead.translation.vocabulary import PAD
+
+Norm = Literal["post", "pre"]
+Positions = Literal["sinusoidal", "learned"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a Transformer is built for; `longest`: positions that it knows."""
+
+    vocabulary: int
+    layers: int = 4
+    width: int = 128
+    heads: int = 4
+    feed_forward: int = 256
+    dropout: float = 0.3
+    norm: Norm = "post"
+    positions: Positions = "sinusoidal"
+    longest: int = 256
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation whose float32 weights follow its input's type."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
+        shape = self.normalized_shape
+        return torch.layer_norm(input, shape, weight, bias, self.eps)
+
+
+def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
+    """Srivastava et al. 2014, from torch's own stream; on the CPU the rate is rounded to 1/256.
+
+    A byte an element instead of a number: drawing took a sixth of the training there.
+    """
+    if not training or rate == 0:
+        return x
+    if x.is_cuda:
+        return functional.dropout(x, rate)
+    level = round(256 * rate)
+    words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
+    kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= level
+    return x * kept.to(x.dtype).mul_(256 / (256 - level))
+
+
+class Attention(nn.Module):
+    """Scaled dot products in several heads (Vaswani et al. 2017, section 3.2)."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.heads = size.heads
+        self.query = Linear(size.width, size.width)
+        self.key_value = Linear(size.width, 2 * size.width)
+        self.out = Linear(size.width, size.width)
+
+    def split(self, x: Tensor) -> Tensor:
+        """[B,L,D] -> [B, heads, L, D / heads]."""
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of [B,S,D], each [B, heads, S, D / heads]."""
+        keys, values = self.key_value(x).chunk(2, 2)
+        return self.split(keys), self.split(values)
+
+    def forward(
+        self,
+        x: Tensor,
+        keys_values: tuple[Tensor, Tensor],
+        mask: Tensor | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """Queries of x [B,L,D] over keys and values; mask bool [B,1,1,S], True where to look."""
+        looked = functional.scaled_dot_product_attention(
+            self.split(self.query(x)), *keys_values, attn_mask=mask, is_causal=causal
+        )
+        return cast(Tensor, self.out(looked.transpose(1, 2).flatten(2)))
+
+
+class Block(nn.Module):
+    """What the layers share: a part, its dropout, its sum with the input, its norm."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.post, self.rate = size.norm == "post", size.dropout
+
+    def before(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """What the part sees."""
+        return x if self.post else cast(Tensor, norm(x))
+
+    def after(self, norm: nn.Module, x: Tensor, part: Tensor) -> Tensor:
+        """Its input and what it made of it."""
+        total = x + dropout(part, self.rate, self.training)
+        return cast(Tensor, norm(total)) if self.post else total
+
+
+def perceptron(size: Size) -> nn.Sequential:
+    """The same two layers at each place."""
+    return nn.Sequential(
+        Linear(size.width, size.feed_forward), nn.ReLU(), Linear(size.feed_forward, size.width)
+    )
+
+
+class EncoderLayer(Block):
+    """Attention to the sentence, then a perceptron."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__(size)
+        self.attention, self.first = Attention(size), LayerNorm(size.width)
+        self.perceptron, self.second = perceptron(size), LayerNorm(size.width)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        seen = self.before(self.first, x)
+        x = self.after(self.first, x, self.attention(seen, self.attention.keys_values(seen), mask))
+        return self.after(self.second, x, self.perceptron(self.before(self.second, x)))
+
+
+class DecoderLayer(Block):
+    """Attention to what stands before, to the source, then a perceptron."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__(size)
+        self.own, self.first = Attention(size), LayerNorm(size.width)
+        self.across, self.second = Attention(size), LayerNorm(size.width)
+        self.perceptron, self.third = perceptron(size), LayerNorm(size.width)
+
+    def forward(
+        self,
+        x: Tensor,
+        source: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        before: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """x [B,L,D] at all places at once; with the keys and values `before`, at the last alone."""
+        seen = self.before(self.first, x)
+        causal = before is None and x.shape[1] > 1
+        looked = self.own(seen, before or self.own.keys_values(seen), causal=causal)
+        x = self.after(self.first, x, looked)
+        return self.rest(x, source, mask)
+
+    def rest(self, x: Tensor, source: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+        """What follows the attention to what stands before; here places do not see each other."""
+        looked = self.across(self.before(self.second, x), source, mask)
+        x = self.after(self.second, x, looked)
+        return self.after(self.third, x, self.perceptron(self.before(self.third, x)))
+
+
+class Body(nn.Module):
+    """Encoder and decoder, without the embeddings, which are the head's weights."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleList(EncoderLayer(size) for _ in range(size.layers))
+        self.decoder = nn.ModuleList(DecoderLayer(size) for _ in range(size.layers))
+        ends = size.norm == "pre"
+        self.encoder_norm = LayerNorm(size.width) if ends else nn.Identity()
+        self.decoder_norm = LayerNorm(size.width) if ends else nn.Identity()
+        self.places = nn.Embedding(size.longest, size.width) if _learned(size) else None
+
+
+def _learned(size: Size) -> bool:
+    return size.positions == "learned"
+
+
+class Translator(Classifier):
+    """Pairs of sentences to the logits [N,K] of every token of the translation.
+
+    The vocabulary is one, and its vectors are those of the source, of the translation and of the
+    head (Press & Wolf 2017): the head has no bias.
+    """
+
+    table: Tensor
+
+    def __init__(self, size: Size, seed: int = 0) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            body = Body(size)
+            head = nn.Linear(size.width, size.vocabulary, bias=False)
+            for module in body.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.xavier_uniform_(module.weight)
+                    nn.init.zeros_(module.bias)
+                elif isinstance(module, nn.Embedding):
+                    nn.init.normal_(module.weight, std=size.width**-0.5)
+            nn.init.normal_(head.weight, std=size.width**-0.5)
+        super().__init__(body, head)
+        self.size = size
+        self.register_buffer("table", sinusoids(size.longest, size.width), persistent=False)
+
+    def embed(self, tokens: Tensor, first: int = 0) -> Tensor:
+        """Vectors [B,L,D] of tokens [B,L] at places `first` and on, in `dtype`."""
+        body = cast(Body, self.body)
+        table = self.table if body.places is None else body.places.weight
+        vectors = functional.embedding(tokens, self.head.weight) * math.sqrt(self.size.width)
+        vectors = vectors + table[first : first + tokens.shape[1]]
+        return dropout(vectors, self.size.dropout, self.training).to(self.dtype)
+
+    def encode(self, source: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The source [B,S] as [B,S,D], and which of it is no padding: bool [B,1,1,S] or None."""
+        body, mask = cast(Body, self.body), None
+        if bool((padding := source == PAD).any()):
+            mask = ~padding[:, None, None, :]
+        x = self.embed(source)
+        for layer in body.encoder:
+            x = layer(x, mask)
+        return body.encoder_norm(x), mask
+
+    def source_keys(self, memory: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """What each layer of the decoder looks up in the encoded source."""
+        body = cast(Body, self.body)
+        return [cast(DecoderLayer, layer).across.keys_values(memory) for layer in body.decoder]
+
+    def features(self, pairs: Pairs) -> Tensor:
+        """Float32 [N,D] of the tokens of a batch, each seeing the true ones before it."""
+        memory, mask = self.encode(pairs.source)
+        body, x = cast(Body, self.body), self.embed(pairs.before)
+        for layer, source in zip(body.decoder, self.source_keys(memory), strict=True):
+            x = layer(x, source, mask)
+        x = body.decoder_norm(x)
+        return cast(Tensor, x.flatten(0, 1)[pairs.kept].float())
+
+    def forward(self, pairs: Pairs) -> Tensor:
+        return cast(Tensor, self.head(self.features(pairs)))
+
+    def training_logits(self, inputs: Any) -> tuple[Tensor, list[Tensor]]:
+        """Logits [N,K] of the tokens; there is no auxiliary head."""
+        return self(inputs), []
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """Sines and cosines of the place, float32 [length, width] (Vaswani et al. 2017, 3.5)."""
+    places = torch.arange(length, dtype=torch.float64)[:, None]
+    rates = torch.exp(
+        torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(10_000.0) / width)
+    )
+    table = torch.zeros(length, width, dtype=torch.float64)
+    table[:, 0::2] = torch.sin(places * rates)
+    table[:, 1::2] = torch.cos(places * rates)[:, : width // 2]
+    return table.float()
+
+
+@dataclass
+class Memory:
+    """What search keeps of sentences [B] in so many hypotheses each [G]: see `Stepper`."""
+
+    source: list[tuple[Tensor, Tensor]]  # a layer: [B, heads, S, D / heads]
+    mask: Tensor | None  # bool [B,1,1,S]
+    before: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # [B·G, heads, t, D / heads]
