@@ -120,13 +120,7 @@ class Run:
     @property
     def history(self) -> list[dict[str, float]]:
         """Rows of history.csv."""
-        path = self.folder / "history.csv"
-        refuse_pipes(path)
-        try:
-            with path.open(newline="", encoding="utf-8") as file:
-                return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-        except (OSError, ValueError, TypeError) as error:
-            raise LevelheadError(f"{path}: cannot be read ({error}); train anew") from None
+        return read_history(self.folder / "history.csv")
 
     def ids(self, split: str) -> set[str]:
         """Which examples were in a split, from splits.csv."""
@@ -252,6 +246,16 @@ class Run:
                 f"{path}: not this recipe's model ({reason}); train anew into another --out"
             ) from None
         return network.place(device).eval()
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """Rows of a history.csv. Raises LevelheadError for what is none."""
+    refuse_pipes(path)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError) as error:
+        raise LevelheadError(f"{path}: cannot be read ({error}); train anew") from None
 
 
 def shape_of(recipe: Recipe, channels: int, size: int, classes: int) -> Shape:

@@ -19,7 +19,7 @@ LAYERS = (
     "cli",
     "papers",
     "serving watching",
-    "studies estimator",
+    "studies estimator translation",
     "deploy report",
     "training",
     "runs",

@@ -31,6 +31,10 @@ _START = 20_000  # rows that give the first guess
 _COPIED = 1 << 26  # up to so many probabilities their logarithms are kept, else made anew
 
 
+Sums = tuple[float, float, float, float]
+"""What the fit needs over examples at one β: see `sums_of`."""
+
+
 @dataclass(frozen=True)
 class Temperature(Calibrator):
     """Logits divided by `temperature` (Guo et al. 2017); the prediction never changes.
@@ -102,26 +106,55 @@ class Temperature(Calibrator):
             if scores.numel() <= _COPIED:
                 scores, kind = _logits(kind, scores), "logits"
 
-        def sums(log_beta: float, step: int = 1) -> tuple[float, float, float, float]:
-            return _sums(kind, scores[::step], labels[::step], math.exp(log_beta))
+        def some_sums(log_beta: float, step: int = 1) -> Sums:
+            return sums_of(kind, scores[::step], labels[::step], math.exp(log_beta))
 
-        spread = _spread(kind, scores)
+        guess, step, largest = 0.0, n // _START, spread(kind, scores)
+        if step > 1 and largest:
+            ends = _ends(largest)
+            guess = min(max(guess, ends[0]), ends[1])
+            guess = _root(lambda u: some_sums(u, step), ends, guess, 1e-3)[0]
+        units = outputs.units
+
+        def slopes(log_beta: float) -> Tensor:
+            return slopes_of(kind, scores, labels, math.exp(log_beta))
+
+        return cls.of_sums(
+            some_sums, largest, n, guess, fitted_on=fitted_on, level=level, units=units,
+            slopes=slopes,
+        )  # fmt: skip
+
+    @classmethod
+    def of_sums(
+        cls,
+        sums: Callable[[float], Sums],
+        spread: float,
+        n: int,
+        guess: float = 0.0,
+        *,
+        fitted_on: str = "",
+        level: float = 0.95,
+        units: Tensor | None = None,
+        slopes: Callable[[float], Tensor] | None = None,
+    ) -> Temperature:
+        """`fit` from `sums(log β)` over n examples (`sums_of`), wherever their logits are.
+
+        spread: the largest difference of two logits of a row. With `units` int64 [n] also
+        `slopes(log β)`, dNLL/d log β of each.
+        """
         if spread == 0:
             return cls(1.0, 0.0, math.inf, n, fitted_on, "flat")
-        ends = (-math.log(WIDEST * spread), -math.log(_SMALLEST * spread))
-        step = n // _START
-        guess = min(max(0.0, ends[0]), ends[1])
-        if step > 1:
-            guess = _root(lambda u: sums(u, step), ends, guess, 1e-3)[0]
+        ends = _ends(spread)
+        guess = min(max(guess, ends[0]), ends[1])
         log_beta, (nll, _, curve, squares) = _root(sums, ends, guess, 1e-5)
         z = normal_quantile(level)
         if log_beta in ends:
             return cls._at_limit(log_beta, nll, sums, ends, z, n, fitted_on)
         # `curve` is dΣψ/du at the last evaluation, a step of less than 1e-5 away.
-        units, design = outputs.units, 1.0
-        if units is not None:
-            slopes = _slopes(kind, scores, labels, math.exp(log_beta))
-            design = max(1.0, example_variance(slopes, units) * n * n / max(squares, 1e-300))
+        design = 1.0
+        if units is not None and slopes is not None:
+            own = slopes(log_beta)
+            design = max(1.0, example_variance(own, units) * n * n / max(squares, 1e-300))
         z = normal_quantile(small_sample(level, count_units(n, units)))
         half = z * math.sqrt(design * squares * n / max(n - 1, 1)) / max(curve, 1e-300)
         half = min(half, 100.0) if n > 1 else 100.0  # e^100 is as good as infinite, and finite
@@ -138,7 +171,7 @@ class Temperature(Calibrator):
         cls,
         end: float,
         nll: float,
-        sums: Callable[[float], tuple[float, float, float, float]],
+        sums: Callable[[float], Sums],
         ends: tuple[float, float],
         z: float,
         n: int,
@@ -222,7 +255,12 @@ def _logits(kind: Kind, scores: Tensor) -> Tensor:
     return scores if kind == "logits" else scores.double().log().clamp_(min=LOG_ZERO)
 
 
-def _spread(kind: Kind, scores: Tensor) -> float:
+def _ends(spread: float) -> tuple[float, float]:
+    """The bracket of log β for logits that differ by so much."""
+    return -math.log(WIDEST * spread), -math.log(_SMALLEST * spread)
+
+
+def spread(kind: Kind, scores: Tensor) -> float:
     """The largest difference of two logits of one row; of log 0 nothing is counted."""
     largest = size = 0.0
     for piece in scores.split(max(1, _PIECE // scores.shape[1])):
@@ -235,9 +273,7 @@ def _spread(kind: Kind, scores: Tensor) -> float:
     return largest if largest > max(1e-12 * size, 1e-30) else 0.0
 
 
-def _sums(
-    kind: Kind, scores: Tensor, labels: Tensor, beta: float
-) -> tuple[float, float, float, float]:
+def sums_of(kind: Kind, scores: Tensor, labels: Tensor, beta: float) -> Sums:
     """Over rows, with z the logits and u = log β: Σ NLL, dΣ/du, β² Σ Var z, β² Σ ψ²."""
     nll = slope = curve = squares = 0.0
     one = torch.ones(scores.shape[1], dtype=torch.float64)
@@ -259,7 +295,7 @@ def _sums(
     return nll, beta * slope, beta * beta * curve, beta * beta * squares
 
 
-def _slopes(kind: Kind, scores: Tensor, labels: Tensor, beta: float) -> Tensor:
+def slopes_of(kind: Kind, scores: Tensor, labels: Tensor, beta: float) -> Tensor:
     """dNLL/du of each row, u = log β, float64 [N]."""
     found = []
     step = max(1, _PIECE // scores.shape[1])
@@ -271,7 +307,7 @@ def _slopes(kind: Kind, scores: Tensor, labels: Tensor, beta: float) -> Tensor:
 
 
 def _reach(
-    sums: Callable[[float], tuple[float, float, float, float]],
+    sums: Callable[[float], Sums],
     best: float,
     limit: float,
     side: float,
@@ -292,11 +328,11 @@ def _reach(
 
 
 def _root(
-    sums: Callable[[float], tuple[float, float, float, float]],
+    sums: Callable[[float], Sums],
     ends: tuple[float, float],
     first: float,
     tolerance: float,
-) -> tuple[float, tuple[float, float, float, float]]:
+) -> tuple[float, Sums]:
     """Where the slope crosses 0, by Newton steps kept inside what is known of the bracket.
 
     An end of `ends` itself is returned where the slope still points beyond it.

@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
-from levelhead.cli import describing, judging, running, shipping, studying
+from levelhead.cli import describing, judging, running, shipping, studying, translating
 from levelhead.cli.terminal import end_bars
 from levelhead.errors import LevelheadError, nearest
 from levelhead.text import printable
@@ -45,6 +45,9 @@ HELP = """levelhead: image classifiers whose confidence can be believed
                                         what smoothing buys and what it costs
   levelhead reproduce PAPER --data FOLDER
                                         run a published paper's experiments again
+  levelhead train-translator DATA --source en --target de
+                                        a Transformer on parallel text, judged as images are
+  levelhead translate RUN < LINES       translate, and say how sure it is
   levelhead report RUN                  write the report of a run or study anew
   levelhead models                      the networks that --model knows
   levelhead describe MODEL              its layers: parameters, shapes, what its units see
@@ -108,7 +111,7 @@ def _stop(*_: Any) -> None:
 
 def _stopped(words: list[str]) -> str:
     """What to do after a command that was stopped."""
-    if words[0] in ("train", "distill", "resume"):
+    if words[0] in ("train", "distill", "resume", "train-translator"):
         run = next((b for a, b in pairwise(words) if a == "--out"), "RUN")
         run = words[1] if words[0] == "resume" and len(words) > 1 else run
         return f"stopped; levelhead resume {run} goes on"
@@ -155,6 +158,8 @@ COMMANDS = {
     "distillation": studying.distillation,
     "tradeoff": studying.tradeoff,
     "reproduce": studying.reproduce,
+    "train-translator": translating.train_translator,
+    "translate": translating.translate,
     "report": running.report,
     "check": describing.check,
     "describe": describing.describe,

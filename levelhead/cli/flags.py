@@ -8,13 +8,17 @@ import dataclasses
 import inspect
 import types
 import typing
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from levelhead.errors import LevelheadError, nearest
-from levelhead.recipe import Recipe
+from levelhead.recipe import Recipe, Settings
 
+R = TypeVar("R", bound=Settings)
 SECTIONS = {
     "classes": "data and splits",
+    "source": "data and splits",
+    "preset": "model",
+    "beam": "run",
     "model": "model",
     "loss": "loss, targets and teacher",
     "optimizer": "optimisation",
@@ -25,6 +29,7 @@ SECTIONS = {
 MOST_USED = (
     *("model", "smoothing", "epochs", "batch_size", "lr", "image_size", "validation"),
     *("pretrained", "finetune", "seed"),
+    *("source", "target", "preset", "updates"),
 )
 
 
@@ -52,9 +57,9 @@ class Parser(argparse.ArgumentParser):
         return options
 
 
-def explanations() -> dict[str, str]:
-    """The sentence under each field of Recipe."""
-    body = ast.parse(inspect.getsource(Recipe)).body[0]
+def explanations(kind: type[Settings] = Recipe) -> dict[str, str]:
+    """The sentence under each field of a recipe."""
+    body = ast.parse(inspect.getsource(kind)).body[0]
     assert isinstance(body, ast.ClassDef)
     return {
         field.target.id: inspect.cleandoc(text.value.value)
@@ -67,13 +72,15 @@ def explanations() -> dict[str, str]:
     }
 
 
-def add_recipe(parser: Parser, *, many: bool = False) -> None:
+def add_recipe(parser: Parser, recipe: type[Settings] = Recipe, *, many: bool = False) -> None:
     """One flag a field, `data` as the first word. With `many` each flag but seeds takes a list."""
-    hints = typing.get_type_hints(Recipe)
-    help_ = explanations()
+    hints = typing.get_type_hints(recipe)
+    help_ = explanations(recipe)
     first = parser.add_argument_group("most used")
     group = first
-    for field in dataclasses.fields(Recipe):
+    for field in dataclasses.fields(recipe):
+        if field.name == "task":  # the command says it
+            continue
         if field.name in SECTIONS:
             group = parser.add_argument_group(SECTIONS[field.name])
         text = help_[field.name].replace("%", "%%")
@@ -104,17 +111,22 @@ def add_recipe(parser: Parser, *, many: bool = False) -> None:
         place.add_argument(flag, **common)
 
 
-def recipe_fields(options: argparse.Namespace) -> dict[str, Any]:
-    """Those of the parsed flags that are fields of Recipe."""
-    names = {field.name for field in dataclasses.fields(Recipe)}
+def recipe_fields(options: argparse.Namespace, recipe: type[Settings] = Recipe) -> dict[str, Any]:
+    """Those of the parsed flags that are fields of a recipe."""
+    names = {field.name for field in dataclasses.fields(recipe)}
     return {name: value for name, value in vars(options).items() if name in names}
 
 
 def recipe_of(options: argparse.Namespace) -> Recipe:
     """The recipe that was typed."""
-    fields = recipe_fields(options)
+    return settings_of(options, Recipe)
+
+
+def settings_of(options: argparse.Namespace, kind: type[R]) -> R:
+    """The same of any kind of recipe."""
+    fields = recipe_fields(options, kind)
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return Recipe(**fields)
+    return kind(**fields)
 
 
 def grid_of(options: argparse.Namespace) -> tuple[Recipe, dict[str, tuple[Any, ...]]]:

@@ -97,6 +97,15 @@ def resume(words: list[str]) -> int:
     options = parser.parse(words)
 
     from levelhead.cli.terminal import watcher
+    from levelhead.translation.translation_run import is_translation
+
+    if is_translation(options.run):
+        from levelhead.cli.translating import deliver_translator
+        from levelhead.translation.translation_run import resume_translator
+
+        watch = watcher(quiet=options.quiet, unit="tokens")
+        return deliver_translator(resume_translator(options.run, watch=watch), options.json)
+
     from levelhead.training.run import resume
 
     try:
@@ -297,7 +306,15 @@ def report(words: list[str]) -> int:
     options = parser.parse(words)
 
     from levelhead.report import write_figures, write_report
+    from levelhead.translation.translation_run import is_translation
 
+    if is_translation(options.run):
+        from levelhead.translation.translation_page import write_translation_page
+        from levelhead.translation.translation_run import open_translation
+
+        page = write_translation_page(open_translation(options.run), options.figures)
+        print_json({"report": str(page)}) if options.json else print(page)
+        return 0
     if options.licence is not None:
         from levelhead.report.card import write_card
 

@@ -26,11 +26,13 @@ _DECODERS = re.compile(
 """How lines begin that libraries print of a damaged image; levelhead's own sentence names it."""
 
 
-def watcher(epochs: bool = True, quiet: bool = False) -> Callable[[Event], None]:
+def watcher(
+    epochs: bool = True, quiet: bool = False, unit: str = "images"
+) -> Callable[[Event], None]:
     """A `watch` for train and compare: a bar on a terminal, a line now and then in a log.
 
     Without `epochs` they get no lines, nor where they come faster than one a second. `quiet`: notes
-    alone.
+    alone. `unit`: what an example is called.
     """
     from levelhead.text import duration
     from levelhead.training.events import Epoch, Note, Progress, Step
@@ -48,7 +50,7 @@ def watcher(epochs: bool = True, quiet: bool = False) -> Callable[[Event], None]
             passing(event.what, event.done, event.total)
         elif isinstance(event, Step):
             left = event.images_left / max(event.images_per_second, 1e-9)
-            speed = f"{event.images_per_second:,.0f} images/s, {duration(left)} left"
+            speed = f"{event.images_per_second:,.0f} {unit}/s, {duration(left)} left"
             passing("step", event.step, event.steps, f"loss {event.loss:.4f}, {speed}")
         elif isinstance(event, Epoch):
             if not epochs or time.monotonic() - last < EPOCHS_APART:
@@ -59,7 +61,7 @@ def watcher(epochs: bool = True, quiet: bool = False) -> Callable[[Event], None]
                 f"NLL {event.train_nll:.4f}, accuracy {event.train_accuracy:.4f}; "
                 f"validation NLL {event.validation_nll:.4f}, "
                 f"accuracy {event.validation_accuracy:.4f}; "
-                f"{event.images_per_second:,.0f} images/s, {duration(event.seconds)}"
+                f"{event.images_per_second:,.0f} {unit}/s, {duration(event.seconds)}"
             )
 
     return watch

@@ -66,7 +66,7 @@ def about(outputs: Outputs, level: float = 0.95) -> list[str]:
     return [
         *outputs.notes,
         f"Accuracy {_percent(right / n)} ({level * 100:g} % interval {_range(low, high)}): "
-        f"{right:,} of {n:,} {what} of {k} classes right.",
+        f"{right:,} of {n:,} {what}{'' if outputs.anonymous else f' of {k} classes'} right.",
         _few_errors(n, n - right),
         _grouped(outputs),
         _weakest(outputs, level),
@@ -294,10 +294,12 @@ class WeakClass:
 
 
 def weakest_class(outputs: Outputs, level: float) -> WeakClass | None:
-    """The class with the lowest recall; None where no class has an error.
+    """The class with the lowest recall; None where no class has an error, or none is known.
 
     It was picked for being low: its interval is that of one of K classes (Bonferroni).
     """
+    if outputs.anonymous:
+        return None
     right, support, _ = class_counts(outputs)
     k = int((right / support).nan_to_num(2.0).argmin())
     hits, of = int(right[k]), int(support[k])
@@ -314,6 +316,8 @@ def weakest_class(outputs: Outputs, level: float) -> WeakClass | None:
 
 def _weakest(outputs: Outputs, level: float) -> str:
     """The class with the lowest recall, what it is taken for, and how low its recall may be."""
+    if outputs.anonymous:
+        return ""
     weak, k = weakest_class(outputs, level), outputs.classes
     if weak is None:
         return "No class has an error."

@@ -169,6 +169,7 @@ balanced_accuracy = Metric(
     prepare=lambda outputs: _ByClass(outputs.labels, outputs.rows.correct, outputs.classes),
     value=_value,
     interval="bootstrap",
+    needs="classes",
     influence=_influence,
     ends=_ends,
 )

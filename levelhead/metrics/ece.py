@@ -210,6 +210,7 @@ toplabel_ece = metric(
     "15 equal-width bins within each predicted class (Gupta & Ramdas 2021)",
     _absolute,
     prepare=prepare_toplabel,
+    needs="classes",
 )
 
 binary_ece = metric(
@@ -219,6 +220,7 @@ binary_ece = metric(
     "bins (Naeini et al. 2015)",
     _absolute,
     prepare=prepare_binary,
+    needs="classes",
     undefined=lambda outputs: (
         f"of two classes only; here are {outputs.classes}" if outputs.classes != 2 else None
     ),

@@ -31,6 +31,18 @@ from levelhead.statistics.measured import Quantity
 P = ParamSpec("P")
 T = TypeVar("T")
 
+Needs = Literal[
+    "confidence",
+    "classes",
+    "likelihood",
+    "probabilities",
+    "label_distribution",
+    "acceptable",
+    "superclasses",
+]
+"""What a metric must know of each example: whether it is right and how sure; which class it is;
+the probability of its label, of all classes; and so on."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -56,9 +68,7 @@ class Metric:
     unit: Literal["%", "nats", ""] = ""  # % is printed times 100
     digits: int = 4  # of a difference in a sentence
     binned: bool = False  # whether `prepare` takes `bins`
-    needs: Literal[
-        "confidence", "probabilities", "label_distribution", "acceptable", "superclasses"
-    ] = "confidence"
+    needs: Needs = "confidence"
     # Of the prepared: empirical influence values [N]; a mean needs none.
     influence: Callable[[Any], Tensor] | None = None
     # Of the prepared and the units: what `calibration_interval` takes; the side the error counts.
@@ -141,10 +151,11 @@ def once(
 
 def reason(metric: Metric, outputs: Outputs) -> str | None:
     """Why the metric has no number for these Outputs, or None."""
-    if (
-        metric.needs not in ("confidence", "acceptable", "superclasses")
-        and outputs.kind == "confidence"
-    ):
+    if metric.needs in ("classes", "acceptable", "superclasses") and outputs.anonymous:
+        return "needs the classes; only which answers are right is known"
+    likelihood = metric.needs == "likelihood" and outputs.label_log_probability is not None
+    light = metric.needs in ("confidence", "classes", "acceptable", "superclasses")
+    if outputs.kind == "confidence" and not light and not likelihood:
         return "needs the scores of all classes; only the prediction's confidence is known"
     if metric.needs == "label_distribution" and outputs.label_distribution is None:
         return "needs what several annotators said of each example (a label distribution)"

@@ -35,6 +35,9 @@ def _undefined(outputs: Outputs) -> str | None:
 def _error_cost(outputs: Outputs) -> float:
     """By the model's odds: −log q_y where y is not the prediction; entropy without its own part."""
     rows = outputs.rows
+    if outputs.kind == "confidence":  # what an error cost here
+        wrong = rows.nll[rows.correct == 0]
+        return float(wrong.mean()) if len(wrong) else 0.0
     own = torch.special.entr(rows.confidence)
     return error_cost(outputs, (rows.entropy - own).clamp(min=0))
 
@@ -51,7 +54,7 @@ nll = Metric(
     prepare=lambda outputs: outputs.rows.nll,
     value=mean("nll"),
     interval="bootstrap",
-    needs="probabilities",
+    needs="likelihood",
     undefined=_undefined,
     error_cost=_error_cost,
 )

@@ -20,8 +20,8 @@ from levelhead.delimited import dialect, is_number, missing_column, rows
 from levelhead.errors import LevelheadError, NoLabels
 from levelhead.labels import positions, spelling, spellings
 from levelhead.outputs.coerce import answers, shares, two_columns, unmasked
-from levelhead.outputs.outputs import BESIDE_DECISIONS, RESERVED, Outputs
-from levelhead.outputs.validate import PIECE, Kind, check_rows
+from levelhead.outputs.outputs import BESIDE_CONFIDENCE, BESIDE_DECISIONS, RESERVED, Outputs
+from levelhead.outputs.validate import PIECE, Kind, check_log_probabilities, check_rows
 
 _PEOPLE = "label:"  # a column `label:cat` counts the annotators who said cat
 _ROW_INDEX = re.compile(r"|unnamed: ?\d+|__index_level_\d+__|index|row|\.\.\.1", re.IGNORECASE)
@@ -121,6 +121,7 @@ class _Layout:
     @property
     def text(self) -> tuple[str, ...]:
         known = (*reserved(self.columns), *([self.group] if self.group else []), *self.index)
+        known += () if self.classes else BESIDE_CONFIDENCE
         return tuple(name for name in known if name in self.columns)
 
 
@@ -135,7 +136,8 @@ def _layout(columns: Sequence[str], asked: Asked) -> _Layout:
     if twice is not None:
         raise LevelheadError(f"the column {twice!r} occurs twice; rename one")
     people = tuple(c for c in columns if c.startswith(_PEOPLE))
-    if asked.labelled and "label" not in columns and not people:
+    told = asked.kind == "confidence" and "correct" in columns
+    if asked.labelled and "label" not in columns and not people and not told:
         near = next((c for c in columns if c.lower() in ("label", "class", "target", "y_true")), "")
         fix = f"rename {near!r}" if near else "add the true class of each row"
         raise (LevelheadError if near else NoLabels)(missing_column("label", columns, fix))
@@ -147,10 +149,12 @@ def _layout(columns: Sequence[str], asked: Asked) -> _Layout:
         )
     index = tuple(c for c in columns if _ROW_INDEX.fullmatch(c))
     taken = {*reserved(columns), *people, asked.group_column, *index}
+    taken |= {*BESIDE_CONFIDENCE} if asked.kind == "confidence" else set()
     classes = tuple(c for c in columns if c not in taken)
     unused: tuple[str, ...] = ()
     if asked.kind == "confidence":
-        for name in ("prediction", "confidence"):
+        told = told and not {"label", "prediction"} <= set(columns)
+        for name in ("confidence",) if told else ("prediction", "confidence"):
             if name not in columns:
                 raise LevelheadError(missing_column(name, columns, "--confidence needs it"))
         classes, unused = (), classes
@@ -170,7 +174,8 @@ def _table(batches: Any, layout: _Layout, asked: Asked, where: Callable[[int], s
     """Outputs of pyarrow batches with a column a class and `label`."""
     names = {name for name in (layout.id, layout.group, *layout.index) if name is not None}
     names |= {"label"} if layout.label else set()
-    names |= {"prediction", "confidence"} if asked.kind == "confidence" else set()
+    if asked.kind == "confidence":
+        names |= {"prediction", "confidence", *BESIDE_CONFIDENCE} & set(layout.columns)
     kept: dict[str, list[str]] = {name: [] for name in names}
     dtype, n = (np.float32 if asked.kind == "logits" else np.float64), 0
     with tempfile.TemporaryFile() as score_file, tempfile.TemporaryFile() as people_file:
@@ -294,20 +299,44 @@ def _refuse_foreign_columns(
 def _confidence(
     kept: Mapping[str, list[str]], where: Callable[[int], str], more: dict[str, Any]
 ) -> Outputs:
-    """Outputs of the columns prediction, confidence and label."""
-    sure = []
-    for i, cell in enumerate(kept.get("confidence", [])):
-        text = cell.replace(",", ".")
-        if not is_number(text):
-            raise LevelheadError(f"{where(i)}: the confidence {cell!r} is no number")
-        sure.append(float(text))
-    tensor = torch.tensor(sure, dtype=torch.float64)[:, None]
-    predictions = kept.get("prediction", [])
-    if not predictions:
+    """Outputs of the columns confidence, and prediction and label, or correct alone."""
+    tensor = _column_of("confidence", kept, where)[:, None]
+    if not len(tensor):
         raise LevelheadError("confidence: no rows; give at least one example")
-    names, labels, best = answers(kept.get("label", predictions), predictions, None, where)
+    if "log_probability" in kept:
+        own = _column_of("log_probability", kept, where)
+        check_log_probabilities(own, len(tensor), where)
+        more["label_log_probability"] = own
+    predictions = kept.get("prediction", [])
+    if "label" in kept or not kept.get("correct"):
+        names, labels, best = answers(kept.get("label", predictions), predictions, None, where)
+    else:
+        names, more["anonymous"] = ("right", "wrong"), True
+        labels = torch.tensor([_wrong(cell, where(i)) for i, cell in enumerate(kept["correct"])])
+        best = torch.zeros(len(labels), dtype=torch.int64)
     check_rows("confidence", tensor, labels, len(names), where)
     return Outputs("confidence", tensor, labels, names, predicted=best, **more)
+
+
+def _column_of(name: str, kept: Mapping[str, list[str]], where: Callable[[int], str]) -> Tensor:
+    """A column of numbers that was read as text, float64 [N]."""
+    numbers = []
+    for i, cell in enumerate(kept.get(name, [])):
+        text = cell.replace(",", ".")
+        if not is_number(text):
+            raise LevelheadError(f"{where(i)}: the {name} {cell!r} is no number")
+        numbers.append(float(text))
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+CORRECT = {"1": 0, "true": 0, "1.0": 0, "0": 1, "false": 1, "0.0": 1}
+
+
+def _wrong(cell: str, where: str) -> int:
+    """1 for a cell of `correct` that says no."""
+    if cell.casefold() not in CORRECT:
+        raise LevelheadError(f"{where}: correct {cell!r}; write 1 or 0, true or false")
+    return CORRECT[cell.casefold()]
 
 
 def _numbers(batch: Any, names: Sequence[str]) -> np.ndarray:

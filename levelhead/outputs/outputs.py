@@ -30,14 +30,18 @@ from levelhead.outputs.coerce import (
     two_columns,
     unmasked,
 )
-from levelhead.outputs.validate import PIECE, Kind, check_range, check_rows
+from levelhead.outputs.validate import PIECE, Kind, check_log_probabilities, check_range, check_rows
 
 RESERVED = ("id", "path", "label", "prediction", "confidence", "decision", "group")
+BESIDE_CONFIDENCE = ("correct", "log_probability")  # read where only confidences are known
 BESIDE_DECISIONS = ("set", "reason")  # reserved, too, where `decision` stands beside them
 """Columns of a table of predictions that are no classes."""
 
-TENSORS = ("features", "head_weight", "head_bias", "predicted", "label_distribution", "acceptable")
-STRINGS = ("ids", "groups", "split", "split_hash", "superclasses")
+TENSORS = (
+    *("features", "head_weight", "head_bias", "predicted", "label_log_probability"),
+    *("label_distribution", "acceptable"),
+)
+STRINGS = ("ids", "groups", "split", "split_hash", "superclasses", "anonymous")
 """The optional fields of Outputs, by how a file keeps them."""
 
 
@@ -83,7 +87,11 @@ class Outputs:
     head_bias: Tensor | None = None  # float32 [K]
     split: str | None = None  # "train", "validation" or "test", where known
     split_hash: str | None = None
-    predicted: Tensor | None = None  # int64 [N], of kind "confidence" alone
+    # Of kind "confidence" alone: int64 [N]; natural logarithm of the label's probability,
+    # float64 [N]; whether classes are unknown, and only right answers told from wrong ones.
+    predicted: Tensor | None = None
+    label_log_probability: Tensor | None = None
+    anonymous: bool = False
     label_distribution: Tensor | None = (
         None  # float64 [N, K], what annotators said; rows add up to 1
     )
@@ -121,7 +129,9 @@ class Outputs:
     ) -> Outputs:
         """Outputs of which only the prediction [N] and its probability [N] are known.
 
-        So cloud services log them. Metrics that need every class are then None, with a reason.
+        So cloud services log them, and language models (with `label_log_probability` [N], the
+        natural logarithm of the label's own probability, which NLL needs). Metrics that need every
+        class are then None, with a reason.
         Class names default to all that occur, or to "0" … for positions.
         """
         sure = floats(confidence, "confidence").reshape(-1, 1)
@@ -136,6 +146,9 @@ class Outputs:
         for name in ("features", "head_weight", "head_bias"):
             if more.get(name) is not None:
                 more[name] = floats(more[name], name).float()
+        if more.get("label_log_probability") is not None:
+            own = floats(more["label_log_probability"], "label_log_probability")
+            more["label_log_probability"] = own.double()
         if more.get("acceptable") is not None:
             more["acceptable"] = floats(more["acceptable"], "acceptable") > 0
         for name in ("ids", "groups", "superclasses"):
@@ -180,6 +193,12 @@ class Outputs:
             raise LevelheadError(
                 "predicted: belongs to Outputs of kind 'confidence', and only there"
             )
+        if self.predicted is None and (self.anonymous or self.label_log_probability is not None):
+            raise LevelheadError(
+                "label_log_probability: belongs to Outputs of kind 'confidence', and only there"
+            )
+        if self.label_log_probability is not None:
+            check_log_probabilities(self.label_log_probability, n, lambda i: f"row {i}")
         if self.predicted is not None:
             check_range("prediction", self.predicted, n, k, lambda i: f"row {i}")
         for name, names in (("ids", self.ids), ("groups", self.groups)):
@@ -239,7 +258,8 @@ class Outputs:
             unknown = torch.full_like(sure, math.nan)
             wrong = (self.predicted != self.labels).int()
             top = (self.predicted.int(), wrong, sure, torch.log1p(-sure))
-            return Rows(*top, unknown, unknown, unknown)
+            known = self.label_log_probability
+            return Rows(*top, unknown if known is None else -known.double(), unknown, unknown)
         n = len(self)
         kinds = (torch.int32, torch.int32, *[torch.float64] * 5)
         columns = [torch.empty(n, dtype=kind) for kind in kinds]
@@ -281,8 +301,8 @@ class Outputs:
             split_hash=None,
             **{
                 name: getattr(self, name)[chosen]
-                for name in ("features", "predicted", "label_distribution", "acceptable")
-                if getattr(self, name) is not None
+                for name in TENSORS
+                if not name.startswith("head_") and getattr(self, name) is not None
             },
         )
 
@@ -290,7 +310,8 @@ class Outputs:
         """Scores, labels, names and groups alone, for work that takes them apart often."""
         return Outputs(
             self.kind, self.scores, self.labels, self.class_names, predicted=self.predicted,
-            groups=self.groups,
+            groups=self.groups, label_log_probability=self.label_log_probability,
+            anonymous=self.anonymous,
         )  # fmt: skip
 
     def with_people(self, counts: Any) -> Outputs:

@@ -229,6 +229,7 @@ def _safetensors(path: Path, asked: Asked) -> Outputs:
     except (SafetensorError, json.JSONDecodeError) as error:
         raise LevelheadError(f"not a whole safetensors file ({error}); write it anew") from None
     more = {name: header.get(name) for name in STRINGS}
+    more["anonymous"] = bool(more["anonymous"])
     return _from_arrays(arrays, asked, header.get("classes"), more, ours=True)
 
 

@@ -89,6 +89,17 @@ def check_rows(
     return remark
 
 
+def check_log_probabilities(values: Tensor, n: int, where: Callable[[int], str]) -> None:
+    """Raise LevelheadError for the first of n logarithms of a probability that is none."""
+    if tuple(values.shape) != (n,):
+        raise LevelheadError(f"log_probability: shape {tuple(values.shape)}; must be [{n}]")
+    if (i := first(~(values <= 1e-6))) is not None:
+        raise LevelheadError(
+            f"{where(i)}: log_probability {float(values[i]):g}: must be 0 or less, the natural "
+            "logarithm of the label's probability"
+        )
+
+
 def _digits(probabilities: Tensor) -> int:
     """After how many digits, 2 to 6, all of them were rounded; 0 where they were not."""
     values = probabilities.double()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
@@ -16,6 +16,7 @@ from levelhead.translation.vocabulary import PAD
 
 Norm = Literal["post", "pre"]
 Positions = Literal["sinusoidal", "learned"]
+KeysValues = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Attention(nn.Module):
         """[B,L,D] -> [B, heads, L, D / heads]."""
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
-    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def keys_values(self, x: Tensor) -> KeysValues:
         """Keys and values of [B,S,D], each [B, heads, S, D / heads]."""
         keys, values = self.key_value(x).chunk(2, 2)
         return self.split(keys), self.split(values)
@@ -79,15 +80,18 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Tensor,
-        keys_values: tuple[Tensor, Tensor],
+        keys_values: KeysValues,
         mask: Tensor | None = None,
         causal: bool = False,
     ) -> Tensor:
         """Queries of x [B,L,D] over keys and values; mask bool [B,1,1,S], True where to look."""
+        query, (keys, values) = self.split(self.query(x)), keys_values
+        if not x.is_cuda:  # on CPUs its gradient in bfloat16 took six times as long
+            query, keys, values = query.float(), keys.float(), values.float()
         looked = functional.scaled_dot_product_attention(
-            self.split(self.query(x)), *keys_values, attn_mask=mask, is_causal=causal
+            query, keys, values, attn_mask=mask, is_causal=causal
         )
-        return cast(Tensor, self.out(looked.transpose(1, 2).flatten(2)))
+        return cast(Tensor, self.out(looked.transpose(1, 2).flatten(2).to(x.dtype)))
 
 
 class Block(nn.Module):
@@ -137,21 +141,26 @@ class DecoderLayer(Block):
         self.across, self.second = Attention(size), LayerNorm(size.width)
         self.perceptron, self.third = perceptron(size), LayerNorm(size.width)
 
-    def forward(
-        self,
-        x: Tensor,
-        source: tuple[Tensor, Tensor],
-        mask: Tensor | None,
-        before: tuple[Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        """x [B,L,D] at all places at once; with the keys and values `before`, at the last alone."""
+    def forward(self, x: Tensor, source: KeysValues, mask: Tensor | None) -> Tensor:
+        """x [B,L,D], each place seeing itself and those before it."""
         seen = self.before(self.first, x)
-        causal = before is None and x.shape[1] > 1
-        looked = self.own(seen, before or self.own.keys_values(seen), causal=causal)
-        x = self.after(self.first, x, looked)
-        return self.rest(x, source, mask)
+        looked = self.own(seen, self.own.keys_values(seen), causal=True)
+        return self.rest(self.after(self.first, x, looked), source, mask)
 
-    def rest(self, x: Tensor, source: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+    def step(
+        self, x: Tensor, source: KeysValues, mask: Tensor | None, earlier: KeysValues | None
+    ) -> tuple[Tensor, KeysValues]:
+        """The next place of G hypotheses of each sentence, x [B,G,D], and its keys and values
+        [B·G, heads, t, D / heads] behind the `earlier` ones."""
+        seen = self.before(self.first, x)
+        apart = seen.flatten(0, 1)[:, None]
+        keys, values = self.own.keys_values(apart)
+        if earlier is not None:
+            keys, values = torch.cat([earlier[0], keys], 2), torch.cat([earlier[1], values], 2)
+        looked = self.own(apart, (keys, values)).view_as(x)
+        return self.rest(self.after(self.first, x, looked), source, mask), (keys, values)
+
+    def rest(self, x: Tensor, source: KeysValues, mask: Tensor | None) -> Tensor:
         """What follows the attention to what stands before; here places do not see each other."""
         looked = self.across(self.before(self.second, x), source, mask)
         x = self.after(self.second, x, looked)
@@ -218,10 +227,29 @@ class Translator(Classifier):
             x = layer(x, mask)
         return body.encoder_norm(x), mask
 
-    def source_keys(self, memory: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def source_keys(self, memory: Tensor) -> list[KeysValues]:
         """What each layer of the decoder looks up in the encoded source."""
         body = cast(Body, self.body)
         return [cast(DecoderLayer, layer).across.keys_values(memory) for layer in body.decoder]
+
+    def step(
+        self,
+        tokens: Tensor,
+        place: int,
+        source: list[KeysValues],
+        mask: Tensor | None,
+        earlier: list[KeysValues],
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """Logits [B,G,K] of what follows `tokens` [B,G] at a place, and what to keep for the next:
+        `earlier` is what the step before kept, empty at first."""
+        body = cast(Body, self.body)
+        x = self.embed(tokens.flatten()[:, None], place).view(*tokens.shape, -1)
+        kept = []
+        for number, layer in enumerate(body.decoder):
+            before = earlier[number] if earlier else None
+            x, own = cast(DecoderLayer, layer).step(x, source[number], mask, before)
+            kept.append(own)
+        return cast(Tensor, self.head(body.decoder_norm(x).float())), kept
 
     def features(self, pairs: Pairs) -> Tensor:
         """Float32 [N,D] of the tokens of a batch, each seeing the true ones before it."""
@@ -250,12 +278,3 @@ def sinusoids(length: int, width: int) -> Tensor:
     table[:, 0::2] = torch.sin(places * rates)
     table[:, 1::2] = torch.cos(places * rates)[:, : width // 2]
     return table.float()
-
-
-@dataclass
-class Memory:
-    """What search keeps of sentences [B] in so many hypotheses each [G]: see `Stepper`."""
-
-    source: list[tuple[Tensor, Tensor]]  # a layer: [B, heads, S, D / heads]
-    mask: Tensor | None  # bool [B,1,1,S]
-    before: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # [B·G, heads, t, D / heads]

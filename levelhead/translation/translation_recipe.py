@@ -127,7 +127,7 @@ class TranslationRecipe(Settings):
     length_penalty: float = 0.6
     """Exponent of the length by which search divides (Wu et al. 2016, equation 14; 0: none)."""
     precision: Literal["float32", "bfloat16"] | None = None
-    """Arithmetic of training (default: bfloat16 on CUDA); judging is float32."""
+    """Arithmetic of training (default: bfloat16 where the machine gains); judging is float32."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     seed: int = 0
@@ -175,6 +175,11 @@ class TranslationRecipe(Settings):
             preset = {name: value for name, value in preset.items() if name != "updates"}
         changes = {name: value for name, value in preset.items() if asked[name] is None}
         return self.replace(**changes) if changes else self
+
+    @property
+    def loss_knobs(self) -> dict[str, float | None]:
+        """The loss's own numbers by name; None where left open."""
+        return loss_knobs(self)
 
     @property
     def batch_size(self) -> int | None:

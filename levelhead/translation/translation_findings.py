@@ -1,0 +1,117 @@
+"""What a translator is worth: its tokens by the judge of images, its text by sacrebleu."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from levelhead.calibrators import Temperature
+from levelhead.files import write, write_json
+from levelhead.judging import judge
+from levelhead.judging.judge import SCHEMA
+from levelhead.metrics import METRICS
+from levelhead.statistics.measured import Measured
+from levelhead.text import interval_text
+from levelhead.translation.corpus import Corpus
+from levelhead.translation.search import search
+from levelhead.translation.text_scores import text_scores
+from levelhead.translation.token_scores import TokenScores, token_scores
+from levelhead.translation.tokens import Tokens
+from levelhead.translation.transformer import Translator
+from levelhead.translation.translation_recipe import TranslationRecipe
+from levelhead.translation.vocabulary import Vocabulary
+
+TOKEN_METRICS = (
+    "accuracy", "nll", "ece", "ece_mass", "smece", "overconfidence", "underconfidence", "aurc",
+)  # fmt: skip
+"""What is asked of tokens: what needs no probability of all pieces."""
+BESIDE = "raw", "calibrated"
+
+
+def judged(
+    folder: Path,
+    network: Translator,
+    corpus: Corpus,
+    vocabulary: Vocabulary,
+    tokens: Mapping[str, Tokens],
+    recipe: TranslationRecipe,
+    *,
+    progress: Callable[[str, int, int], None],
+) -> dict[str, Any]:
+    """findings.json; writes the calibration, token predictions and translations of test.
+
+    Tokens are judged given the true ones before them; those of a sentence are a group, so that
+    intervals are over sentences. The temperature is fitted on validation.
+    """
+    scores = {name: token_scores(network, tokens[name]) for name in ("validation", "test")}
+    temperature = scores["validation"].temperature("validation")
+    write_json(folder / "calibration.json", temperature.to_json())
+    findings: dict[str, Any] = {
+        "schema": SCHEMA,
+        "task": recipe.task,
+        "languages": corpus.languages,
+        "sentences": {name: len(part) for name, part in corpus.splits.items()},
+        "temperature": temperature.summary(),
+    }
+    for name, at in (("validation", 1.0), ("test", 1.0), ("test", temperature.temperature)):
+        key = name if at == 1.0 else f"{name}_calibrated"
+        outputs = scores[name].outputs(vocabulary.pieces, at)
+        outputs.save(folder / "outputs" / f"{key}.safetensors")
+        findings[key] = judge(outputs, metrics=TOKEN_METRICS)
+        del findings[key]["class_names"]
+    test = corpus.splits["test"]
+    hypotheses = search(
+        network,
+        tokens["test"].source,
+        beam=recipe.beam,
+        length_penalty=recipe.length_penalty,
+        progress=lambda done, total: progress("translating", done, total),
+    )
+    lines = vocabulary.decode([own[0].pieces for own in hypotheses])
+    sides = {"source": test.source, "reference": test.target, "translation": lines}
+    for name, side in sides.items():
+        write(folder / "outputs" / f"test.{name}.txt", "\n".join(side) + "\n")
+    findings["text"] = {
+        name: {"signature": score.signature, **_entry(score.measured())}
+        for name, score in text_scores(lines, test.target).items()
+    }
+    findings["per_word"] = per_word(scores["test"], test.target)
+    findings["words"] = sentences(findings, temperature)
+    return findings
+
+
+def _entry(measured: Measured) -> dict[str, Any]:
+    return {"value": measured.value, "low": measured.low, "high": measured.high}
+
+
+def per_word(scores: TokenScores, lines: tuple[str, ...]) -> dict[str, Any]:
+    """NLL and perplexity a word of the references (what stands between spaces)."""
+    words = sum(len(line.split()) for line in lines)
+    (nll,) = scores.nll([1.0])
+    total = nll * len(scores) / max(words, 1)
+    return {"words": words, "nll": total, "perplexity": math.exp(min(total, 700.0))}
+
+
+def sentences(findings: Mapping[str, Any], temperature: Temperature) -> list[str]:
+    """What was found, for people."""
+    bleu, test = findings["text"]["bleu"], findings["test"]
+    nll = test["metrics"]["nll"]
+
+    def ends(entry: Mapping[str, Any], digits: int, scale: float = 1.0) -> str:
+        parts = (None if entry[k] is None else scale * entry[k] for k in ("value", "low", "high"))
+        return interval_text(*parts, digits=digits)
+
+    before = ends(test["metrics"]["ece"], 3)
+    after = ends(findings["test_calibrated"]["metrics"]["ece"], 3)
+    return [
+        f"BLEU {ends(bleu, 1)} on {findings['sentences']['test']:,} sentences "
+        f"({bleu['signature']}); chrF {ends(findings['text']['chrf'], 1)}, "
+        f"TER {ends(findings['text']['ter'], 1)}.",
+        f"Of {test['n']:,} next pieces {ends(test['metrics']['accuracy'], 1, 100)} % are right; "
+        f"NLL {ends(nll, 3)} nats a piece (perplexity {math.exp(nll['value']):.2f}), "
+        f"{findings['per_word']['nll']:.3f} a word.",
+        f"{METRICS['ece'].title}: {before}; with the temperature of validation {after}.",
+        temperature.sentence(),
+    ]
