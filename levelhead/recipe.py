@@ -15,7 +15,7 @@ import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from levelhead.errors import LevelheadError, nearest
 from levelhead.files import refuse_pipes
@@ -35,7 +35,7 @@ class Settings:
 
     data: str
 
-    COMMAND: ClassVar[str] = ""
+    COMMAND = ""
 
     def replace(self, **changes: Any) -> Self:
         """The same settings with some fields changed."""
@@ -103,7 +103,7 @@ class Settings:
 class Recipe(Settings):
     """What to train on what, and how. Raises LevelheadError for a value that cannot be."""
 
-    COMMAND: ClassVar[str] = "train"
+    COMMAND = "train"
 
     data: str
     """`digits`, a folder of images, a labels.csv, a folder of parquet or IDX files, or an npz."""

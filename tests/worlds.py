@@ -137,3 +137,25 @@ def fill_the_disk(monkeypatch: pytest.MonkeyPatch, name: str, after: int = 0) ->
         return original(path, mode, *rest, **more)
 
     monkeypatch.setattr(Path, "open", open_)
+
+
+SPELLED = (
+    ("ba", "ko", "mi", "tu", "re", "so", "na", "ve", "li", "po"),
+    ("Um", "Dois", "Tres", "Quatro", "Cinco", "Seis", "Sete", "Oito", "Nove", "Dez"),
+)
+
+
+def spelled(n: int, seed: int) -> tuple[list[str], list[str]]:
+    """n sentences and their translations: digits spelled in order there, in reverse here."""
+    draw = np.random.default_rng(seed)
+    rows = [draw.integers(0, 10, draw.integers(2, 7)) for _ in range(n)]
+    there = [" ".join(SPELLED[0][i] for i in row) + " ." for row in rows]
+    return there, [" ".join(SPELLED[1][i] for i in row[::-1]) + "." for row in rows]
+
+
+def write_parallel(folder: Path, counts: Sequence[int] = (600, 60, 60)) -> None:
+    """train, val and test of `spelled` in the languages aa and bb."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, (name, n) in enumerate(zip(("train", "val", "test"), counts, strict=True)):
+        for language, lines in zip(("aa", "bb"), spelled(n, seed), strict=True):
+            (folder / f"{name}.{language}").write_text("\n".join(lines) + "\n", encoding="utf-8")

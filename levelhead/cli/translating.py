@@ -88,16 +88,16 @@ def translate(words: list[str]) -> int:
         raise LevelheadError(f"--mark-below {options.mark_below:g}: must be from 0 to 1")
 
     from levelhead.files import reading
-    from levelhead.translation.translate import lines_of
+    from levelhead.translation.corpus import read_lines
     from levelhead.translation.translate import translate as translate_lines
     from levelhead.translation.translation_run import open_translation
 
     run = open_translation(options.run)
     if options.file in (None, "-"):
-        lines = lines_of(sys.stdin.buffer.read(), "standard input")
+        lines = read_lines(sys.stdin.buffer.read(), "standard input")
     else:
         with reading(options.file, "check the path"):
-            lines = lines_of(Path(options.file).read_bytes(), options.file)
+            lines = read_lines(Path(options.file).read_bytes(), options.file)
 
     from levelhead.cli.terminal import counter
 

@@ -36,6 +36,7 @@ from levelhead.figures import (
     samples,
     slices,
     students,
+    temperatures,
     templates,
 )
 
@@ -64,6 +65,7 @@ FIGURES: dict[str, Figure] = {
     "penultimate": Figure(projection.data, projection.draw),
     "information": Figure(information_plane.data, information_plane.draw),
     "distillation": Figure(students.data, students.draw),
+    "temperatures": Figure(temperatures.data, temperatures.draw),
     "templates": Figure(templates.data, templates.draw),
     "tradeoff": Figure(gains.data, gains.draw),
     "receptive_field": Figure(fields.data, fields.draw),

@@ -13,12 +13,16 @@ from levelhead.errors import LevelheadError, nearest
 from levelhead.files import read_json, write_json
 from levelhead.papers import followups, keras_notebook, mueller2019, pytorch_notebook, xia2025
 from levelhead.papers.document import write_page
-from levelhead.papers.plan import finished
+from levelhead.papers.plan import Planned, finished
+from levelhead.papers.translation_claims import COMPARED, STUDY
+from levelhead.recipe import Recipe
 from levelhead.report import write_report
 from levelhead.runs import Run
 from levelhead.studies import train_outputs
 from levelhead.studies.compare import cells, compare
+from levelhead.studies.workers import LATE, Job, carry_on_translator, side_by_side
 from levelhead.training.events import Event, Note
+from levelhead.translation.translation_recipe import TranslationRecipe
 
 PAPERS: dict[str, Any] = {
     "mueller2019": mueller2019,
@@ -93,17 +97,22 @@ def reproduce(
     needed = {name for e in chosen.values() for name in planned if name.startswith(e.studies)}
     needed |= {by for name in needed if (by := planned[name].taught_by)}
     runs = {
-        name: [Run(out / name / cell.folder) for cell in cells(plan.recipe, plan.grid, seeds)]
+        name: [Run(folder) for folder in _folders(plan, out / name, seeds)]
         for name, plan in planned.items()
         if name in needed
     }
     for name, todo in runs.items():
         plan = planned[name]
-        if (out / name / "findings.json").exists() and all(run.finished for run in todo):
+        judged_before = name == STUDY or (out / name / "findings.json").exists()
+        if judged_before and all(run.finished for run in todo):
             continue
         watch(Note(f"Study {name}:"))
         try:
+            if isinstance(plan.recipe, TranslationRecipe):
+                _translators(plan, out / name, seeds, jobs, deadline, watch)
+                continue
             if plan.taught_by is not None and time.monotonic() < deadline:
+                assert isinstance(plan.recipe, Recipe)
                 lessons = {
                     str(cell.recipe.teacher).replace("{seed}", str(cell.seed))
                     for cell in cells(plan.recipe, plan.grid, seeds)
@@ -153,6 +162,52 @@ def reproduce(
     result.save(out / paper)
     write_page(out / paper, module.TITLE, findings, panels)
     return result
+
+
+def _folders(plan: Planned, folder: Path, seeds: int) -> list[Path]:
+    """Where the runs of a study are."""
+    if isinstance(plan.recipe, TranslationRecipe):
+        return [job.folder for job in translators(plan, folder, seeds)]
+    return [folder / cell.folder for cell in cells(plan.recipe, plan.grid, seeds)]
+
+
+def translators(plan: Planned, folder: Path, seeds: int) -> list[Job]:
+    """The trainings of a study of translators, seed by seed, those that are compared first."""
+    recipe, epsilons = plan.recipe, plan.grid["smoothing"]
+    ordered = sorted(epsilons, key=lambda epsilon: (epsilon not in COMPARED, epsilon))
+    return [
+        Job(
+            f"ε = {epsilon:g}, seed {seed}",
+            recipe.replace(smoothing=epsilon, seed=recipe.seed + seed),
+            folder / f"smoothing={epsilon:g}" / f"seed-{recipe.seed + seed}",
+        )
+        for seed in range(seeds)
+        for epsilon in ordered
+    ]
+
+
+def _translators(
+    plan: Planned,
+    folder: Path,
+    seeds: int,
+    jobs: int,
+    deadline: float,
+    watch: Callable[[Event], None],
+) -> None:
+    """Train what a study of translators lacks, seed by seed."""
+    waiting = [job for job in translators(plan, folder, seeds) if not Run(job.folder).finished]
+    if jobs > 1:
+        side_by_side(waiting, jobs, deadline, watch)
+        return
+    longest = 0.0
+    for number, job in enumerate(waiting, 1):
+        began = time.monotonic()
+        if began + longest > deadline:
+            watch(Note(f"{job.name}: {LATE}"))
+            continue
+        watch(Note(f"{job.name} ({number} of {len(waiting)})"))
+        carry_on_translator(job, watch)
+        longest = max(longest, time.monotonic() - began)
 
 
 def _before(path: Path, full: bool) -> dict[str, Any]:

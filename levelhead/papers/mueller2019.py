@@ -20,6 +20,7 @@ from levelhead.metrics import METRICS
 from levelhead.papers.claims import contrast
 from levelhead.papers.plan import Experiment, Found, Planned, finished, paired, settings
 from levelhead.papers.rows import ABOVE, ANY, BELOW, Range, Row, claim, missing, number
+from levelhead.papers.translation_claims import SCALED, STUDY, recipe_of, translation
 from levelhead.recipe import Recipe
 from levelhead.runs import Run
 from levelhead.statistics.measured import Measured, difference, mean, spread
@@ -41,7 +42,7 @@ CIFAR10 = (("alexnet", "AlexNet"), ("cifar10", "fast"))
 def studies(data: Path, out: Path, full: bool) -> dict[str, Planned]:
     """The trainings by name: as published with `full`, else scaled down to two CPU cores.
 
-    data: a folder that holds cifar10/, cifar100/ and mnist/.
+    data: a folder that holds cifar10/, cifar100/, mnist/ and multi30k/.
     """
     cifar, mnist, hundred = (str(data / name) for name in ("cifar10", "mnist", "cifar100"))
     epsilons: tuple[float, ...] = EPSILONS
@@ -99,6 +100,7 @@ def studies(data: Path, out: Path, full: bool) -> dict[str, Planned]:
         "mnist-student-alone": Planned(pupil, {}),
         "students-alone": Planned(student, {"smoothing": (0.0, *soft)}),
     }
+    planned[STUDY] = Planned(recipe_of(data, full), {"smoothing": (0.0, 0.05, 0.1, 0.2, 0.4)})
     if not full:
         planned["hundred-overfit"] = Planned(surest, {"smoothing": (0.0, 0.05)})
     for epsilon in (0.0, *soft):
@@ -463,6 +465,9 @@ EXPERIMENTS = {
     "figure6": Experiment(
         "Figure 6: mutual information", ("cifar10",), figure6,
         "`fast` for 360 steps instead of ResNet-56 for 64,000; snapshots every 45 steps.",
+    ),
+    "translation": Experiment(
+        "Section 3 and figure 3: machine translation", (STUDY,), translation, SCALED
     ),
     "mnist": Experiment(
         "Section 5: distillation on MNIST",

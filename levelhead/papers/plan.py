@@ -10,13 +10,14 @@ from typing import Any
 from levelhead.papers.rows import Row
 from levelhead.recipe import Recipe
 from levelhead.runs import Run
+from levelhead.translation.translation_recipe import TranslationRecipe
 
 
 @dataclass(frozen=True)
 class Planned:
     """One study: a recipe, the values compared, and the studies that teach it."""
 
-    recipe: Recipe
+    recipe: Recipe | TranslationRecipe
     grid: Mapping[str, tuple[Any, ...]]
     taught_by: str | None = None  # its runs' predictions on train are made first
 

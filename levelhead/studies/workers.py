@@ -23,6 +23,12 @@ from levelhead.runs import Run
 from levelhead.text import duration
 from levelhead.training.events import Event, Note
 from levelhead.training.run import resume, train
+from levelhead.translation.translation_recipe import TASK, TranslationRecipe
+from levelhead.translation.translation_run import (
+    TranslationRun,
+    resume_translator,
+    train_translator,
+)
 
 LATE = "not begun, the time is spent; the same command goes on"
 CHILD = "import sys; from levelhead.studies.workers import child; sys.exit(child(sys.argv[1]))"
@@ -33,7 +39,7 @@ class Job:
     """One training: what to call it, its recipe, its folder."""
 
     name: str
-    recipe: Recipe
+    recipe: Recipe | TranslationRecipe
     folder: Path
 
 
@@ -41,11 +47,25 @@ def carry_on(
     job: Job, data: Dataset | None = None, watch: Callable[[Event], None] = lambda event: None
 ) -> Run:
     """Train a job, or go on where it was stopped. Raises LevelheadError as `train` does."""
+    assert isinstance(job.recipe, Recipe)
     if (job.folder / "recipe.toml").exists():
         return resume(job.folder, data=data, watch=watch)
     for part in job.folder.glob(".recipe.toml.*part"):  # stopped while it was being written
         part.unlink(missing_ok=True)
     return train(job.recipe, out=job.folder, data=data, watch=watch)
+
+
+def carry_on_translator(
+    job: Job, watch: Callable[[Event], None] = lambda event: None
+) -> TranslationRun:
+    """The same for a translator."""
+    assert isinstance(job.recipe, TranslationRecipe)
+    if (job.folder / "data.json").exists():
+        return resume_translator(job.folder, watch=watch)
+    for part in (*job.folder.glob(".*part"), job.folder / "recipe.toml"):
+        part.unlink(missing_ok=True)  # stopped while it was being written
+    (job.folder / "vocabulary.model").unlink(missing_ok=True)
+    return train_translator(job.recipe, job.folder, watch=watch)
 
 
 def side_by_side(
@@ -89,9 +109,13 @@ def side_by_side(
 
 def child(folder: str) -> int:
     """What a process does: train the recipe that comes in, in that folder."""
-    recipe = Recipe.from_toml(sys.stdin.read(), f"{folder}/recipe.toml")
+    text, where = sys.stdin.read(), f"{folder}/recipe.toml"
     try:
-        carry_on(Job(folder, recipe, Path(folder)))
+        if f'task = "{TASK}"' in text:
+            own = TranslationRecipe.from_toml(text, where)
+            carry_on_translator(Job(folder, own, Path(folder)))
+        else:
+            carry_on(Job(folder, Recipe.from_toml(text, where), Path(folder)))
     except LevelheadError as error:
         print(error, file=sys.stderr)
         return 2

@@ -14,9 +14,14 @@ from levelhead.text import isolated
 
 
 def balanced_weights(labels: Tensor, classes: int) -> Tensor:
-    """N / (K · N_k), float32 [K], so that the mean weight of the examples is one."""
+    """N / (K · N_k), float32 [K], so that the mean weight of the examples is one.
+
+    A class without examples (a piece of words that training never meets) weighs nothing: smoothing
+    gives it a share, of which infinitely much would be no number.
+    """
     counts = torch.bincount(labels, minlength=classes)
-    return len(labels) / (classes * counts.float())
+    weights = len(labels) / (classes * counts.clamp_min(1).float())
+    return torch.where(counts > 0, weights, 0)
 
 
 def balancing(recipe: Recipe) -> tuple[str, ...]:

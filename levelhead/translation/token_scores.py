@@ -13,8 +13,10 @@ from torch import Tensor
 from levelhead.calibrators import Temperature
 from levelhead.calibrators.temperature import slopes_of, spread, sums_of
 from levelhead.outputs import Outputs
+from levelhead.translation.search import Hypothesis
 from levelhead.translation.tokens import PIECE_TOKENS, Tokens, in_pieces
 from levelhead.translation.transformer import Translator
+from levelhead.translation.vocabulary import END
 
 FIRST_GUESS = 2_000
 """Tokens of which a temperature is fitted first."""
@@ -118,3 +120,27 @@ def token_scores(network: Translator, tokens: Tokens) -> TokenScores:
     sentences = np.repeat(np.arange(len(tokens)), tokens.lengths[1])
     weight = network.head.weight.detach().cpu()
     return TokenScores(features, tokens.labels, torch.from_numpy(sentences), weight)
+
+
+@torch.no_grad()
+def hypothesis_logs(
+    network: Translator,
+    sources: Sequence[np.ndarray],
+    hypotheses: Sequence[Sequence[Hypothesis]],
+    temperature: float,
+) -> list[list[np.ndarray]]:
+    """Log-probability of each piece of each hypothesis, END included, of logits / temperature."""
+    pairs = [(row, one) for row, own in zip(sources, hypotheses, strict=True) for one in own]
+    if not pairs:
+        return [[] for _ in hypotheses]
+    targets = [np.array([*one.pieces, END], np.int64) for _, one in pairs]
+    tokens = Tokens([row for row, _ in pairs], targets)
+    logs = torch.empty(len(tokens.labels))
+    for group in in_pieces(tokens):
+        batch = tokens.batch(group, network.device)
+        z = network(batch.pairs) / temperature
+        own = z.gather(1, batch.labels[:, None])[:, 0] - z.logsumexp(1)
+        logs[batch.index] = own.cpu()
+    each = np.split(logs.numpy(), tokens.starts[1:])
+    ends = np.cumsum([len(own) for own in hypotheses])
+    return [each[end - len(own) : end] for end, own in zip(ends, hypotheses, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from levelhead.calibrators import Temperature
 from levelhead.errors import LevelheadError
 from levelhead.files import write
 from levelhead.machine import pick_device
-from levelhead.translation.corpus import read_lines
 from levelhead.translation.search import Hypothesis, search
+from levelhead.translation.token_scores import hypothesis_logs
 from levelhead.translation.translation_run import TranslationRun, open_translation
 from levelhead.translation.vocabulary import Vocabulary
 
@@ -114,7 +114,8 @@ def translate(
     recipe, vocabulary = run.recipe, run.vocabulary
     if alternatives < 1:
         raise LevelheadError(f"--alternatives {alternatives}: must be 1 or more")
-    beam = max(beam or recipe.beam, alternatives) if beam is None or beam > 0 else beam
+    beam = recipe.beam if beam is None else beam
+    beam = max(beam, alternatives) if beam > 0 else beam
     lines = tuple(lines)
     places = [i for i, line in enumerate(lines) if line.strip()]
     rows = vocabulary.encode([lines[i] for i in places])
@@ -137,45 +138,13 @@ def translate(
     assert isinstance(calibration, Temperature)
     at = calibration.temperature
     kept = [own[:alternatives] for own in hypotheses]
-    logs = calibrated(network, rows, kept, at)
+    logs = hypothesis_logs(network, rows, kept, at)
     answers: list[tuple[Translation, ...]] = [() for _ in lines]
     for place, own, own_logs in zip(places, kept, logs, strict=True):
         answers[place] = tuple(
             _translation(vocabulary, one, each) for one, each in zip(own, own_logs, strict=True)
         )
     return Translated(lines, tuple(answers), at)
-
-
-def calibrated(
-    network: Any,
-    rows: Sequence[np.ndarray],
-    hypotheses: Sequence[Sequence[Hypothesis]],
-    temperature: float,
-) -> list[list[np.ndarray]]:
-    """Log-probability of each piece of each hypothesis, END included, at a temperature."""
-    import torch
-
-    from levelhead.translation.tokens import Tokens, in_pieces
-    from levelhead.translation.vocabulary import END
-
-    flat = [(row, one) for row, own in zip(rows, hypotheses, strict=True) for one in own]
-    targets = [np.array([*one.pieces, END], np.int64) for _, one in flat]
-    if not flat:
-        return [[] for _ in hypotheses]
-    tokens = Tokens([row for row, _ in flat], targets)
-    logs = torch.empty(len(tokens.labels))
-    with torch.no_grad():
-        for group in in_pieces(tokens):
-            batch = tokens.batch(group, network.device)
-            z = network(batch.pairs) / temperature
-            own = z.gather(1, batch.labels[:, None])[:, 0] - z.logsumexp(1)
-            logs[batch.index] = own.cpu()
-    each = np.split(logs.numpy(), tokens.starts[1:])
-    made, start = [], 0
-    for own in hypotheses:
-        made.append(each[start : start + len(own)])
-        start += len(own)
-    return made
 
 
 def _translation(vocabulary: Vocabulary, one: Hypothesis, logs: np.ndarray) -> Translation:
@@ -185,8 +154,3 @@ def _translation(vocabulary: Vocabulary, one: Hypothesis, logs: np.ndarray) -> T
         words.append(Word(text, float(np.exp(logs[group].min()))))
     (text,) = vocabulary.decode([one.pieces])
     return Translation(text, float(np.exp(logs.sum())), tuple(words))
-
-
-def lines_of(content: bytes, where: str) -> list[str]:
-    """The lines of a text. Raises LevelheadError naming the line that is not UTF-8."""
-    return read_lines(content, where)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from levelhead.calibrators import Temperature
-from levelhead.files import write, write_json
+from levelhead.files import write, write_json, write_rows
 from levelhead.judging import judge
 from levelhead.judging.judge import SCHEMA
 from levelhead.metrics import METRICS
 from levelhead.statistics.measured import Measured
 from levelhead.text import interval_text
+from levelhead.translation import extra
 from levelhead.translation.corpus import Corpus
 from levelhead.translation.search import search
 from levelhead.translation.text_scores import text_scores
-from levelhead.translation.token_scores import TokenScores, token_scores
+from levelhead.translation.token_scores import TokenScores, hypothesis_logs, token_scores
 from levelhead.translation.tokens import Tokens
 from levelhead.translation.transformer import Translator
 from levelhead.translation.translation_recipe import TranslationRecipe
@@ -27,7 +29,19 @@ TOKEN_METRICS = (
     "accuracy", "nll", "ece", "ece_mass", "smece", "overconfidence", "underconfidence", "aurc",
 )  # fmt: skip
 """What is asked of tokens: what needs no probability of all pieces."""
-BESIDE = "raw", "calibrated"
+ANSWERS = "outputs/test.answers.csv"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A translation of the test set: mean log-probability of its pieces at the temperature of
+    validation, and its chrF against the reference."""
+
+    source: str
+    reference: str
+    translation: str
+    log_probability: float
+    chrf: float
 
 
 def judged(
@@ -69,7 +83,15 @@ def judged(
         length_penalty=recipe.length_penalty,
         progress=lambda done, total: progress("translating", done, total),
     )
-    lines = vocabulary.decode([own[0].pieces for own in hypotheses])
+    best = [own[:1] for own in hypotheses]
+    lines = vocabulary.decode([own[0].pieces for own in best])
+    logs = hypothesis_logs(network, tokens["test"].source, best, temperature.temperature)
+    chrf = extra("sacrebleu.metrics").CHRF()
+    rows = [
+        Answer(a, b, c, float(own[0].mean()), float(chrf.sentence_score(c, [b]).score))
+        for a, b, c, own in zip(test.source, test.target, lines, logs, strict=True)
+    ]
+    write_rows(folder / ANSWERS, rows)
     sides = {"source": test.source, "reference": test.target, "translation": lines}
     for name, side in sides.items():
         write(folder / "outputs" / f"test.{name}.txt", "\n".join(side) + "\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from levelhead.errors import LevelheadError
 from levelhead.recipe import Schedule, Settings, check_types, loss_knobs
@@ -29,7 +29,7 @@ TASK = "translation"
 class TranslationRecipe(Settings):
     """What to translate into what, and how. Raises LevelheadError for a value that cannot be."""
 
-    COMMAND: ClassVar[str] = "train-translator"
+    COMMAND = "train-translator"
 
     data: str
     """A folder of train.LANGUAGE files, the beginning of two files' names, a TSV or parquet."""

@@ -199,7 +199,7 @@ def test_help_is_light() -> None:
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        (["tran"], "did you mean 'train'"),
+        (["trin"], "did you mean 'train'"),
         (["train", "digits", "--seed", "abc"], "'abc' is not a whole number"),
         (["train", "digits", "--smoothing", "1"], r"--smoothing 1.0: must be in [0, 1)"),
         (["train", "digits", "--smoothing", "-0.1"], r"--smoothing -0.1: must be in [0, 1)"),

@@ -337,3 +337,32 @@ def test_what_does_not_go_together_is_refused():
         LOSSES["label_relaxation"](logits, Targets(labels), strength=0.8)
     with pytest.raises(LevelheadError, match="has no smothing"):
         LOSSES["label_relaxation"](logits, Targets(labels), smothing=0.1)
+
+
+@pytest.mark.parametrize("convention", ["uniform", "others"])
+@pytest.mark.parametrize("epsilon", [0.0, 0.1])
+def test_large_vocabularies_in_pieces_are_torchs(epsilon, convention):
+    """From 1,024 classes on the loss is worked out some rows at a time, gradient included."""
+    from levelhead.losses import cross_entropy as module
+
+    assert module.name == "cross_entropy"
+    torch.manual_seed(0)
+    k = 1500
+    z = (torch.randn(700, k) * 5 + 100).requires_grad_()
+    y, w = torch.randint(0, k, (700,)), torch.rand(700)
+    y[3] = -1
+    own = module(z, y, smoothing=epsilon, convention=convention)
+    (own * w).sum().backward()
+    exact = z.detach().double().requires_grad_()
+    uniform = epsilon if convention == "uniform" else epsilon * k / (k - 1)
+    reference = torch.nn.functional.cross_entropy(
+        exact, y, reduction="none", label_smoothing=uniform, ignore_index=-1
+    )
+    (reference * w.double()).sum().backward()
+    assert z.grad is not None
+    assert exact.grad is not None
+    torch.testing.assert_close(own.double(), reference, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(z.grad.double(), exact.grad, atol=1e-5, rtol=1e-4)
+    weighted = module(z[:9], y[:9].clamp_min(0), class_weights=torch.ones(k), smoothing=epsilon)
+    plain = module(z[:9], y[:9].clamp_min(0), smoothing=epsilon)
+    torch.testing.assert_close(weighted, plain, atol=1e-4, rtol=1e-4)  # the other way to it

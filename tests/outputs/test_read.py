@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from levelhead.errors import LevelheadError
+from levelhead.judging import judge
 from levelhead.metrics import METRICS, reason
 from levelhead.outputs import Outputs
 from levelhead.outputs.read import (
@@ -233,3 +234,57 @@ def test_tables_of_many_pieces_read_like_one(tmp_path):
         outputs = read_predictions(tmp_path / name, "logits")
         assert torch.equal(outputs.scores, torch.from_numpy(z.astype(np.float32)))
         assert outputs.rows.correct.mean() == 1
+
+
+TOKENS = "confidence,correct,log_probability\n0.9,1,-0.105\n0.6,0,-2.3\n0.8,true,-0.22\n"
+
+
+def test_tokens_of_a_language_model(tmp_path):
+    """Confidence, right or wrong, log-probability of the label: from anyone's model."""
+    path = tmp_path / "tokens.csv"
+    path.write_text(TOKENS)
+    outputs = read_predictions(path, "confidence")
+    assert outputs.anonymous
+    assert outputs.rows.correct.tolist() == [1, 0, 1]
+    assert outputs.rows.nll.tolist() == pytest.approx([0.105, 2.3, 0.22])
+    judgement = judge(outputs, resamples=50)["metrics"]
+    assert judgement["nll"]["value"] == pytest.approx((0.105 + 2.3 + 0.22) / 3)
+    for name in ("balanced_accuracy", "toplabel_ece", "binary_ece", "brier"):
+        assert judgement[name]["value"] is None, name
+        assert judgement[name]["reason"]
+    outputs.save(tmp_path / "kept.safetensors")
+    again = read_predictions(tmp_path / "kept.safetensors")
+    assert again.anonymous
+    assert torch.equal(again.label_log_probability, outputs.label_log_probability)
+    assert len(again.take([0, 2]).label_log_probability) == 2
+
+
+def test_log_probability_beside_label_and_prediction(tmp_path):
+    """With classes known, NLL joins what confidences say already."""
+    path = tmp_path / "known.csv"
+    path.write_text("label,prediction,confidence,log_probability\na,a,0.9,-0.1\nb,a,0.6,-1.5\n")
+    outputs = read_predictions(path, "confidence")
+    assert not outputs.anonymous
+    assert outputs.class_names == ("a", "b")
+    assert outputs.rows.nll.tolist() == [0.1, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("confidence,correct\n0.9,perhaps\n", "line 2: correct 'perhaps'; write 1 or 0"),
+        ("confidence,correct,log_probability\n0.9,1,0.5\n", "log_probability 0.5: must be 0 or"),
+        ("confidence,correct,log_probability\n0.9,1,x\n", "the log_probability 'x' is no number"),
+        ("correct,log_probability\n1,-1\n", "confidence"),
+    ],
+)
+def test_tokens_that_cannot_be(text, words, tmp_path):
+    path = tmp_path / "tokens.csv"
+    path.write_text(text)
+    with pytest.raises(LevelheadError, match=words):
+        read_predictions(path, "confidence")
+
+
+def test_a_log_probability_belongs_to_confidences():
+    with pytest.raises(LevelheadError, match="belongs to Outputs of kind 'confidence'"):
+        Outputs.from_logits([[1.0, 0.0]], [0], label_log_probability=[-0.1])

@@ -15,15 +15,18 @@ import pytest
 
 from levelhead.cli import run as cli
 from levelhead.errors import LevelheadError
-from levelhead.papers import PAPERS, followups, mueller2019, reproduce
+from levelhead.papers import PAPERS, followups, mueller2019, reproduce, translators
 from levelhead.papers.document import page_text
 from levelhead.papers.plan import finished
 from levelhead.papers.rows import ABOVE, BELOW, claim, missing, number, standing
+from levelhead.papers.translation_claims import STUDY
 from levelhead.recipe import Recipe
 from levelhead.runs import Run
 from levelhead.statistics.measured import Measured, spread
 from levelhead.studies import landscape
 from levelhead.studies.compare import cells
+from levelhead.translation.translation_recipe import TranslationRecipe
+from worlds import write_parallel
 
 CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -98,7 +101,10 @@ def test_every_experiment_has_its_studies_and_every_study_a_use(paper, full, tmp
         used |= mine
     assert used == set(planned)
     for plan in planned.values():
-        made = cells(plan.recipe, plan.grid, 2)
+        if isinstance(plan.recipe, TranslationRecipe):
+            made = translators(plan, tmp_path, 2)
+        else:
+            made = cells(plan.recipe, plan.grid, 2)
         assert len(made) == 2 * math.prod(map(len, plan.grid.values()))
         if plan.taught_by is not None:
             teacher = planned[plan.taught_by]
@@ -182,6 +188,13 @@ def tiny(monkeypatch, quick_judging):
                 grid["temperature"] = (1.0, 4.0)
             if name == "cifar10":
                 grid["smoothing"] = (0.0, 0.1)
+            if name == STUDY:
+                write_parallel(data / "multi30k", (200, 30, 30))
+                quick = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 32, "epochs": 2}
+                tongues = {"source": "aa", "target": "bb", "vocabulary": 330, "batch_tokens": 500}
+                recipe = plan.recipe.replace(**quick, **tongues)
+                shortened[name] = type(plan)(recipe, {"smoothing": (0.0, 0.1)})
+                continue
             recipe = plan.recipe.replace(**small, **more)
             if name in ("overfit", "hundred-overfit"):
                 grid["smoothing"] = (0.0, 0.05)
@@ -213,7 +226,8 @@ def test_a_whole_reproduction_and_again(pictures, tiny, tmp_path, capsys):
             known = row["value"] is not None or missing_there
             assert known, f"{name}: {row['what']} was not measured"
     page = (out / "mueller2019" / "README.md").read_text()
-    for name in ("penultimate-alexnet-1", "penultimate-cifar10-4", "information-1"):
+    drawn = ("penultimate-alexnet-1", "penultimate-cifar10-4", "information-1", "temperatures-2")
+    for name in drawn:
         assert f"({name}.png)" in page
         assert (out / "mueller2019" / f"{name}.png").stat().st_size > 5_000
     assert str(tmp_path) not in page

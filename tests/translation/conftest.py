@@ -1,29 +1,32 @@
-"""A small language that can be learned in seconds: numbers spelled in two made-up tongues."""
+"""A small language that can be learned in seconds, and a run that learned it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-FROM = ["ba", "ko", "mi", "tu", "re", "so", "na", "ve", "li", "po"]
-INTO = ["Um", "Dois", "Tres", "Quatro", "Cinco", "Seis", "Sete", "Oito", "Nove", "Dez"]
+from levelhead.translation.translation_recipe import TranslationRecipe
+from levelhead.translation.translation_run import TranslationRun, train_translator
+from worlds import write_parallel
 
-
-def written(n: int, seed: int) -> tuple[list[str], list[str]]:
-    """n pairs: words in order there, in reverse here, and a full stop."""
-    draw = np.random.default_rng(seed)
-    pairs = [draw.integers(0, 10, draw.integers(2, 7)) for _ in range(n)]
-    source = [" ".join(FROM[i] for i in row) + " ." for row in pairs]
-    return source, [" ".join(INTO[i] for i in row[::-1]) + "." for row in pairs]
+SMALL = {
+    "source": "aa", "target": "bb", "vocabulary": 340, "layers": 2, "width": 32, "heads": 2,
+    "feed_forward": 64, "dropout": 0.1, "batch_tokens": 600, "lr": 0.005, "average": 2,
+    "precision": "float32",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def parallel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of train, val and test in the languages aa and bb."""
     folder = tmp_path_factory.mktemp("parallel")
-    for seed, (name, n) in enumerate((("train", 600), ("val", 60), ("test", 60))):
-        for language, lines in zip(("aa", "bb"), written(n, seed), strict=True):
-            (folder / f"{name}.{language}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_parallel(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def learned(parallel: Path, tmp_path_factory: pytest.TempPathFactory) -> TranslationRun:
+    """A run that has learned most of it."""
+    recipe = TranslationRecipe(str(parallel), **SMALL, epochs=40, smoothing=0.1)
+    return train_translator(recipe, tmp_path_factory.mktemp("run") / "learned")

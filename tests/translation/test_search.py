@@ -17,7 +17,9 @@ from levelhead.translation.vocabulary import END, PAD, START
 def network(seed: int, **more) -> Translator:
     size = Size(12, layers=2, width=16, heads=2, feed_forward=32, longest=24, **more)
     made = Translator(size, seed).eval()
-    nn.init.normal_(made.head.weight, std=0.5)  # so that answers differ and some end early
+    nn.init.normal_(made.head.weight, std=0.5)  # so that answers differ
+    with torch.no_grad():
+        made.head.weight[END] *= 4  # and some end early
     return made
 
 
