@@ -23,8 +23,9 @@ from levelhead.losses import LOSSES
 from levelhead.metrics import METRICS
 from levelhead.models import MODELS
 from levelhead.papers import PAPERS
-from levelhead.recipe import Recipe
+from levelhead.recipe import Recipe, Settings
 from levelhead.training.defaults import FINETUNE
+from levelhead.translation.translation_recipe import TranslationRecipe
 
 TARGET = Path(__file__).with_name("reference.md")
 
@@ -45,6 +46,13 @@ def reference() -> str:
             "A dash: chosen for the model and the data, then printed and written to the run.",
             "",
             *table("field | values | default | meaning", fields()),
+            "",
+            "## Translation",
+            "",
+            "Fields of `TranslationRecipe`, and flags of `levelhead train-translator`; a dash: the",
+            "preset's, or chosen for the machine.",
+            "",
+            *table("field | values | default | meaning", fields(TranslationRecipe)),
             "",
             "## Models",
             "",
@@ -105,10 +113,10 @@ def reference() -> str:
     )
 
 
-def fields() -> Iterable[tuple[str, ...]]:
-    """A row for each field of Recipe."""
-    told, hints = explanations(), typing.get_type_hints(Recipe)
-    for field in dataclasses.fields(Recipe):
+def fields(recipe: type[Settings] = Recipe) -> Iterable[tuple[str, ...]]:
+    """A row for each field of a recipe."""
+    told, hints = explanations(recipe), typing.get_type_hints(recipe)
+    for field in dataclasses.fields(recipe):
         default = "required" if field.default is dataclasses.MISSING else value(field.default)
         yield f"`{field.name}`", values(hints[field.name]), default, told[field.name]
 

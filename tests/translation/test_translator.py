@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -308,6 +310,14 @@ def test_the_published_sizes():
     assert sum(weight.numel() for weight in tiny.parameters()) == 2_605_056
     base = TranslationRecipe("d", preset="base").resolved()
     assert 62e6 < sum(w.numel() for w in Translator(size_of(base, 37_000)).parameters()) < 66e6
+
+
+def test_the_keys_are_those_of_the_docs(learned):
+    """Who reads findings.json by the docs would miss a key, or look for one that is gone."""
+    text = (Path(__file__).parents[2] / "docs" / "design.md").read_text(encoding="utf-8")
+    section = text.split("### train-translator")[1].split("### ")[0]
+    (line,) = (row for row in section.splitlines() if re.fullmatch(r"(`\w+` ?){4,}", row))
+    assert sorted(re.findall(r"`(\w+)`", line)) == sorted(learned.findings)
 
 
 def test_a_run_is_what_its_folder_says(learned):
