@@ -17,6 +17,11 @@ from levelhead.runs import Run
 from levelhead.training.augmentation import views_of
 from levelhead.training.inference import scores_of
 from levelhead.training.prepare import prepare
+from levelhead.translation.token_scores import token_scores
+from levelhead.translation.translate import translate
+from levelhead.translation.translation_recipe import TranslationRecipe
+from levelhead.translation.translation_run import encoded, train_translator
+from worlds import write_parallel
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -86,3 +91,21 @@ def test_every_way_to_train_runs_on_cuda(way, stripes, tmp_path):
 def test_every_network_trains_on_cuda(model, stripes, tmp_path):
     run = trained(stripes, tmp_path / "run", model=model, width=None, batch_size=64, image_size=32)
     check(run, stripes)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_translator_trains_and_searches_on_cuda(precision, tmp_path):
+    """Its tokens are judged on the GPU as its weights say on the CPU, and answers are alike."""
+    write_parallel(tmp_path / "data", (400, 40, 40))
+    recipe = TranslationRecipe(
+        str(tmp_path / "data"), source="aa", target="bb", vocabulary=340, layers=2, width=32,
+        heads=2, feed_forward=64, dropout=0.1, batch_tokens=600, epochs=20, average=2,
+        precision=precision, device="cuda", smoothing=0.1,
+    )  # fmt: skip
+    run = train_translator(recipe, tmp_path / "run")
+    _, tokens = encoded(run.corpus(), run.vocabulary, run.recipe)
+    (nll,) = token_scores(run.network("cpu"), tokens["test"]).nll([1.0])
+    assert nll == pytest.approx(run.findings["test"]["metrics"]["nll"]["value"], abs=1e-3)
+    lines = ["ba ko .", "tu na mi ."]
+    by_device = [translate(run, lines, device=device).texts() for device in ("cpu", "cuda")]
+    assert by_device[0] == by_device[1]
