@@ -32,9 +32,10 @@ from levelhead.training.checkpoint import State
 from levelhead.training.loop import fit
 from levelhead.translation.search import SENTENCES, most_pieces, search
 from levelhead.translation.tokens import HeldSentences, TokenBatch, TokenBatches, Tokens, padded
+from levelhead.translation.train_translator import objective_of
 from levelhead.translation.transformer import Translator, sinusoids
 from levelhead.translation.translation_recipe import TranslationRecipe
-from levelhead.translation.translation_run import corpus_of, encoded, objective_of, size_of
+from levelhead.translation.translation_run import corpus_of, encoded, size_of
 from levelhead.translation.vocabulary import PAD, START, Vocabulary
 
 CPU = torch.device("cpu")

@@ -101,7 +101,7 @@ def resume(words: list[str]) -> int:
 
     if is_translation(options.run):
         from levelhead.cli.translating import deliver_translator
-        from levelhead.translation.translation_run import resume_translator
+        from levelhead.translation.train_translator import resume_translator
 
         watch = watcher(quiet=options.quiet, unit="tokens")
         return deliver_translator(resume_translator(options.run, watch=watch), options.json)

@@ -32,7 +32,7 @@ def train_translator(words: list[str]) -> int:
     recipe = settings_of(options, TranslationRecipe)
 
     from levelhead.cli.terminal import watcher
-    from levelhead.translation.translation_run import train_translator
+    from levelhead.translation.train_translator import train_translator
 
     watch = watcher(quiet=options.quiet, unit="tokens")
     return deliver_translator(train_translator(recipe, options.out, watch=watch), options.json)

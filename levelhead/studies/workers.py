@@ -23,12 +23,9 @@ from levelhead.runs import Run
 from levelhead.text import duration
 from levelhead.training.events import Event, Note
 from levelhead.training.run import resume, train
+from levelhead.translation.train_translator import resume_translator, train_translator
 from levelhead.translation.translation_recipe import TASK, TranslationRecipe
-from levelhead.translation.translation_run import (
-    TranslationRun,
-    resume_translator,
-    train_translator,
-)
+from levelhead.translation.translation_run import TranslationRun
 
 LATE = "not begun, the time is spent; the same command goes on"
 CHILD = "import sys; from levelhead.studies.workers import child; sys.exit(child(sys.argv[1]))"

@@ -18,9 +18,10 @@ from levelhead.training.augmentation import views_of
 from levelhead.training.inference import scores_of
 from levelhead.training.prepare import prepare
 from levelhead.translation.token_scores import token_scores
+from levelhead.translation.train_translator import train_translator
 from levelhead.translation.translate import translate
 from levelhead.translation.translation_recipe import TranslationRecipe
-from levelhead.translation.translation_run import encoded, train_translator
+from levelhead.translation.translation_run import encoded
 from worlds import write_parallel
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from levelhead.translation.train_translator import train_translator
 from levelhead.translation.translation_recipe import TranslationRecipe
-from levelhead.translation.translation_run import TranslationRun, train_translator
+from levelhead.translation.translation_run import TranslationRun
 from worlds import write_parallel
 
 SMALL = {

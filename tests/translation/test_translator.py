@@ -22,15 +22,10 @@ from levelhead.outputs import Outputs
 from levelhead.translation.temperature_curves import temperature_curves
 from levelhead.translation.text_scores import difference, text_scores
 from levelhead.translation.token_scores import token_scores
+from levelhead.translation.train_translator import resume_translator, train_translator
 from levelhead.translation.translate import translate
 from levelhead.translation.translation_recipe import TranslationRecipe
-from levelhead.translation.translation_run import (
-    TranslationRun,
-    encoded,
-    is_translation,
-    resume_translator,
-    train_translator,
-)
+from levelhead.translation.translation_run import TranslationRun, encoded, is_translation
 from worlds import write_parallel
 
 from .conftest import SMALL
