@@ -6,6 +6,8 @@
    `calibrate` and `decide` act on validation.
    A run's policy decides new images: `predict(run, images)`, `export(run, "model.onnx")`,
    `serve(run)`; `watch(run, images)` says whether it still may.
+   `train_translator(TranslationRecipe("multi30k", source="en", target="de"))` and
+   `translate(run, lines)` are the same for sentences.
 4. `compare(recipe, grid)` trains settings over seeds and says which to use.
 5. `levelhead.targets`, `losses`, `models`, `calibrators`, `metrics`, `figures` are the rooms.
 6. Bad input raises `LevelheadError`: one line that names the value and the fix.
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from levelhead.serving.serve import serve
     from levelhead.studies.compare import compare, open_study
     from levelhead.training import fit, resume, train
+    from levelhead.translation.train_translator import train_translator
+    from levelhead.translation.translate import translate
+    from levelhead.translation.translation_recipe import TranslationRecipe
     from levelhead.watching.watch import watch
 
 __version__: str
@@ -43,6 +48,7 @@ __all__ = [
     "Policy",
     "Recipe",
     "Run",
+    "TranslationRecipe",
     "audit",
     "calibrate",
     "compare",
@@ -58,6 +64,8 @@ __all__ = [
     "resume",
     "serve",
     "train",
+    "train_translator",
+    "translate",
     "verify",
     "versus",
     "watch",
@@ -88,6 +96,9 @@ _ROOMS = {
     "fit": "training",
     "resume": "training",
     "train": "training",
+    "TranslationRecipe": "translation.translation_recipe",
+    "train_translator": "translation.train_translator",
+    "translate": "translation.translate",
     "write_judgement": "report",
     "write_report": "report",
 }

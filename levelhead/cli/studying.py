@@ -263,15 +263,15 @@ def reproduce(words: list[str]) -> int:
         "--data",
         required=True,
         metavar="FOLDER",
-        help="folder that holds cifar10/, mnist/ and cifar10n/",
+        help="folder that holds cifar10/, cifar100/, mnist/, cifar10n/ and multi30k/",
     )
     parser.add_argument(
         "--experiment",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="of mueller2019: table2, table3, figure1, figure5, figure6, mnist (default: all; an "
-        "unknown name lists those of the paper)",
+        help="of mueller2019: table2, table3, figure1, figure5, figure6, translation, mnist "
+        "(default: all; an unknown name lists those of the paper)",
     )
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds (default: 3)")
     parser.add_argument(

@@ -24,6 +24,7 @@ from levelhead.training.events import Epoch, Event, Note, Progress
 from levelhead.training.loop import fit
 from levelhead.training.objective import Objective
 from levelhead.training.prior import balanced_weights
+from levelhead.translation import extra
 from levelhead.translation.corpus import Corpus
 from levelhead.translation.tokens import HeldSentences, TokenBatches, Tokens
 from levelhead.translation.transformer import Translator
@@ -50,6 +51,7 @@ def train_translator(
     Raises LevelheadError for bad input, and for a loss that is no longer finite.
     """
     tune_malloc()
+    extra("sacrebleu")  # said before the work, not after
     recipe = recipe.resolved()
     corpus = corpus_of(recipe)
     assert recipe.vocabulary is not None

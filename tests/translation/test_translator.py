@@ -19,6 +19,7 @@ from levelhead.errors import LevelheadError
 from levelhead.losses import LOSSES
 from levelhead.metrics import METRICS
 from levelhead.outputs import Outputs
+from levelhead.studies.workers import Job, side_by_side
 from levelhead.translation.temperature_curves import temperature_curves
 from levelhead.translation.text_scores import difference, text_scores
 from levelhead.translation.token_scores import token_scores
@@ -263,6 +264,24 @@ def test_long_lines_other_bytes_and_runs_of_images(learned, parallel, tmp_path, 
         train_translator(recipe(long), tmp_path / "run")
     run = train_translator(recipe(long, epochs=1, skip_broken=True), tmp_path / "run")
     assert any("too long" in note for note in run.data["notes"])
+
+
+@pytest.mark.parametrize("library", ["sacrebleu", "sentencepiece"])
+def test_a_missing_library_is_said_before_the_work(library, parallel, tmp_path, monkeypatch):
+    """An hour of training must not end in an import error."""
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(LevelheadError, match=rf"{library} is missing; pip install 'levelhead\[tr"):
+        train_translator(recipe(parallel), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_translators_side_by_side(parallel, tmp_path):
+    """Each in a process of its own, as the networks of images are."""
+    jobs = [
+        Job(f"{e}", recipe(parallel, smoothing=e, epochs=1), tmp_path / f"{e}") for e in (0.0, 0.1)
+    ]
+    assert side_by_side(jobs, 2, math.inf, lambda event: None) == {}
+    assert all(TranslationRun(job.folder).finished for job in jobs)
 
 
 def test_changed_sentences_are_refused_on_resume(tmp_path):
