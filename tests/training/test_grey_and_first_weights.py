@@ -136,3 +136,13 @@ def test_cifar100_has_twenty_kinds(real_data):
     assert len(set(kinds.values())) == 20
     assert all(list(kinds.values()).count(kind) == 5 for kind in kinds.values())
     assert kinds["beaver"] == kinds["dolphin"] == kinds["otter"] == "aquatic_mammals"
+
+
+def test_a_head_starts_small():
+    """By the outputs' fan a head of ten classes starts with logits of ±5, and learns late."""
+    network = build(
+        "cnn", Shape(3, 32, 10), mean=torch.full((3,), 127.0), std=torch.full((3,), 60.0)
+    )
+    initialise(network, "kaiming", 0)
+    expected = (2 / network.head.in_features) ** 0.5
+    assert float(network.head.weight.std()) == pytest.approx(expected, rel=0.1)
