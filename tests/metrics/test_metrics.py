@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 
@@ -252,10 +253,12 @@ def test_what_confidence_alone_tells():
     for name, metric in METRICS.items():
         if metric.needs in ("acceptable", "superclasses"):
             assert f"--{metric.needs}" in reason(metric, alone)
-        elif metric.needs != "confidence":
+        elif metric.needs not in ("confidence", "classes"):
             assert "only the prediction" in reason(metric, alone)
         elif reason(metric, alone) is None:
             assert value(name, alone) == pytest.approx(value(name, full)), name
+    told = dataclasses.replace(alone, label_log_probability=-rows.nll)
+    assert value("nll", told) == pytest.approx(value("nll", full))
     assert "label distribution" in reason(
         METRICS["soft_nll"], Outputs.from_logits(full.scores, full.labels)
     )
