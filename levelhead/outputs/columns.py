@@ -136,8 +136,8 @@ def _layout(columns: Sequence[str], asked: Asked) -> _Layout:
     if twice is not None:
         raise LevelheadError(f"the column {twice!r} occurs twice; rename one")
     people = tuple(c for c in columns if c.startswith(_PEOPLE))
-    told = asked.kind == "confidence" and "correct" in columns
-    if asked.labelled and "label" not in columns and not people and not told:
+    marked = asked.kind == "confidence" and "correct" in columns
+    if asked.labelled and "label" not in columns and not people and not marked:
         near = next((c for c in columns if c.lower() in ("label", "class", "target", "y_true")), "")
         fix = f"rename {near!r}" if near else "add the true class of each row"
         raise (LevelheadError if near else NoLabels)(missing_column("label", columns, fix))
@@ -153,8 +153,8 @@ def _layout(columns: Sequence[str], asked: Asked) -> _Layout:
     classes = tuple(c for c in columns if c not in taken)
     unused: tuple[str, ...] = ()
     if asked.kind == "confidence":
-        told = told and not {"label", "prediction"} <= set(columns)
-        for name in ("confidence",) if told else ("prediction", "confidence"):
+        marked = marked and not {"label", "prediction"} <= set(columns)
+        for name in ("confidence",) if marked else ("prediction", "confidence"):
             if name not in columns:
                 raise LevelheadError(missing_column(name, columns, "--confidence needs it"))
         classes, unused = (), classes

@@ -58,14 +58,14 @@ def temperature_curves(
     bleu = []
     for number, temperature in enumerate(temperatures):
         progress(number, len(temperatures))
-        found = search(
+        hypotheses = search(
             network,
             tokens["test"].source,
             beam=recipe.beam,
             length_penalty=recipe.length_penalty,
             temperature=temperature,
         )
-        lines = vocabulary.decode([own[0].pieces for own in found])
+        lines = vocabulary.decode([own[0].pieces for own in hypotheses])
         bleu.append(text_scores(lines, corpus.splits["test"].target)["bleu"].value)
     progress(len(temperatures), len(temperatures))
     curves = TemperatureCurves(tuple(temperatures), tuple(bleu), tuple(nll))

@@ -24,16 +24,16 @@ def write_translation_page(run: TranslationRun, figures: str | None = None) -> P
     """Write report.html, with `figures` also its figures as PNG and SVG; returns its path."""
     from levelhead.figures import write_panels
 
-    found, panels = run.findings, panels_of(run)
+    findings, panels = run.findings, panels_of(run)
     answers = read_answers(run)
     worst = sorted(answers, key=lambda row: row["chrf"])[:ROWS]
     unsure = sorted(answers, key=lambda row: row["sure"])[:ROWS]
-    source, target = found["languages"]
+    source, target = findings["languages"]
     content = page(
         "translation",
         title=f"{source} to {target}, {run.data['name']}",
-        found=found,
-        metrics=[name for name in TOKEN_METRICS if name in found["test"]["metrics"]],
+        found=findings,
+        metrics=[name for name in TOKEN_METRICS if name in findings["test"]["metrics"]],
         labels=LABELS,
         reliability=svgs("reliability", panels["reliability"]),
         course=svgs("curves", panels["curves"]),
@@ -54,11 +54,11 @@ def panels_of(run: TranslationRun) -> dict[str, tuple[Any, ...]]:
     """Its figures: reliability of test as it is and calibrated, the course of training."""
     from levelhead.figures import curves, reliability
 
-    recipe, found = run.recipe, run.findings
+    recipe, findings = run.recipe, run.findings
     bins = reliability.data(
         run.outputs("test"),
         run.outputs("test_calibrated"),
-        ece=[found[key]["metrics"]["ece"] for key in ("test", "test_calibrated")],
+        ece=[findings[key]["metrics"]["ece"] for key in ("test", "test_calibrated")],
     )
     plain = recipe.loss == "cross_entropy" and recipe.class_weights == "none"
     course = curves.data(

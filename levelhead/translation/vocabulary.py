@@ -48,7 +48,7 @@ class Vocabulary:
             )  # fmt: skip
         except (RuntimeError, OSError) as error:
             numbers = re.findall(r"<= (\d+)|least (\d+)|than (\d+)", str(error))
-            bound = next((n for found in numbers for n in found if n), None)
+            bound = next((n for groups in numbers for n in groups if n), None)
             fix = f"; give {bound}" if bound and "<=" in str(error) else ""
             few = "smaller" in str(error) or "required_chars" in str(error)
             what = "too few for their characters" if few else "more than these lines hold"
