@@ -172,7 +172,8 @@ def _folders(plan: Planned, folder: Path, seeds: int) -> list[Path]:
 
 
 def translators(plan: Planned, folder: Path, seeds: int) -> list[Job]:
-    """The trainings of a study of translators, seed by seed, those that are compared first."""
+    """The trainings of a study of translators, seed by seed, those that are compared first; the
+    others, which draw a curve, have one seed."""
     recipe, epsilons = plan.recipe, plan.grid["smoothing"]
     ordered = sorted(epsilons, key=lambda epsilon: (epsilon not in COMPARED, epsilon))
     return [
@@ -183,6 +184,7 @@ def translators(plan: Planned, folder: Path, seeds: int) -> list[Job]:
         )
         for seed in range(seeds)
         for epsilon in ordered
+        if epsilon in COMPARED or not seed
     ]
 
 

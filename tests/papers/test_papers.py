@@ -102,9 +102,10 @@ def test_every_experiment_has_its_studies_and_every_study_a_use(paper, full, tmp
     assert used == set(planned)
     for plan in planned.values():
         if isinstance(plan.recipe, TranslationRecipe):
-            made = translators(plan, tmp_path, 2)
-        else:
-            made = cells(plan.recipe, plan.grid, 2)
+            # 0 and 0.1 are compared over seeds, of the other ε one seed draws the curve.
+            assert len(translators(plan, tmp_path, 2)) == 2 + len(plan.grid["smoothing"])
+            continue
+        made = cells(plan.recipe, plan.grid, 2)
         assert len(made) == 2 * math.prod(map(len, plan.grid.values()))
         if plan.taught_by is not None:
             teacher = planned[plan.taught_by]
