@@ -19,8 +19,8 @@ STUDY = "translation"
 SMOOTHED = 0.1
 COMPARED = (0.0, SMOOTHED)
 SCALED = (
-    "Multi30k en–de with the tiny Transformer (2.6 M parameters) for 1,870 updates (17 epochs) instead of "
-    "WMT14 with the base Transformer; BLEU by sacrebleu, on text as it is."
+    "Multi30k en–de with the tiny Transformer (2.6 M parameters) for 1,870 updates (17 epochs) "
+    "instead of WMT14 with the base Transformer; BLEU by sacrebleu, on text as it is."
 )
 
 
