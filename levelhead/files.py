@@ -10,7 +10,7 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -171,13 +171,13 @@ def _remedy(path: Path) -> str:
     return "give the folder that holds it, or make it anew"
 
 
-def write_rows(path: Path, rows: list[Any]) -> None:
-    """Write a list of dataclasses as CSV."""
+def write_rows(path: Path, rows: list[Any], renamed: Mapping[str, str] | None = None) -> None:
+    """Write a list of dataclasses as CSV; `renamed`: columns that are called otherwise there."""
     text = io.StringIO()
     names = [field.name for field in dataclasses.fields(rows[0])] if rows else []
-    table = csv.DictWriter(text, names, lineterminator="\n")
-    table.writeheader()
-    table.writerows(dataclasses.asdict(row) for row in rows)
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([(renamed or {}).get(name, name) for name in names])
+    table.writerows(dataclasses.astuple(row) for row in rows)
     write(path, text.getvalue())
 
 

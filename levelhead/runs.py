@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from levelhead.errors import LevelheadError
 from levelhead.files import clean, read_object, reading, refuse_pipes, sha256, write
@@ -52,10 +53,94 @@ _DATA: dict[str, Callable[[Any], bool]] = {
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run folder, read when asked. Raises LevelheadError for what is missing or damaged."""
+class RunFolder:
+    """What every run folder has, of images or of sentences; read when asked.
+
+    Raises LevelheadError for what is missing or damaged.
+    """
 
     folder: Path
+
+    @property
+    def findings(self) -> dict[str, Any]:
+        """The judgement: validation, test, test after calibration."""
+        return read_object(self.folder / "findings.json")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What was found, as sentences; as `audit`, `calibrate` and `decide` have them."""
+        with reading(self.folder / "findings.json", MAKE_ANEW):
+            return tuple(map(str, self.findings["words"]))
+
+    def to_json(self) -> dict[str, Any]:
+        """findings.json."""
+        return self.findings
+
+    @property
+    def finished(self) -> bool:
+        """Whether training and judging came to their end (findings are written last)."""
+        return (self.folder / "findings.json").exists()
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Rows of history.csv."""
+        path = self.folder / "history.csv"
+        refuse_pipes(path)
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        except (OSError, ValueError, TypeError) as error:
+            raise LevelheadError(f"{path}: cannot be read ({error}); train anew") from None
+
+    def path_of(self, split: str) -> Path:
+        """Where the outputs of `validation`, `test` or other examples are kept."""
+        return self.folder / "outputs" / f"{split}.safetensors"
+
+    def outputs(self, split: str) -> Outputs:
+        """Outputs of `validation`, `test` or whatever else `path_of` keeps."""
+        from levelhead.outputs.read import read_predictions
+
+        return read_predictions(self.path_of(split))
+
+    @property
+    def calibration(self) -> Calibrator:
+        """Temperature scaling fitted on validation: what studies hold smoothing against."""
+        from levelhead.calibrators import calibrator_of
+
+        path = self.folder / "calibration.json"
+        with reading(path, MAKE_ANEW):
+            return calibrator_of(read_object(path))
+
+    @contextmanager
+    def reading_weights(self, path: Path) -> Iterator[None]:
+        """Whatever is wrong with a file of weights becomes one line that says what to do."""
+        from safetensors import SafetensorError
+
+        refuse_pipes(path)
+        try:
+            yield
+        except FileNotFoundError:
+            raise LevelheadError(
+                f"{path}: missing; training has not finished: levelhead resume {self.folder}"
+            ) from None
+        except (SafetensorError, RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise LevelheadError(
+                f"{path}: not this recipe's model ({reason}); train anew into another --out"
+            ) from None
+
+    def require_finished(self) -> Self:
+        """Itself. Raises LevelheadError where its training has not come to its end."""
+        if not self.finished:
+            raise LevelheadError(
+                f"{self.folder}: training has not finished; levelhead resume {self.folder}"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Run(RunFolder):
+    """The run folder of a network of images."""
 
     @property
     def recipe(self) -> Recipe:
@@ -75,17 +160,6 @@ class Run:
                 what = "no" if name not in content else "another"
                 raise LevelheadError(f"{path}: holds {what} {name!r}; {MAKE_ANEW}")
         return content
-
-    @property
-    def findings(self) -> dict[str, Any]:
-        """The judgement: validation, test, test after calibration."""
-        return read_object(self.folder / "findings.json")
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """What was found, as sentences; as `audit`, `calibrate` and `decide` have them."""
-        with reading(self.folder / "findings.json", MAKE_ANEW):
-            return tuple(map(str, self.findings["words"]))
 
     @property
     def calibrated_test(self) -> tuple[str, dict[str, Any]] | None:
@@ -108,20 +182,6 @@ class Run:
             pair = self.calibrated_test
             return measured(self.findings["test"] if pair is None else pair[1])
 
-    def to_json(self) -> dict[str, Any]:
-        """findings.json."""
-        return self.findings
-
-    @property
-    def finished(self) -> bool:
-        """Whether training and judging came to their end (findings are written last)."""
-        return (self.folder / "findings.json").exists()
-
-    @property
-    def history(self) -> list[dict[str, float]]:
-        """Rows of history.csv."""
-        return read_history(self.folder / "history.csv")
-
     def ids(self, split: str) -> set[str]:
         """Which examples were in a split, from splits.csv."""
         with reading(self.folder / "splits.csv", MAKE_ANEW):
@@ -138,25 +198,6 @@ class Run:
     def _splits(self) -> list[dict[str, str]]:
         with (self.folder / "splits.csv").open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
-
-    def path_of(self, split: str) -> Path:
-        """Where the outputs of `validation`, `test` or other images are kept."""
-        return self.folder / "outputs" / f"{split}.safetensors"
-
-    def outputs(self, split: str) -> Outputs:
-        """Outputs of `validation`, `test` or whatever else `path_of` keeps."""
-        from levelhead.outputs.read import read_predictions
-
-        return read_predictions(self.path_of(split))
-
-    @property
-    def calibration(self) -> Calibrator:
-        """Temperature scaling fitted on validation: what studies hold smoothing against."""
-        from levelhead.calibrators import calibrator_of
-
-        path = self.folder / "calibration.json"
-        with reading(path, MAKE_ANEW):
-            return calibrator_of(read_object(path))
 
     @property
     def calibrator(self) -> Calibrator | None:
@@ -211,7 +252,6 @@ class Run:
     def network(self, device: str | torch.device = "cpu", step: int | None = None) -> Network:
         """The trained network, ready to predict; with `step` as it stood in that snapshot."""
         import torch
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         from levelhead.models import build
@@ -233,29 +273,9 @@ class Run:
         if step is not None and step not in self.snapshots:
             kept = ", ".join(map(str, self.snapshots)) or "none; train with --save-every"
             raise LevelheadError(f"{path}: no such snapshot; there are {kept}")
-        refuse_pipes(path)
-        try:
+        with self.reading_weights(path):
             restore(network, load_file(path))
-        except FileNotFoundError:
-            raise LevelheadError(
-                f"{path}: missing; training has not finished: levelhead resume {self.folder}"
-            ) from None
-        except (SafetensorError, RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise LevelheadError(
-                f"{path}: not this recipe's model ({reason}); train anew into another --out"
-            ) from None
         return network.place(device).eval()
-
-
-def read_history(path: Path) -> list[dict[str, float]]:
-    """Rows of a history.csv. Raises LevelheadError for what is none."""
-    refuse_pipes(path)
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    except (OSError, ValueError, TypeError) as error:
-        raise LevelheadError(f"{path}: cannot be read ({error}); train anew") from None
 
 
 def shape_of(recipe: Recipe, channels: int, size: int, classes: int) -> Shape:
@@ -277,10 +297,7 @@ def open_run(folder: str | Path) -> Run:
 
 def finished_run(folder: str | Path) -> Run:
     """A run whose training has come to its end. Raises LevelheadError otherwise."""
-    run = open_run(folder)
-    if not run.finished:
-        raise LevelheadError(f"{run.folder}: training has not finished; levelhead resume {folder}")
-    return run
+    return open_run(folder).require_finished()
 
 
 def runs_of(paths: Sequence[str | Path]) -> list[Run]:

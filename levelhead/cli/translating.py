@@ -111,10 +111,7 @@ def translate(words: list[str]) -> int:
         progress=counter("translating", quiet=options.quiet),
     )
     if options.out is not None:
-        from levelhead.files import write
-
-        texts = translated.texts(options.mark_below)
-        write(Path(options.out), "".join(f"{text}\n" for text in texts))
+        translated.save(options.out, options.mark_below)
     if options.json:
         print_json(translated.to_json())
     elif options.alternatives > 1:

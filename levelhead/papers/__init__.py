@@ -14,7 +14,7 @@ from levelhead.files import read_json, write_json
 from levelhead.papers import followups, keras_notebook, mueller2019, pytorch_notebook, xia2025
 from levelhead.papers.document import write_page
 from levelhead.papers.plan import Planned, finished
-from levelhead.papers.translation_claims import COMPARED, STUDY
+from levelhead.papers.translation_claims import COMPARED
 from levelhead.recipe import Recipe
 from levelhead.report import write_report
 from levelhead.runs import Run
@@ -103,7 +103,8 @@ def reproduce(
     }
     for name, todo in runs.items():
         plan = planned[name]
-        judged_before = name == STUDY or (out / name / "findings.json").exists()
+        own_findings = not isinstance(plan.recipe, TranslationRecipe)
+        judged_before = not own_findings or (out / name / "findings.json").exists()
         if judged_before and all(run.finished for run in todo):
             continue
         watch(Note(f"Study {name}:"))

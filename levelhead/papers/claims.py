@@ -29,7 +29,7 @@ def contrast(
     return claim(what, measured, scaled, words, digits, scale)
 
 
-def ended(
+def of_seeds(
     what: str,
     values: Sequence[float],
     claimed: Range,
@@ -37,7 +37,7 @@ def ended(
     digits: int,
     scale: float = 1.0,
 ) -> Row:
-    """A number of each seed's last epoch."""
+    """A number of each seed, for example of its last epoch."""
     if not values:
         return missing(what, words)
     measured = spread(list(values))

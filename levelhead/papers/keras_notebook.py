@@ -15,11 +15,12 @@ from typing import Any
 from levelhead.figures import curves
 from levelhead.files import read_json
 from levelhead.metrics import METRICS
-from levelhead.papers.claims import contrast, ended
+from levelhead.papers.claims import contrast, of_seeds
 from levelhead.papers.plan import Experiment, Found, Planned, by_field, settings
 from levelhead.papers.rows import ABOVE, ANY, Row, claim, missing
 from levelhead.recipe import Recipe
 from levelhead.report.run_page import curve_panels
+from levelhead.runs import Run
 from levelhead.statistics.measured import mean
 from levelhead.studies.qualities import by_seed
 
@@ -76,7 +77,7 @@ def accuracy(studies: Mapping[str, Path]) -> Found:
 
 def explicit(studies: Mapping[str, Path]) -> Found:
     """Smoothing as explicit labels against smoothing inside the loss."""
-    runs = by_field(studies["notebook-targets"], "targets")
+    runs = by_field(studies["notebook-targets"], "targets", Run)
     pair = runs.get("explicit", []), runs.get("loss", [])
     rows = [
         contrast("accuracy %, explicit labels minus loss", pair, "accuracy", (-0.005, 0.005),
@@ -89,7 +90,7 @@ def explicit(studies: Mapping[str, Path]) -> Found:
 
 def momentum(studies: Mapping[str, Path]) -> Found:
     """What the notebook's two runs differ by besides: momentum 0.9 against 0.7."""
-    runs = by_field(studies["notebook-momentum"], "momentum")
+    runs = by_field(studies["notebook-momentum"], "momentum", Run)
     pair = runs.get(0.9, []), runs.get(0.7, [])
     rows = [
         contrast("accuracy %, momentum 0.9 minus 0.7", pair, "accuracy", ABOVE,
@@ -100,7 +101,7 @@ def momentum(studies: Mapping[str, Path]) -> Found:
 
 def losses(studies: Mapping[str, Path]) -> Found:
     """The training loss beside the validation loss, and the floor of the one."""
-    smoothed = by_field(studies["notebook-targets"], "targets").get("loss", [])
+    smoothed = by_field(studies["notebook-targets"], "targets", Run).get("loss", [])
     by_epsilon = settings(studies["notebook-hard"]) | ({EPSILON: smoothed} if smoothed else {})
     rows: list[Row] = []
     ends = {epsilon: [run.history[-1] for run in runs] for epsilon, runs in by_epsilon.items()}
@@ -111,17 +112,17 @@ def losses(studies: Mapping[str, Path]) -> Found:
     ):
         last = ends.get(epsilon, [])
         rows.append(
-            ended(f"training loss minus validation NLL, ε = {epsilon:g}",
+            of_seeds(f"training loss minus validation NLL, ε = {epsilon:g}",
                   [row["train_loss"] - row["validation_nll"] for row in last], claimed, words, 3)
         )  # fmt: skip
     last = ends.get(EPSILON, [])
     rows += [
-        ended("training NLL minus validation NLL, ε = 0.1, both plain",
+        of_seeds("training NLL minus validation NLL, ε = 0.1, both plain",
               [row["train_nll"] - row["validation_nll"] for row in last], ANY, "–", 3),
-        ended("training accuracy minus validation accuracy, points, ε = 0.1",
+        of_seeds("training accuracy minus validation accuracy, points, ε = 0.1",
               [row["train_accuracy"] - row["validation_accuracy"] for row in last], ABOVE,
               "above 0: normal under smoothing", 2, 100),
-        ended(f"training loss minus its floor of {floor:.3f} nats, ε = 0.1",
+        of_seeds(f"training loss minus its floor of {floor:.3f} nats, ε = 0.1",
               [row["train_loss"] - floor for row in last], ABOVE, "above 0: no network goes below",
               3),
     ]  # fmt: skip
@@ -140,7 +141,8 @@ def two_classes(studies: Mapping[str, Path]) -> Found:
         contrast("accuracy %, cat and dog, ε 0.1 minus 0", pair, "accuracy", ANY, "–", 2, 100),
         contrast("NLL, cat and dog, ε 0.1 minus 0", pair, "nll", ANY, "–", 3),
         contrast("ECE, cat and dog, ε 0.1 minus 0", pair, "ece", ANY, "–", 3),
-        ended("mean confidence %, ε = 0.1 (target of the right class: 95)", sure, ANY, "–", 1, 100),
+        of_seeds("mean confidence %, ε = 0.1 (target of the right class: 95)", sure, ANY, "–", 1,
+                 100),
     ]  # fmt: skip
     return Found(rows, [], {})
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from levelhead.papers.rows import Row
 from levelhead.recipe import Recipe
 from levelhead.runs import Run
 from levelhead.translation.translation_recipe import TranslationRecipe
+from levelhead.translation.translation_run import TranslationRun
+
+R = TypeVar("R", Run, TranslationRun)
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,10 @@ class Experiment:
     scaled: str  # what the light version leaves out
 
 
-def by_field(folder: Path, field: str) -> dict[Any, list[Run]]:
+def by_field(folder: Path, field: str, kind: Callable[[Path], R]) -> dict[Any, list[R]]:
     """The finished runs of a study by a field of their recipes, in the order of their seeds."""
-    groups: dict[Any, list[Run]] = {}
-    for run in (Run(path.parent) for path in sorted(folder.glob("*/seed-*/recipe.toml"))):
+    groups: dict[Any, list[R]] = {}
+    for run in (kind(path.parent) for path in sorted(folder.glob("*/seed-*/recipe.toml"))):
         if run.finished:
             groups.setdefault(getattr(run.recipe, field), []).append(run)
     return groups
@@ -52,7 +55,7 @@ def by_field(folder: Path, field: str) -> dict[Any, list[Run]]:
 
 def settings(folder: Path) -> dict[float, list[Run]]:
     """The finished runs of a study by smoothing, in the order of their seeds."""
-    return by_field(folder, "smoothing")
+    return by_field(folder, "smoothing", Run)
 
 
 def finished(folder: Path) -> list[Run]:
@@ -60,7 +63,7 @@ def finished(folder: Path) -> list[Run]:
     return [run for runs in settings(folder).values() for run in runs]
 
 
-def paired(a: Sequence[Run], b: Sequence[Run]) -> list[tuple[Run, Run]]:
+def paired(a: Sequence[R], b: Sequence[R]) -> list[tuple[R, R]]:
     """Runs of the same seed."""
     by_seed = {run.recipe.seed: run for run in b}
     return [(run, by_seed[run.recipe.seed]) for run in a if run.recipe.seed in by_seed]

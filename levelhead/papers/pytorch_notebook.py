@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from levelhead.papers.claims import contrast, ended
+from levelhead.papers.claims import contrast, of_seeds
 from levelhead.papers.plan import Experiment, Found, Planned, by_field, paired, settings
 from levelhead.papers.rows import ANY, Row, claim, missing
 from levelhead.recipe import Recipe
 from levelhead.report.run_page import curve_panels
+from levelhead.runs import Run
 from levelhead.statistics.measured import spread
 from levelhead.studies.landscape import landscape
 
@@ -59,7 +60,7 @@ def smoothing(studies: Mapping[str, Path]) -> Found:
     ]
     for epsilon in (0.0, EPSILON):
         last = [run.history[-1]["validation_confidence"] for run in runs.get(epsilon, [])]
-        rows.append(ended(f"mean confidence %, ε = {epsilon:g}", last, ANY, "–", 1, 100))
+        rows.append(of_seeds(f"mean confidence %, ε = {epsilon:g}", last, ANY, "–", 1, 100))
     panels = {
         f"curves-resnet18-{name}": curve_panels(runs[epsilon][0])
         for name, epsilon in (("hard", 0.0), ("smoothed", EPSILON))
@@ -98,7 +99,7 @@ def valleys(studies: Mapping[str, Path]) -> Found:
 
 def grey(studies: Mapping[str, Path]) -> Found:
     """What greyscale costs."""
-    runs = by_field(studies["notebook-grey"], "grey")
+    runs = by_field(studies["notebook-grey"], "grey", Run)
     pair = runs.get(True, []), runs.get(False, [])
     rows = [
         contrast("accuracy %, grey minus colour", pair, "accuracy", ANY, "asked", 2, 100),
@@ -109,7 +110,7 @@ def grey(studies: Mapping[str, Path]) -> Found:
 
 def first_weights(studies: Mapping[str, Path]) -> Found:
     """What first weights change, against the network's own."""
-    runs = by_field(studies["notebook-init"], "init")
+    runs = by_field(studies["notebook-init"], "init", Run)
     rows = [
         contrast(f"accuracy %, {name} minus own", (runs.get(name, []), runs.get("own", [])),
                "accuracy", ANY, "asked", 2, 100)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from levelhead.figures import temperatures
-from levelhead.papers.plan import Found
-from levelhead.papers.rows import ABOVE, BELOW, Range, Row, claim, missing, number
-from levelhead.statistics.measured import Measured, spread
+from levelhead.papers.claims import of_seeds
+from levelhead.papers.plan import Found, by_field, paired
+from levelhead.papers.rows import ABOVE, ANY, BELOW, Row
 from levelhead.translation.temperature_curves import TEMPERATURES, temperature_curves
 from levelhead.translation.translation_recipe import TranslationRecipe
 from levelhead.translation.translation_run import TranslationRun
@@ -33,110 +34,58 @@ def recipe_of(data: Path, full: bool) -> TranslationRecipe:
     return TranslationRecipe(str(data / "multi30k"), source="en", target="de", updates=1_870)
 
 
-def runs_of(folder: Path) -> dict[float, list[TranslationRun]]:
-    """The finished runs of the study by ε, in the order of their seeds."""
-    groups: dict[float, list[TranslationRun]] = {}
-    for path in sorted(folder.glob("*/seed-*/recipe.toml")):
-        run = TranslationRun(path.parent)
-        if run.finished:
-            groups.setdefault(run.recipe.smoothing, []).append(run)
-    return groups
-
-
 def translation(studies: Mapping[str, Path]) -> Found:
     """Smoothing in a Transformer: BLEU, likelihood, calibration of the next piece, temperature."""
-    groups = runs_of(studies[STUDY])
+    groups = by_field(studies[STUDY], "smoothing", TranslationRun)
     hard, smoothed = groups.get(0.0, []), groups.get(SMOOTHED, [])
     pairs = paired(smoothed, hard)
-    rows: list[Row] = []
-    for epsilon, own in ((0.0, hard), (SMOOTHED, smoothed)):
-        words = "41.0, tokenised (tiny; ε = 0.1)" if epsilon else "–"
-        rows.append(_mean(f"BLEU, ε = {epsilon:g}", own, _bleu, words, 2))
-    rows += [
-        _change("BLEU, ε 0.1 minus 0", pairs, _bleu, ABOVE, "above 0 (25.8 − 25.3)", 2),
-        _change("NLL a piece, ε 0.1 minus 0", pairs, _test("nll"), ABOVE, "above 0", 3),
-    ]
-    rows += _calibration(hard, smoothed, pairs)
-    curves = {
-        epsilon: [temperature_curves(run) for run in own]
-        for epsilon, own in ((0.0, hard), (SMOOTHED, smoothed))
-    }
-    what = (
-        ("NLL of ε 0.1 minus that of ε 0, least over T", "above 0 at every T"),
-        ("BLEU of ε 0 at its best T minus that of ε 0.1 at T = 1", "below 0"),
-    )
-    two = [(temperature_curves(a), temperature_curves(b)) for a, b in pairs]
+    rows = [
+        of_seeds("BLEU, ε = 0", [*map(_bleu, hard)], ANY, "–", 2),
+        of_seeds("BLEU, ε = 0.1", [*map(_bleu, smoothed)], ANY,
+                 "41.0, tokenised (tiny; ε = 0.1)", 2),
+        of_seeds("BLEU, ε 0.1 minus 0", [_bleu(a) - _bleu(b) for a, b in pairs], ABOVE,
+                 "above 0 (25.8 − 25.3)", 2),
+        of_seeds("NLL a piece, ε 0.1 minus 0",
+                 [_test(a, "nll") - _test(b, "nll") for a, b in pairs], ABOVE, "above 0", 3),
+        *_calibration(hard, smoothed, pairs),
+    ]  # fmt: skip
+    curves = {run.folder: temperature_curves(run) for run in (*hard, *smoothed)}
+    two = [(curves[a.folder], curves[b.folder]) for a, b in pairs]
     at = TEMPERATURES.index(1.0)
     least = [min(x - y for x, y in zip(a.nll, b.nll, strict=True)) for a, b in two]
     best = [max(b.bleu) - a.bleu[at] for a, b in two]
-    for (title, words), values, claimed, digits in (
-        (what[0], least, ABOVE, 3),
-        (what[1], best, BELOW, 2),
-    ):
-        rows.append(
-            claim(title, spread(values), claimed, words, digits)
-            if values
-            else missing(title, words)
-        )
+    rows += [
+        of_seeds("NLL of ε 0.1 minus that of ε 0, least over T", least, ABOVE,
+                 "above 0 at every T", 3),
+        of_seeds("BLEU of ε 0 at its best T minus that of ε 0.1 at T = 1", best, BELOW,
+                 "below 0", 2),
+    ]  # fmt: skip
     panels: dict[str, Any] = {}
-    if any(curves.values()):
+    if curves:
         measures: dict[tuple[str, str, bool], dict[str, Sequence[Sequence[float]]]] = {}
         for key, name in (
             (("BLEU", "BLEU", True), "bleu"),
             (("Likelihood of the next piece", "NLL in nats", False), "nll"),
         ):
             measures[key] = {
-                f"ε = {epsilon:g}": [getattr(one, name) for one in own]
-                for epsilon, own in curves.items()
+                f"ε = {epsilon:g}": [getattr(curves[run.folder], name) for run in own]
+                for epsilon, own in ((0.0, hard), (SMOOTHED, smoothed))
                 if own
             }
         panels["temperatures"] = temperatures.data(TEMPERATURES, measures)
     return Found(rows, _grid(groups), panels)
 
 
-def paired(
-    a: Sequence[TranslationRun], b: Sequence[TranslationRun]
-) -> list[tuple[TranslationRun, TranslationRun]]:
-    """Runs of the same seed."""
-    by_seed = {run.recipe.seed: run for run in b}
-    return [(run, by_seed[run.recipe.seed]) for run in a if run.recipe.seed in by_seed]
-
-
 def _bleu(run: TranslationRun) -> float:
     return float(run.findings["text"]["bleu"]["value"])
 
 
-def _test(metric: str, stage: str = "test") -> Callable[[TranslationRun], float]:
-    return lambda run: float(run.findings[stage]["metrics"][metric]["value"])
+def _test(run: TranslationRun, metric: str, stage: str = "test") -> float:
+    return float(run.findings[stage]["metrics"][metric]["value"])
 
 
 def _temperature(run: TranslationRun) -> float:
     return float(run.findings["temperature"]["value"])
-
-
-def _mean(
-    what: str,
-    runs: Sequence[TranslationRun],
-    value: Callable[[TranslationRun], float],
-    words: str,
-    digits: int,
-) -> Row:
-    if not runs:
-        return missing(what, words)
-    return number(what, spread([value(run) for run in runs]), None, words, digits)
-
-
-def _change(
-    what: str,
-    pairs: Sequence[tuple[TranslationRun, TranslationRun]],
-    value: Callable[[TranslationRun], float],
-    claimed: Range,
-    words: str,
-    digits: int,
-) -> Row:
-    if not pairs:
-        return missing(what, words)
-    return claim(what, spread([value(a) - value(b) for a, b in pairs]), claimed, words, digits)
 
 
 def _calibration(
@@ -145,35 +94,29 @@ def _calibration(
     pairs: Sequence[tuple[TranslationRun, TranslationRun]],
 ) -> list[Row]:
     """The next piece given the true ones: as the paper's table 3, and its claims."""
-    scaled, raw = _test("ece", "test_calibrated"), _test("ece")
-    rows = [
-        _mean("ECE, ε = 0", hard, raw, "0.056 (WMT14)", 4),
-        _mean("temperature, ε = 0", hard, _temperature, "1.13 (WMT14)", 3),
-        _mean("ECE, ε = 0, temperature scaled", hard, scaled, "0.018 (WMT14)", 4),
-        _mean("ECE, ε = 0.1", smoothed, raw, "0.019 (WMT14)", 4),
-    ]
-    title, words = "ECE, ε 0 minus the same scaled", "above 0 (0.056 − 0.018)"
-    if hard:
-        change: Measured = spread([raw(run) - scaled(run) for run in hard])
-        rows.append(claim(title, change, ABOVE, words, 4))
-    else:
-        rows.append(missing(title, words))
-    lower = [(b, a) for a, b in pairs]
-    rows.append(_change("ECE, ε 0 minus 0.1", lower, raw, ABOVE, "above 0 (0.056 − 0.019)", 4))
-    title, words = "log of the temperature, ε = 0", "above 0 (log 1.13)"
-    logs = [math.log(_temperature(run)) for run in hard]
-    rows.append(claim(title, spread(logs), ABOVE, words, 3) if logs else missing(title, words))
-    return rows
+    raw = {run.folder: _test(run, "ece") for run in (*hard, *smoothed)}
+    scaled = [_test(run, "ece", "test_calibrated") for run in hard]
+    fitted = [*map(_temperature, hard)]
+    return [
+        of_seeds("ECE, ε = 0", [raw[r.folder] for r in hard], ANY, "0.056 (WMT14)", 4),
+        of_seeds("temperature, ε = 0", fitted, ANY, "1.13 (WMT14)", 3),
+        of_seeds("ECE, ε = 0, temperature scaled", scaled, ANY, "0.018 (WMT14)", 4),
+        of_seeds("ECE, ε = 0.1", [raw[r.folder] for r in smoothed], ANY, "0.019 (WMT14)", 4),
+        of_seeds("ECE, ε 0 minus the same scaled",
+                 [raw[r.folder] - after for r, after in zip(hard, scaled, strict=True)], ABOVE,
+                 "above 0 (0.056 − 0.018)", 4),
+        of_seeds("ECE, ε 0 minus 0.1", [raw[b.folder] - raw[a.folder] for a, b in pairs], ABOVE,
+                 "above 0 (0.056 − 0.019)", 4),
+        of_seeds("log of the temperature, ε = 0", [*map(math.log, fitted)], ABOVE,
+                 "above 0 (log 1.13)", 3),
+    ]  # fmt: skip
 
 
 def _grid(groups: Mapping[float, Sequence[TranslationRun]]) -> list[str]:
     """A sentence on every ε that was trained."""
     parts = []
     for epsilon, runs in sorted(groups.items()):
-        bleu, nll = (spread([f(run) for run in runs]).value for f in (_bleu, _test("nll")))
-        ece = spread([_test("ece")(run) for run in runs]).value
-        assert bleu is not None
-        assert nll is not None
-        assert ece is not None
+        bleu = fmean(map(_bleu, runs))
+        nll, ece = (fmean(_test(run, name) for run in runs) for name in ("nll", "ece"))
         parts.append(f"ε {epsilon:g}: BLEU {bleu:.2f}, NLL {nll:.3f}, ECE {ece:.3f}")
     return [f"Means over the seeds trained. {'; '.join(parts)}."] if parts else []

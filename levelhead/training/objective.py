@@ -184,7 +184,14 @@ class Objective:
             self.online.next()
 
 
-def class_weights(recipe: Recipe, labels: Tensor, classes: int) -> Tensor | None:
+class Weighed(Protocol):
+    """A recipe that may weigh classes."""
+
+    @property
+    def class_weights(self) -> str: ...
+
+
+def class_weights(recipe: Weighed, labels: Tensor, classes: int) -> Tensor | None:
     """Weights of the classes, float32 [K]; None where all count alike."""
     return None if recipe.class_weights == "none" else balanced_weights(labels, classes)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,13 +35,14 @@ from levelhead.recipe import Recipe
 from levelhead.runs import MAKE_ANEW, Run, new_folder, open_run, shape_of, write_splits
 from levelhead.training import board, prior, tuning
 from levelhead.training.augmentation import batches_of, check_moves, views_of
-from levelhead.training.checkpoint import State, load_checkpoint, save_checkpoint, state_of
+from levelhead.training.checkpoint import State, load_checkpoint, state_of
+from levelhead.training.course import course, tidy
 from levelhead.training.defaults import choices, entry_of, frozen, tuned
 from levelhead.training.distillation import load_teacher, warning
 from levelhead.training.events import Epoch, Event, Note, Progress, Snapshot
 from levelhead.training.frozen import features_key, fit_head, frozen_features
 from levelhead.training.inference import outputs_of
-from levelhead.training.loop import Batches, fit, start
+from levelhead.training.loop import Batches, start
 from levelhead.training.objective import Objective
 from levelhead.training.prepare import prepare, relabelled
 
@@ -92,7 +92,7 @@ def resume(
     if run.finished:
         # It may have been killed on the last step, or while it wrote its page.
         with suppress(LevelheadError, OSError), locked(run.folder, "run"):
-            _tidy(run.folder)
+            tidy(run.folder)
         return run
     tune_malloc()
     with locked(run.folder, "run"):
@@ -316,14 +316,8 @@ def _finish(
     if recipe.tensorboard:
         board.add_results(folder, run, outputs, findings)
     write_json(folder / "findings.json", findings)
-    _tidy(folder)
+    tidy(folder)
     return run
-
-
-def _tidy(folder: Path) -> None:
-    """Remove what a finished run needs no longer."""
-    clean(folder)
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
 
 
 def _train_whole(
@@ -369,17 +363,12 @@ def _course(
     scalars = board.scalars(run.folder, state.epoch) if recipe.tensorboard else None
     if history:
         watch(Note(f"Going on after epoch {state.epoch} of {recipe.epochs}."))
-    for event in fit(state, batches, validation, recipe):
+    for event in course(run.folder, state, history, batches, validation, recipe):
         if isinstance(event, Snapshot):
             write(run.snapshot(event.step), save(whole()))
-        elif isinstance(event, Epoch):
-            history.append(event)
-            save_checkpoint(run.folder, state, history)
-            write_rows(run.folder / "history.csv", history)
-            if scalars is not None:
-                scalars(event)
+        elif isinstance(event, Epoch) and scalars is not None:
+            scalars(event)
         watch(event)
-    write_rows(run.folder / "history.csv", history)
 
 
 def _tune(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +68,5 @@ def temperature_curves(
         bleu.append(text_scores(lines, corpus.splits["test"].target)["bleu"].value)
     progress(len(temperatures), len(temperatures))
     curves = TemperatureCurves(tuple(temperatures), tuple(bleu), tuple(nll))
-    if not all(map(math.isfinite, (*bleu, *nll))):
-        return curves
     write_json(path, curves.to_json())
     return curves

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,17 +11,16 @@ from safetensors.torch import save
 from torch import Tensor
 
 from levelhead import machine
-from levelhead.files import clean, locked, write, write_json, write_rows
+from levelhead.files import clean, locked, write, write_json
 from levelhead.losses import find_loss
 from levelhead.machine import gains_from_bfloat16, pick_device, tune_malloc
 from levelhead.runs import new_folder
 from levelhead.targets import check_smoothing
 from levelhead.training import optim
-from levelhead.training.checkpoint import State, load_checkpoint, save_checkpoint, state_of
+from levelhead.training.checkpoint import State, load_checkpoint, state_of
+from levelhead.training.course import course, tidy
 from levelhead.training.events import Epoch, Event, Note, Progress
-from levelhead.training.loop import fit
-from levelhead.training.objective import Objective
-from levelhead.training.prior import balanced_weights
+from levelhead.training.objective import Objective, class_weights
 from levelhead.translation import extra
 from levelhead.translation.corpus import Corpus
 from levelhead.translation.tokens import HeldSentences, TokenBatches, Tokens
@@ -106,28 +103,9 @@ def objective_of(recipe: TranslationRecipe, vocabulary: Vocabulary, train: Token
     """What a resolved recipe asks for: of tokens, as of images. Raises as the loss does."""
     pieces, loss = len(vocabulary), find_loss(recipe.loss)
     check_smoothing(recipe.smoothing, pieces, recipe.convention)
-    weights = None
-    if recipe.class_weights == "balanced":
-        weights = balanced_weights(train.labels, pieces)
+    weights = class_weights(recipe, train.labels, pieces)
     options = loss.options(recipe.smoothing, recipe.convention, weights, recipe.loss_knobs)
     return Objective(loss, options)
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A row of history.csv: an Epoch, its examples called tokens."""
-
-    epoch: int
-    step: int
-    seconds: float
-    lr: float
-    train_loss: float
-    train_nll: float
-    train_accuracy: float
-    validation_nll: float
-    validation_accuracy: float
-    validation_confidence: float
-    tokens_per_second: float
 
 
 def _finish(
@@ -152,8 +130,8 @@ def _finish(
         f"each, {recipe.optimizer} at {recipe.lr:g} ({recipe.schedule}), {recipe.precision}.",
     ):
         watch(Note(note))
-    began = {**machine.environment(device), "started": time.strftime("%Y-%m-%d %H:%M:%S %z")}
-    write_json(folder / "environment.json", began)
+    environment = {**machine.environment(device), "started": time.strftime("%Y-%m-%d %H:%M:%S %z")}
+    write_json(folder / "environment.json", environment)
     objective = objective_of(recipe, vocabulary, tokens["train"]).place(device)
     state = State(network, optim.optimisers(network, recipe), objective)
     _train(run, state, batches, HeldSentences(tokens["validation"], device), recipe, watch)
@@ -163,20 +141,15 @@ def _finish(
     network.dtype = torch.float32
     write(folder / "model.safetensors", save(state_of(network)))
     rate = batches.examples * state.epoch / max(state.step_seconds, 1e-9)
+    pace = {"seconds": round(state.seconds, 3), "tokens_per_second": round(rate, 1)}
     findings = judged(
         folder, network, corpus, vocabulary, tokens, recipe,
         progress=lambda what, done, total: watch(Progress(what, done, total)),
     )  # fmt: skip
-    findings |= {"seconds": round(state.seconds, 3), "tokens_per_second": round(rate, 1)}
-    began |= {
-        "seconds": round(state.seconds, 3),
-        "tokens_per_second": round(rate, 1),
-        "peak_memory_bytes": machine.peak_memory(),
-    }
-    write_json(folder / "environment.json", began)
-    write_json(folder / "findings.json", findings)
-    for path in (folder / "checkpoint").glob("*"):
-        path.unlink()
+    environment |= pace | {"peak_memory_bytes": machine.peak_memory()}
+    write_json(folder / "environment.json", environment)
+    write_json(folder / "findings.json", findings | pace)
+    tidy(folder)
     return run
 
 
@@ -192,26 +165,19 @@ def _train(
     history = load_checkpoint(run.folder, state)
     if history:
         watch(Note(f"Going on after epoch {state.epoch} of {recipe.epochs}."))
-    for event in fit(state, batches, held, recipe):
-        if isinstance(event, Epoch):
-            history.append(event)
-            if event.epoch > (recipe.epochs or 0) - (recipe.average or 0):
-                add_weights(state.sums, state_of(state.network))
-            save_checkpoint(run.folder, state, history)
-            _write_history(run, history)
+
+    def sum_up(epoch: Epoch) -> None:
+        if epoch.epoch > (recipe.epochs or 0) - (recipe.average or 0):
+            add_weights(state.sums, state_of(state.network))
+
+    names = {"images_per_second": "tokens_per_second"}
+    for event in course(
+        run.folder, state, history, batches, held, recipe, renamed=names, before_saving=sum_up
+    ):
         watch(event)
-    _write_history(run, history)
 
 
 def add_weights(sums: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
     """Add weights to their sums, in place."""
     for name, tensor in weights.items():
         sums[name] = sums[name] + tensor if name in sums else tensor.clone()
-
-
-def _write_history(run: TranslationRun, history: list[Epoch]) -> None:
-    rows = []
-    for epoch in history:
-        values = dataclasses.asdict(epoch)
-        rows.append(_Row(tokens_per_second=values.pop("images_per_second"), **values))
-    write_rows(run.folder / "history.csv", rows)

@@ -88,10 +88,10 @@ class Attention(nn.Module):
         query, (keys, values) = self.split(self.query(x)), keys_values
         if not x.is_cuda:  # on CPUs its gradient in bfloat16 took six times as long
             query, keys, values = query.float(), keys.float(), values.float()
-        looked = functional.scaled_dot_product_attention(
+        part = functional.scaled_dot_product_attention(
             query, keys, values, attn_mask=mask, is_causal=causal
         )
-        return cast(Tensor, self.out(looked.transpose(1, 2).flatten(2).to(x.dtype)))
+        return cast(Tensor, self.out(part.transpose(1, 2).flatten(2).to(x.dtype)))
 
 
 class Block(nn.Module):
@@ -127,8 +127,9 @@ class EncoderLayer(Block):
         self.perceptron, self.second = perceptron(size), LayerNorm(size.width)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        seen = self.before(self.first, x)
-        x = self.after(self.first, x, self.attention(seen, self.attention.keys_values(seen), mask))
+        inputs = self.before(self.first, x)
+        part = self.attention(inputs, self.attention.keys_values(inputs), mask)
+        x = self.after(self.first, x, part)
         return self.after(self.second, x, self.perceptron(self.before(self.second, x)))
 
 
@@ -143,27 +144,26 @@ class DecoderLayer(Block):
 
     def forward(self, x: Tensor, source: KeysValues, mask: Tensor | None) -> Tensor:
         """x [B,L,D], each place seeing itself and those before it."""
-        seen = self.before(self.first, x)
-        looked = self.own(seen, self.own.keys_values(seen), causal=True)
-        return self.rest(self.after(self.first, x, looked), source, mask)
+        inputs = self.before(self.first, x)
+        part = self.own(inputs, self.own.keys_values(inputs), causal=True)
+        return self.rest(self.after(self.first, x, part), source, mask)
 
     def step(
         self, x: Tensor, source: KeysValues, mask: Tensor | None, earlier: KeysValues | None
     ) -> tuple[Tensor, KeysValues]:
         """The next place of G hypotheses of each sentence, x [B,G,D], and its keys and values
         [B·G, heads, t, D / heads] behind the `earlier` ones."""
-        seen = self.before(self.first, x)
-        apart = seen.flatten(0, 1)[:, None]
+        apart = self.before(self.first, x).flatten(0, 1)[:, None]
         keys, values = self.own.keys_values(apart)
         if earlier is not None:
             keys, values = torch.cat([earlier[0], keys], 2), torch.cat([earlier[1], values], 2)
-        looked = self.own(apart, (keys, values)).view_as(x)
-        return self.rest(self.after(self.first, x, looked), source, mask), (keys, values)
+        part = self.own(apart, (keys, values)).view_as(x)
+        return self.rest(self.after(self.first, x, part), source, mask), (keys, values)
 
     def rest(self, x: Tensor, source: KeysValues, mask: Tensor | None) -> Tensor:
         """What follows the attention to what stands before; here places do not see each other."""
-        looked = self.across(self.before(self.second, x), source, mask)
-        x = self.after(self.second, x, looked)
+        part = self.across(self.before(self.second, x), source, mask)
+        x = self.after(self.second, x, part)
         return self.after(self.third, x, self.perceptron(self.before(self.third, x)))
 
 
@@ -177,11 +177,8 @@ class Body(nn.Module):
         ends = size.norm == "pre"
         self.encoder_norm = LayerNorm(size.width) if ends else nn.Identity()
         self.decoder_norm = LayerNorm(size.width) if ends else nn.Identity()
-        self.places = nn.Embedding(size.longest, size.width) if _learned(size) else None
-
-
-def _learned(size: Size) -> bool:
-    return size.positions == "learned"
+        learned = size.positions == "learned"
+        self.places = nn.Embedding(size.longest, size.width) if learned else None
 
 
 class Translator(Classifier):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,24 +74,15 @@ class Translated:
             "lines": [
                 {
                     "source": line,
-                    "answers": [
-                        {
-                            "text": one.text,
-                            "probability": one.probability,
-                            "words": [
-                                {"text": w.text, "probability": w.probability} for w in one.words
-                            ],
-                        }
-                        for one in own
-                    ],
+                    "answers": [dataclasses.asdict(one) for one in own],
                 }
                 for line, own in zip(self.lines, self.answers, strict=True)
             ],
         }
 
-    def save(self, path: str | Path) -> None:
-        """Write the first answer of each line as text, a line a line."""
-        write(Path(path), "".join(f"{text}\n" for text in self.texts()))
+    def save(self, path: str | Path, mark_below: float | None = None) -> None:
+        """Write the first answer of each line (`texts`) as text, a line a line."""
+        write(Path(path), "".join(f"{text}\n" for text in self.texts(mark_below)))
 
 
 def translate(

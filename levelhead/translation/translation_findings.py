@@ -15,11 +15,10 @@ from levelhead.judging.judge import SCHEMA
 from levelhead.metrics import METRICS
 from levelhead.statistics.measured import Measured
 from levelhead.text import interval_text
-from levelhead.translation import extra
 from levelhead.translation.corpus import Corpus
 from levelhead.translation.search import search
 from levelhead.translation.text_scores import text_scores
-from levelhead.translation.token_scores import TokenScores, hypothesis_logs, token_scores
+from levelhead.translation.token_scores import hypothesis_logs, token_scores
 from levelhead.translation.tokens import Tokens
 from levelhead.translation.transformer import Translator
 from levelhead.translation.translation_recipe import TranslationRecipe
@@ -59,8 +58,8 @@ def judged(
     Tokens are judged given the true ones before them; those of a sentence are a group, so that
     intervals are over sentences. The temperature is fitted on validation.
     """
-    scores = {name: token_scores(network, tokens[name]) for name in ("validation", "test")}
-    temperature = scores["validation"].temperature("validation")
+    by_split = {name: token_scores(network, tokens[name]) for name in ("validation", "test")}
+    temperature = by_split["validation"].temperature("validation")
     write_json(folder / "calibration.json", temperature.to_json())
     findings: dict[str, Any] = {
         "schema": SCHEMA,
@@ -71,7 +70,7 @@ def judged(
     }
     for name, at in (("validation", 1.0), ("test", 1.0), ("test", temperature.temperature)):
         key = name if at == 1.0 else f"{name}_calibrated"
-        outputs = scores[name].outputs(vocabulary.pieces, at)
+        outputs = by_split[name].outputs(vocabulary.pieces, at)
         outputs.save(folder / "outputs" / f"{key}.safetensors")
         findings[key] = judge(outputs, metrics=TOKEN_METRICS)
         del findings[key]["class_names"]
@@ -86,10 +85,12 @@ def judged(
     best = [own[:1] for own in hypotheses]
     lines = vocabulary.decode([own[0].pieces for own in best])
     logs = hypothesis_logs(network, tokens["test"].source, best, temperature.temperature)
-    chrf = extra("sacrebleu.metrics").CHRF()
+    scores = text_scores(lines, test.target)
     rows = [
-        Answer(a, b, c, float(own[0].mean()), float(chrf.sentence_score(c, [b]).score))
-        for a, b, c, own in zip(test.source, test.target, lines, logs, strict=True)
+        Answer(a, b, c, float(own[0].mean()), scores["chrf"].of(counts))
+        for a, b, c, own, counts in zip(
+            test.source, test.target, lines, logs, scores["chrf"].counts, strict=True
+        )
     ]
     write_rows(folder / ANSWERS, rows)
     sides = {"source": test.source, "reference": test.target, "translation": lines}
@@ -97,9 +98,10 @@ def judged(
         write(folder / "outputs" / f"test.{name}.txt", "\n".join(side) + "\n")
     findings["text"] = {
         name: {"signature": score.signature, **_entry(score.measured())}
-        for name, score in text_scores(lines, test.target).items()
+        for name, score in scores.items()
     }
-    findings["per_word"] = per_word(scores["test"], test.target)
+    nll = findings["test"]["metrics"]["nll"]["value"]
+    findings["per_word"] = per_word(nll * findings["test"]["n"], test.target)
     findings["words"] = sentences(findings, temperature)
     return findings
 
@@ -108,12 +110,12 @@ def _entry(measured: Measured) -> dict[str, Any]:
     return {"value": measured.value, "low": measured.low, "high": measured.high}
 
 
-def per_word(scores: TokenScores, lines: tuple[str, ...]) -> dict[str, Any]:
-    """NLL and perplexity a word of the references (what stands between spaces)."""
+def per_word(nll: float, lines: tuple[str, ...]) -> dict[str, Any]:
+    """NLL and perplexity a word of the references (what stands between spaces), of their whole
+    NLL in nats."""
     words = sum(len(line.split()) for line in lines)
-    (nll,) = scores.nll([1.0])
-    total = nll * len(scores) / max(words, 1)
-    return {"words": words, "nll": total, "perplexity": math.exp(min(total, 700.0))}
+    mean = nll / max(words, 1)
+    return {"words": words, "nll": mean, "perplexity": math.exp(min(mean, 700.0))}
 
 
 def sentences(findings: Mapping[str, Any], temperature: Temperature) -> list[str]:

@@ -170,10 +170,9 @@ class TranslationRecipe(Settings):
     def resolved(self) -> TranslationRecipe:
         """With the preset's numbers where none are given."""
         preset = PRESETS[self.preset]
-        asked = {name: getattr(self, name) for name in preset}
         if self.epochs is not None:
             preset = {name: value for name, value in preset.items() if name != "updates"}
-        changes = {name: value for name, value in preset.items() if asked[name] is None}
+        changes = {name: value for name, value in preset.items() if getattr(self, name) is None}
         return self.replace(**changes) if changes else self
 
     @property

@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from levelhead.calibrators import Calibrator, calibrator_of
 from levelhead.errors import LevelheadError
-from levelhead.files import read_object, reading, refuse_pipes
-from levelhead.outputs import Outputs, read_predictions
-from levelhead.runs import MAKE_ANEW, read_history
+from levelhead.files import read_object
+from levelhead.runs import RunFolder
 from levelhead.text import count
 from levelhead.translation.corpus import Corpus, read_corpus, shortened
 from levelhead.translation.tokens import Tokens
@@ -26,10 +23,9 @@ from levelhead.translation.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
-class TranslationRun:
-    """A run folder, read when asked. Raises LevelheadError for what is missing or damaged."""
-
-    folder: Path
+class TranslationRun(RunFolder):
+    """The run folder of a translator: its findings are of tokens and of text, its outputs tokens'
+    predictions."""
 
     @property
     def recipe(self) -> TranslationRecipe:
@@ -42,48 +38,9 @@ class TranslationRun:
         return read_object(self.folder / "data.json")
 
     @property
-    def findings(self) -> dict[str, Any]:
-        """The judgement: tokens of validation and test, as they are and calibrated; the text."""
-        return read_object(self.folder / "findings.json")
-
-    def to_json(self) -> dict[str, Any]:
-        """findings.json."""
-        return self.findings
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """What was found, as sentences."""
-        return tuple(map(str, self.findings["words"]))
-
-    @property
-    def finished(self) -> bool:
-        """Whether training and judging came to their end (findings are written last)."""
-        return (self.folder / "findings.json").exists()
-
-    @property
-    def history(self) -> list[dict[str, float]]:
-        """Rows of history.csv."""
-        return read_history(self.folder / "history.csv")
-
-    @property
     def vocabulary(self) -> Vocabulary:
         """The pieces of words."""
         return Vocabulary.load(self.folder / "vocabulary.model")
-
-    @property
-    def calibration(self) -> Calibrator:
-        """The temperature of validation's tokens."""
-        path = self.folder / "calibration.json"
-        with reading(path, MAKE_ANEW):
-            return calibrator_of(read_object(path))
-
-    def path_of(self, split: str) -> Path:
-        """Where the token predictions of `validation` and `test` are kept."""
-        return self.folder / "outputs" / f"{split}.safetensors"
-
-    def outputs(self, split: str) -> Outputs:
-        """The token predictions of a split."""
-        return read_predictions(self.path_of(split))
 
     def corpus(self) -> Corpus:
         """Its sentences, read again. Raises LevelheadError if they are no longer the same."""
@@ -101,18 +58,8 @@ class TranslationRun:
         """The trained network, ready to translate."""
         path = self.folder / "model.safetensors"
         network = Translator(size_of(self.recipe, len(self.vocabulary)))
-        refuse_pipes(path)
-        try:
+        with self.reading_weights(path):
             network.load_state_dict(load_file(path))
-        except FileNotFoundError:
-            raise LevelheadError(
-                f"{path}: missing; training has not finished: levelhead resume {self.folder}"
-            ) from None
-        except (SafetensorError, RuntimeError, OSError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise LevelheadError(
-                f"{path}: not this recipe's model ({reason}); train anew into another --out"
-            ) from None
         return network.place(device).eval()
 
 
@@ -131,10 +78,7 @@ def open_translation(folder: str | Path) -> TranslationRun:
     if not is_translation(path):
         kind = "a run of images" if (path / "recipe.toml").exists() else "not a run folder"
         raise LevelheadError(f"{path}: {kind}; give one that levelhead train-translator made")
-    run = TranslationRun(path)
-    if not run.finished:
-        raise LevelheadError(f"{path}: training has not finished; levelhead resume {path}")
-    return run
+    return TranslationRun(path).require_finished()
 
 
 def corpus_of(recipe: TranslationRecipe) -> Corpus:
