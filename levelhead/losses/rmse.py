@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from levelhead.losses.loss import Loss, Options
 from levelhead.losses.terms import widened
 from levelhead.targets import Targets, one_hot
-
-LEAST = 1e-12
-"""Under the root: at 0 its slope is infinite."""
 
 
 def _rmse(logits: Tensor, targets: Targets, options: Options) -> Tensor:
@@ -25,7 +24,7 @@ def _rmse(logits: Tensor, targets: Targets, options: Options) -> Tensor:
     """
     p = torch.softmax(widened(logits), dim=1)
     q = one_hot(targets.labels, p.shape[1]).to(p) if targets.soft is None else targets.soft.to(p)
-    loss = ((p - q).square().mean(dim=1) + LEAST).sqrt()
+    loss = (p - q).norm(dim=1) / math.sqrt(p.shape[1])  # its slope at 0 is 0
     return loss if options.class_weights is None else loss * (q @ options.class_weights.to(p))
 
 

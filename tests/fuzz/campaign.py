@@ -79,20 +79,19 @@ def runs(n: int, seed: int, work: Path) -> Iterator[tuple[str, str | None]]:
 def _stop_after_an_epoch(words: list[str]) -> None:
     """Train in this process, as if Ctrl-C came after the first epoch."""
     from levelhead.cli import run
-    from levelhead.training import checkpoint
-    from levelhead.training import run as training
+    from levelhead.training import checkpoint, course
 
-    whole = training.save_checkpoint
+    whole = course.save_checkpoint
 
     def stop(*rest: Any) -> None:
         whole(*rest)
         raise KeyboardInterrupt
 
-    training.save_checkpoint = stop
+    course.save_checkpoint = stop
     try:
         assert run(words) == 130
     finally:
-        training.save_checkpoint = checkpoint.save_checkpoint
+        course.save_checkpoint = checkpoint.save_checkpoint
 
 
 def kills(n: int, seed: int, work: Path) -> Iterator[tuple[str, str | None]]:

@@ -366,3 +366,15 @@ def test_large_vocabularies_in_pieces_are_torchs(epsilon, convention):
     weighted = module(z[:9], y[:9].clamp_min(0), class_weights=torch.ones(k), smoothing=epsilon)
     plain = module(z[:9], y[:9].clamp_min(0), smoothing=epsilon)
     torch.testing.assert_close(weighted, plain, atol=1e-4, rtol=1e-4)  # the other way to it
+
+
+def test_rmse_at_its_root():
+    """At an error of exactly 0 the slope of a root is infinite: NaN would end the training; and
+    what is added under the root to avoid that is no part of the error."""
+    logits = torch.tensor([[1000.0, 0, 0], [1, 2, 3]], requires_grad=True)
+    losses = find_loss("rmse")(logits, torch.tensor([0, 2]))
+    losses.sum().backward()
+    assert losses[0] == 0
+    assert logits.grad is not None
+    assert bool(logits.grad.isfinite().all())
+    assert logits.grad[0].tolist() == [0, 0, 0]

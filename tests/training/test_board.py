@@ -68,7 +68,7 @@ def test_a_run_on_the_board(run):
 
 def test_an_epoch_stands_there_once(tmp_path, monkeypatch):
     """A resumed run would draw the epochs after its checkpoint twice."""
-    from levelhead.training import run as module
+    from levelhead.training import course as module
 
     recipe = Recipe("digits", model="cnn", epochs=4, device="cpu", tensorboard=True)
     kept = module.save_checkpoint

@@ -22,8 +22,7 @@ from levelhead.errors import LevelheadError
 from levelhead.files import cache_folder, locked
 from levelhead.recipe import Recipe
 from levelhead.runs import Run
-from levelhead.training import checkpoint, resume, train
-from levelhead.training import run as training
+from levelhead.training import checkpoint, course, resume, train
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> Callable[[Recipe, Path], Run]:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(training, "save_checkpoint", save)
+            patched.setattr(course, "save_checkpoint", save)
             with pytest.raises(KeyboardInterrupt):
                 train(recipe, out)
         return Run(out)

@@ -445,7 +445,7 @@ def test_fast_resumes_before_and_after_its_first_layer_stops(precision, at, tmp_
     [
         "levelhead.training.run.write_splits",
         "levelhead.training.run.start",
-        "levelhead.training.run.save_checkpoint",
+        "levelhead.training.course.save_checkpoint",
         "levelhead.training.run.outputs_of",
         "levelhead.training.run.run_findings",
     ],
@@ -476,12 +476,12 @@ def test_stopped_anywhere_resumes_to_the_same_bits(where, data, tmp_path, monkey
 
 def child(chosen: Recipe, out: Path, slow: str) -> subprocess.Popen:
     """Train in a process of its own that sleeps a little at the place `slow`, to be killed."""
-    place = "run" if slow == "save_checkpoint" else "loop"
+    place = "course" if slow == "save_checkpoint" else "loop"
     code = textwrap.dedent(
         f"""
         import time, torch
         torch.set_num_threads(1)
-        import levelhead.training.loop, levelhead.training.run
+        import levelhead.training.course, levelhead.training.loop, levelhead.training.run
         from levelhead.recipe import Recipe
         place = levelhead.training.{place}
         original = place.{slow}
