@@ -24,7 +24,7 @@ def _rmse(logits: Tensor, targets: Targets, options: Options) -> Tensor:
     """
     p = torch.softmax(widened(logits), dim=1)
     q = one_hot(targets.labels, p.shape[1]).to(p) if targets.soft is None else targets.soft.to(p)
-    loss = (p - q).norm(dim=1) / math.sqrt(p.shape[1])  # its slope at 0 is 0
+    loss: Tensor = (p - q).norm(dim=1) / math.sqrt(p.shape[1])  # its slope at 0 is 0
     return loss if options.class_weights is None else loss * (q @ options.class_weights.to(p))
 
 
