@@ -173,19 +173,18 @@ def _folders(plan: Planned, folder: Path, seeds: int) -> list[Path]:
 
 
 def translators(plan: Planned, folder: Path, seeds: int) -> list[Job]:
-    """The trainings of a study of translators, seed by seed, those that are compared first; the
-    others, which draw a curve, have one seed."""
-    recipe, epsilons = plan.recipe, plan.grid["smoothing"]
-    ordered = sorted(epsilons, key=lambda epsilon: (epsilon not in COMPARED, epsilon))
+    """The trainings of a study of translators: those that are compared, seed by seed, then the
+    others, which draw a curve and have one seed."""
+    recipe, epsilons = plan.recipe, sorted(plan.grid["smoothing"])
+    compared = [(e, seed) for seed in range(seeds) for e in epsilons if e in COMPARED]
+    others = [(e, 0) for e in epsilons if e not in COMPARED]
     return [
         Job(
             f"ε = {epsilon:g}, seed {seed}",
             recipe.replace(smoothing=epsilon, seed=recipe.seed + seed),
             folder / f"smoothing={epsilon:g}" / f"seed-{recipe.seed + seed}",
         )
-        for seed in range(seeds)
-        for epsilon in ordered
-        if epsilon in COMPARED or not seed
+        for epsilon, seed in compared + others
     ]
 
 
