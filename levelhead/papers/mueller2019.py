@@ -100,7 +100,7 @@ def studies(data: Path, out: Path, full: bool) -> dict[str, Planned]:
         "mnist-student-alone": Planned(pupil, {}),
         "students-alone": Planned(student, {"smoothing": (0.0, *soft)}),
     }
-    planned[STUDY] = Planned(recipe_of(data, full), {"smoothing": (0.0, 0.05, 0.1, 0.2, 0.4)})
+    planned[STUDY] = Planned(recipe_of(data, full), {"smoothing": (0.0, 0.1, 0.2, 0.4)})
     if not full:
         planned["hundred-overfit"] = Planned(surest, {"smoothing": (0.0, 0.05)})
     for epsilon in (0.0, *soft):

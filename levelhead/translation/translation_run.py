@@ -107,6 +107,7 @@ def size_of(recipe: TranslationRecipe, vocabulary: int) -> Size:
     assert recipe.heads is not None
     assert recipe.feed_forward is not None
     assert recipe.dropout is not None
+    assert recipe.norm is not None
     return Size(
         vocabulary, recipe.layers, recipe.width, recipe.heads, recipe.feed_forward,
         recipe.dropout, recipe.norm, recipe.positions, recipe.longest,
