@@ -66,7 +66,7 @@ class Plain(nn.Module):
     def __init__(self, pieces: int, width: int = 128) -> None:
         super().__init__()
         self.embedding = nn.Embedding(pieces, width, padding_idx=PAD)
-        self.net = nn.Transformer(width, 4, 4, 4, 256, 0.3, batch_first=True)
+        self.net = nn.Transformer(width, 4, 4, 4, 256, 0.3, batch_first=True, norm_first=True)
         self.table, self.width = sinusoids(256, width), width
 
     def embed(self, tokens: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from levelhead.recipe import Schedule, Settings, check_types, loss_knobs
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "layers": 4, "width": 128, "heads": 4, "feed_forward": 256, "dropout": 0.3,
-        "norm": "pre", "vocabulary": 10_000, "lr": 5e-3, "warmup": 0.25, "updates": 8_000, "batch_tokens": 4_096,
-        "average": 10,
+        "norm": "pre", "vocabulary": 10_000, "lr": 5e-3, "warmup": 0.25, "updates": 8_000,
+        "batch_tokens": 4_096, "average": 10,
     },
     "base": {
         "layers": 6, "width": 512, "heads": 8, "feed_forward": 2_048, "dropout": 0.1,
@@ -71,7 +71,7 @@ class TranslationRecipe(Settings):
     dropout: float | None = None
     """Dropout rate (default: the preset's)."""
     norm: Literal["post", "pre"] | None = None
-    """Where the layers are normalised: after the sum, or before the part (default: the preset's)."""
+    """Layers are normalised after the sum (post) or before the part (default: the preset's)."""
     positions: Literal["sinusoidal", "learned"] = "sinusoidal"
     """What tells places apart."""
 
