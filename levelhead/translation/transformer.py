@@ -217,7 +217,8 @@ class Translator(Classifier):
     def encode(self, source: Tensor) -> tuple[Tensor, Tensor | None]:
         """The source [B,S] as [B,S,D], and which of it is no padding: bool [B,1,1,S] or None."""
         body, mask = cast(Body, self.body), None
-        if bool((padding := source == PAD).any()):
+        padding = source == PAD
+        if source.is_cuda or bool(padding.any()):  # asking a GPU would wait for it
             mask = ~padding[:, None, None, :]
         x = self.embed(source)
         for layer in body.encoder:
