@@ -12,7 +12,9 @@ from levelhead.figures import temperatures
 from levelhead.papers.claims import of_seeds
 from levelhead.papers.plan import Found, by_field, paired
 from levelhead.papers.rows import ABOVE, ANY, BELOW, Row
+from levelhead.text import interval_text
 from levelhead.translation.temperature_curves import TEMPERATURES, temperature_curves
+from levelhead.translation.text_scores import difference, text_scores
 from levelhead.translation.translation_recipe import TranslationRecipe
 from levelhead.translation.translation_run import TranslationRun
 
@@ -76,7 +78,7 @@ def translation(studies: Mapping[str, Path]) -> Found:
                 if own
             }
         panels["temperatures"] = temperatures.data(TEMPERATURES, measures)
-    return Found(rows, _grid(groups), panels)
+    return Found(rows, [*_grid(groups), *_same_sentences(pairs)], panels)
 
 
 def _bleu(run: TranslationRun) -> float:
@@ -123,3 +125,19 @@ def _grid(groups: Mapping[float, Sequence[TranslationRun]]) -> list[str]:
         nll, ece = (fmean(_test(run, name) for run in runs) for name in ("nll", "ece"))
         parts.append(f"ε {epsilon:g}: BLEU {bleu:.2f}, NLL {nll:.3f}, ECE {ece:.3f}")
     return [f"Means over the seeds trained. {'; '.join(parts)}."] if parts else []
+
+
+def _same_sentences(pairs: Sequence[tuple[TranslationRun, TranslationRun]]) -> list[str]:
+    """A sentence on what resampled sentences say of each pair of trainings."""
+    parts = []
+    for smoothed, hard in pairs:
+        one, other = (
+            text_scores(run.lines("translation"), run.lines("reference"))["bleu"]
+            for run in (smoothed, hard)
+        )
+        gain = difference(one, other)
+        ends = interval_text(gain.value, gain.low, gain.high, digits=2, sign=True)
+        parts.append(f"{ends} (seed {smoothed.recipe.seed})")
+    if not parts:
+        return []
+    return [f"BLEU of ε 0.1 minus 0 over resampled sentences: {', '.join(parts)}."]

@@ -128,14 +128,16 @@ def sentences(findings: Mapping[str, Any], temperature: Temperature) -> list[str
         return interval_text(*parts, digits=digits)
 
     before = ends(test["metrics"]["ece"], 3)
-    after = ends(findings["test_calibrated"]["metrics"]["ece"], 3)
+    scaled = findings["test_calibrated"]
+    after = ends(scaled["metrics"]["ece"], 3)
     return [
-        f"BLEU {ends(bleu, 1)} on {findings['sentences']['test']:,} sentences "
-        f"({bleu['signature']}); chrF {ends(findings['text']['chrf'], 1)}, "
-        f"TER {ends(findings['text']['ter'], 1)}.",
+        f"BLEU {ends(bleu, 1)} on {findings['sentences']['test']:,} sentences; "
+        f"chrF {ends(findings['text']['chrf'], 1)}, TER {ends(findings['text']['ter'], 1)}.",
         f"Of {test['n']:,} next pieces {ends(test['metrics']['accuracy'], 1, 100)} % are right; "
         f"NLL {ends(nll, 3)} nats a piece (perplexity {math.exp(nll['value']):.2f}), "
         f"{findings['per_word']['nll']:.3f} a word.",
-        f"{METRICS['ece'].title}: {before}; with the temperature of validation {after}.",
+        f"{METRICS['ece'].title}: {before}; with the temperature of validation {after} "
+        f"(NLL {scaled['metrics']['nll']['value']:.3f}).",
         temperature.sentence(),
+        f"BLEU by sacrebleu: {bleu['signature']}.",
     ]

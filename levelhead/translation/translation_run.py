@@ -6,16 +6,16 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
 
 from levelhead.errors import LevelheadError
-from levelhead.files import read_object
-from levelhead.runs import RunFolder
+from levelhead.files import read_object, reading
+from levelhead.runs import MAKE_ANEW, RunFolder
 from levelhead.text import count
-from levelhead.translation.corpus import Corpus, read_corpus, shortened
+from levelhead.translation.corpus import Corpus, read_corpus, read_lines, shortened
 from levelhead.translation.tokens import Tokens
 from levelhead.translation.transformer import Size, Translator
 from levelhead.translation.translation_recipe import TASK, TranslationRecipe
@@ -53,6 +53,12 @@ class TranslationRun(RunFolder):
                     "those it was started on; restore them, or train anew into another --out"
                 )
         return corpus
+
+    def lines(self, side: Literal["source", "reference", "translation"]) -> list[str]:
+        """A side of the test set, as it was written."""
+        path = self.folder / "outputs" / f"test.{side}.txt"
+        with reading(path, MAKE_ANEW):
+            return read_lines(path.read_bytes(), str(path))
 
     def network(self, device: str | torch.device = "cpu") -> Translator:
         """The trained network, ready to translate."""

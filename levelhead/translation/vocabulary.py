@@ -81,9 +81,11 @@ class Vocabulary:
         return [np.array([*row, END], dtype=np.int64) for row in rows]
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """Lines of rows of numbers; what follows END is left out."""
+        """Lines of rows of numbers; what follows END is left out, a newline (spelled in bytes) is
+        a space."""
         cut = [row[: row.index(END)] if END in row else row for row in map(list, rows)]
-        return [str(line) for line in self.processor.decode([list(map(int, row)) for row in cut])]
+        texts = self.processor.decode([list(map(int, row)) for row in cut])
+        return [str(text).replace("\n", " ") for text in texts]
 
     def words(self, row: Sequence[int]) -> list[list[int]]:
         """The places in a row of numbers that make each word: a piece with ▁ begins one."""

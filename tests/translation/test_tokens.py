@@ -41,6 +41,12 @@ def test_any_text_comes_back(vocabulary, words):
     assert vocabulary.decode([row.tolist()]) == [line.replace("▁", " ").strip()]
 
 
+def test_a_translation_is_one_line(vocabulary):
+    """A network may spell any byte; a newline would shift every line after it."""
+    row = [vocabulary.pieces.index(f"<0x{byte:02X}>") for byte in b"a\nb"]
+    assert vocabulary.decode([row]) == ["a b"]
+
+
 @pytest.mark.parametrize(("size", "words"), [(100_000, "more than these lines"), (20, "too few")])
 def test_sizes_that_cannot_be(size, words):
     source, _ = spelled(50, 0)

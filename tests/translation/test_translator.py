@@ -320,8 +320,9 @@ def test_the_published_sizes():
     from levelhead.translation.transformer import Translator
     from levelhead.translation.translation_run import size_of
 
-    tiny = Translator(size_of(TranslationRecipe("d").resolved(), 10_000))
-    assert sum(weight.numel() for weight in tiny.parameters()) == 2_605_056
+    for norm, ends in (("post", 0), ("pre", 2 * 2 * 128)):  # pre-norm ends in two norms more
+        tiny = Translator(size_of(TranslationRecipe("d", norm=norm).resolved(), 10_000))
+        assert sum(weight.numel() for weight in tiny.parameters()) == 2_605_056 + ends
     base = TranslationRecipe("d", preset="base").resolved()
     assert 62e6 < sum(w.numel() for w in Translator(size_of(base, 37_000)).parameters()) < 66e6
 
