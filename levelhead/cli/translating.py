@@ -119,7 +119,8 @@ def translate(words: list[str]) -> int:
             print(line)
             for one in answers:
                 text = one.text if options.mark_below is None else one.marked(options.mark_below)
-                print(f"  {100 * one.probability:5.1f} %  {text}")
+                share = "<0.1" if one.probability < 5e-4 else f"{100 * one.probability:.1f}"
+                print(f"  {share:>5} %  {text}")
     elif options.out is None:
         print("\n".join(translated.texts(options.mark_below)))
     return 0
