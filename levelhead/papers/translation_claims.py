@@ -8,19 +8,30 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from levelhead.figures import temperatures
+import numpy as np
+
+from levelhead.figures import temperatures as figure
+from levelhead.metrics import METRICS
 from levelhead.papers.claims import of_seeds
 from levelhead.papers.plan import Found, by_field, paired
-from levelhead.papers.rows import ABOVE, ANY, BELOW, Row
+from levelhead.papers.rows import ABOVE, ANY, BELOW, Row, claim
+from levelhead.statistics.measured import Estimate, Measured, Quantity, difference, mean
+from levelhead.studies.qualities import estimate_of, influence_on
 from levelhead.text import interval_text
-from levelhead.translation.temperature_curves import TEMPERATURES, temperature_curves
-from levelhead.translation.text_scores import difference, text_scores
+from levelhead.translation.temperature_curves import (
+    TEMPERATURES,
+    TemperatureCurves,
+    temperature_curves,
+)
+from levelhead.translation.text_scores import resampled, text_scores
 from levelhead.translation.translation_recipe import TranslationRecipe
 from levelhead.translation.translation_run import TranslationRun
 
 STUDY = "translation"
 SMOOTHED = 0.1
 SCALED_STAGE = "test_calibrated"
+BLEU = Quantity("BLEU", "up", digits=2)
+NLL, ECE = METRICS["nll"].quantity, METRICS["ece"].quantity
 COMPARED = (0.0, SMOOTHED)
 SCALED = (
     "Multi30k en–de with the tiny Transformer (2.6 M parameters, pre-norm, dropout 0.1) for 1,320 "
@@ -45,30 +56,26 @@ def translation(studies: Mapping[str, Path]) -> Found:
     groups = by_field(studies[STUDY], "smoothing", TranslationRun)
     hard, smoothed = groups.get(0.0, []), groups.get(SMOOTHED, [])
     pairs = paired(smoothed, hard)
+    bleu, smoothed_bleu = _bleus(hard), _bleus(smoothed)
+    nll, smoothed_nll = (_estimates(runs, "nll") for runs in (hard, smoothed))
+    scaled, smoothed_scaled = (_estimates(runs, "nll", SCALED_STAGE) for runs in (hard, smoothed))
     rows = [
-        of_seeds("BLEU, ε = 0", [*map(_bleu, hard)], ANY, "–", 2),
-        of_seeds("BLEU, ε = 0.1", [*map(_bleu, smoothed)], ANY,
-                 "41.0, tokenised (tiny; ε = 0.1)", 2),
-        of_seeds("BLEU, ε 0.1 minus 0", [_bleu(a) - _bleu(b) for a, b in pairs], ABOVE,
-                 "above 0 (25.8 − 25.3)", 2),
-        of_seeds("NLL a piece, ε 0.1 minus 0",
-                 [_test(a, "nll") - _test(b, "nll") for a, b in pairs], ABOVE, "above 0", 3),
-        of_seeds("NLL a piece, ε 0.1 minus 0, temperature scaled",
-                 [_test(a, "nll", SCALED_STAGE) - _test(b, "nll", SCALED_STAGE) for a, b in pairs],
-                 ABOVE, "above 0 (figure 3)", 3),
-        *_calibration(hard, smoothed, pairs),
+        claim("BLEU, ε = 0", _mean(bleu, BLEU), ANY, "–", 2),
+        claim("BLEU, ε = 0.1", _mean(smoothed_bleu, BLEU), ANY,
+              "41.0, tokenised (tiny; ε = 0.1)", 2),
+        claim("BLEU, ε 0.1 minus 0", difference(smoothed_bleu, bleu, BLEU), ABOVE,
+              "above 0 (25.8 − 25.3)", 2),
+        claim("NLL a piece, ε 0.1 minus 0", difference(smoothed_nll, nll, NLL), ABOVE,
+              "above 0", 3),
+        claim("NLL a piece, ε 0.1 minus 0, temperature scaled",
+              difference(smoothed_scaled, scaled, NLL), ABOVE, "above 0 (figure 3)", 3),
+        *_calibration(hard, smoothed),
     ]  # fmt: skip
     curves = {run.folder: temperature_curves(run) for run in (*hard, *smoothed)}
-    two = [(curves[a.folder], curves[b.folder]) for a, b in pairs]
-    at = TEMPERATURES.index(1.0)
-    least = [min(x - y for x, y in zip(a.nll, b.nll, strict=True)) for a, b in two]
-    best = [max(b.bleu) - a.bleu[at] for a, b in two]
-    rows += [
-        of_seeds("NLL of ε 0.1 minus that of ε 0, least over T", least, ABOVE,
-                 "above 0 at every T", 3),
-        of_seeds("BLEU of ε 0 at its best T minus that of ε 0.1 at T = 1", best, BELOW,
-                 "below 0", 2),
-    ]  # fmt: skip
+    if pairs:
+        rows += _against_temperature(
+            {a.recipe.seed: (curves[a.folder], curves[b.folder]) for a, b in pairs}
+        )
     panels: dict[str, Any] = {}
     if curves:
         measures: dict[tuple[str, str, bool], dict[str, Sequence[Sequence[float]]]] = {}
@@ -81,7 +88,7 @@ def translation(studies: Mapping[str, Path]) -> Found:
                 for epsilon, own in ((0.0, hard), (SMOOTHED, smoothed))
                 if own
             }
-        panels["temperatures"] = temperatures.data(TEMPERATURES, measures)
+        panels["temperatures"] = figure.data(TEMPERATURES, measures)
     return Found(rows, [*_grid(groups), *_same_sentences(pairs)], panels)
 
 
@@ -97,26 +104,67 @@ def _temperature(run: TranslationRun) -> float:
     return float(run.findings["temperature"]["value"])
 
 
-def _calibration(
-    hard: Sequence[TranslationRun],
-    smoothed: Sequence[TranslationRun],
-    pairs: Sequence[tuple[TranslationRun, TranslationRun]],
+def _bleus(runs: Sequence[TranslationRun]) -> dict[int, Estimate]:
+    """BLEU of each seed, with what each sentence adds."""
+    estimates = {}
+    for run in runs:
+        score = text_scores(run.lines("translation"), run.lines("reference"))["bleu"]
+        estimates[run.recipe.seed] = estimate_of(run.findings["text"]["bleu"], score.influence)
+    return estimates
+
+
+def _estimates(
+    runs: Sequence[TranslationRun], name: str, stage: str = "test"
+) -> dict[int, Estimate]:
+    """A metric of the next pieces of each seed, with what each sentence adds."""
+    return {
+        run.recipe.seed: estimate_of(
+            run.findings[stage]["metrics"][name], influence_on(name, run.outputs(stage))
+        )
+        for run in runs
+    }
+
+
+def _mean(estimates: Mapping[int, Estimate], quantity: Quantity) -> Measured:
+    return mean(estimates, quantity) if estimates else Measured(None, None, None)
+
+
+def _against_temperature(
+    curves: Mapping[int, tuple[TemperatureCurves, TemperatureCurves]],
 ) -> list[Row]:
-    """The next piece given the true ones: as the paper's table 3, and its claims."""
-    raw = {run.folder: _test(run, "ece") for run in (*hard, *smoothed)}
-    scaled = [_test(run, "ece", SCALED_STAGE) for run in hard]
-    fitted = [*map(_temperature, hard)]
+    """Claims about the curves of ε 0.1 and 0, by seed, at the temperature that suits hard targets
+    least (their likelihood) and most (their BLEU)."""
+    gaps = np.mean([np.subtract(a.nll, b.nll) for a, b in curves.values()], 0)
+    least = int(gaps.argmin())
+    most = int(np.mean([b.bleu for _, b in curves.values()], 0).argmax())
+    at = TEMPERATURES.index(1.0)
+
+    def of(name: str, side: int, place: int) -> dict[int, Estimate]:
+        return {seed: pair[side].estimate(name, place) for seed, pair in curves.items()}
+
     return [
-        of_seeds("ECE, ε = 0", [raw[r.folder] for r in hard], ANY, "0.056 (WMT14)", 4),
-        of_seeds("temperature, ε = 0", fitted, ANY, "1.13 (WMT14)", 3),
-        of_seeds("ECE, ε = 0, temperature scaled", scaled, ANY, "0.018 (WMT14)", 4),
-        of_seeds("ECE, ε = 0.1", [raw[r.folder] for r in smoothed], ANY, "0.019 (WMT14)", 4),
-        of_seeds("ECE, ε 0 minus the same scaled",
-                 [raw[r.folder] - after for r, after in zip(hard, scaled, strict=True)], ABOVE,
-                 "above 0 (0.056 − 0.018)", 4),
-        of_seeds("ECE, ε 0 minus 0.1", [raw[b.folder] - raw[a.folder] for a, b in pairs], ABOVE,
-                 "above 0 (0.056 − 0.019)", 4),
-        of_seeds("log of the temperature, ε = 0", [*map(math.log, fitted)], ABOVE,
+        claim(f"NLL, ε 0.1 minus 0, at the T where it is least ({TEMPERATURES[least]:g})",
+              difference(of("nll", 0, least), of("nll", 1, least), NLL), ABOVE,
+              "above 0 at every T", 3),
+        claim(f"BLEU of ε 0 at its best T ({TEMPERATURES[most]:g}) minus that of ε 0.1 at 1",
+              difference(of("bleu", 1, most), of("bleu", 0, at), BLEU), BELOW, "below 0", 2),
+    ]  # fmt: skip
+
+
+def _calibration(hard: Sequence[TranslationRun], smoothed: Sequence[TranslationRun]) -> list[Row]:
+    """The next piece given the true ones: as the paper's table 3, and its claims."""
+    raw, scaled = (_estimates(hard, "ece", stage) for stage in ("test", SCALED_STAGE))
+    own, temperatures = _estimates(smoothed, "ece"), [*map(_temperature, hard)]
+    return [
+        claim("ECE, ε = 0", _mean(raw, ECE), ANY, "0.056 (WMT14)", 4),
+        of_seeds("temperature, ε = 0", temperatures, ANY, "1.13 (WMT14)", 3),
+        claim("ECE, ε = 0, temperature scaled", _mean(scaled, ECE), ANY, "0.018 (WMT14)", 4),
+        claim("ECE, ε = 0.1", _mean(own, ECE), ANY, "0.019 (WMT14)", 4),
+        claim("ECE, ε 0 minus the same scaled", difference(raw, scaled, ECE), ABOVE,
+              "above 0 (0.056 − 0.018)", 4),
+        claim("ECE, ε 0 minus 0.1", difference(raw, own, ECE), ABOVE,
+              "above 0 (0.056 − 0.019)", 4),
+        of_seeds("log of the temperature, ε = 0", [*map(math.log, temperatures)], ABOVE,
                  "above 0 (log 1.13)", 3),
     ]  # fmt: skip
 
@@ -139,7 +187,7 @@ def _same_sentences(pairs: Sequence[tuple[TranslationRun, TranslationRun]]) -> l
             text_scores(run.lines("translation"), run.lines("reference"))["bleu"]
             for run in (smoothed, hard)
         )
-        gain = difference(one, other)
+        gain = resampled(one, other)
         ends = interval_text(gain.value, gain.low, gain.high, digits=2, sign=True)
         parts.append(f"{ends} (seed {smoothed.recipe.seed})")
     if not parts:

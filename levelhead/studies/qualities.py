@@ -49,7 +49,7 @@ def estimates_of(run: Run, names: Sequence[str], series: str, level: float) -> d
     if judgement["interval"]["level"] != level or not {*names} <= judgement["metrics"].keys():
         judgement = judge(outputs, metrics=names, level=level)
     entries = judgement["metrics"]
-    return {name: estimate_of(entries[name], _influence(name, outputs)) for name in names}
+    return {name: estimate_of(entries[name], influence_on(name, outputs)) for name in names}
 
 
 def by_seed(
@@ -73,7 +73,7 @@ def pnorm_aurc(run: Run, level: float = 0.95) -> Estimate:
             predicted=test.predictions(),
         )
     entry = judge(ranked, metrics=("aurc",), level=level)["metrics"]["aurc"]
-    return estimate_of(entry, _influence("aurc", ranked))
+    return estimate_of(entry, influence_on("aurc", ranked))
 
 
 def quality(run: Run, level: float) -> Estimates:
@@ -110,7 +110,7 @@ def corrupted(run: Run, level: float, look: Look, clean: dict[Any, Examples]) ->
             names = ("accuracy", "ece") if series == "raw" else ("ece",)
             entry = judge(outputs, metrics=names, level=level, resamples=300)["metrics"]
             for name in names:
-                estimate = estimate_of(entry[name], _influence(name, outputs))
+                estimate = estimate_of(entry[name], influence_on(name, outputs))
                 several.setdefault((f"corrupted_{name}", series), []).append(estimate)
         for score, estimate in apart(inside, uncalibrated, level, paired=True).items():
             several.setdefault(("corrupted_auroc", score), []).append(estimate)
@@ -196,7 +196,7 @@ def estimate_of(entry: Mapping[str, Any], *rows: Tensor) -> Estimate:
     return Estimate(entry["value"], entry["low"], entry["high"], rows)
 
 
-def _influence(name: str, outputs: Outputs) -> Tensor:
+def influence_on(name: str, outputs: Outputs) -> Tensor:
     """What each example adds to a metric, float64 [N], up to a constant."""
     metric = METRICS[name]
     return by_unit(influence_of(metric, metric.prepare(outputs)), outputs.units)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from levelhead.errors import LevelheadError
 from levelhead.statistics.measured import Measured
@@ -40,6 +42,13 @@ class TextScore:
         weights = np.stack([np.bincount(row, minlength=n) for row in index])
         return np.array([self.of(row) for row in weights @ self.counts])
 
+    @property
+    def influence(self) -> Tensor:
+        """What each sentence adds, float64 [N]: the jackknife's values (Efron & Stein 1981)."""
+        n, total = len(self.counts), self.counts.sum(0)
+        without = torch.tensor([self.of(total - own) for own in self.counts], dtype=torch.float64)
+        return n * self.value - (n - 1) * without
+
     def measured(self, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Measured:
         """The score with its percentile interval (Koehn 2004)."""
         return _percentiles(self.value, self.draws(resamples, seed), level)
@@ -64,7 +73,7 @@ def text_scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[st
     return scores
 
 
-def difference(
+def resampled(
     one: TextScore, other: TextScore, resamples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> Measured:
     """`one` minus `other` on the same sentences, resampled together (Koehn 2004)."""

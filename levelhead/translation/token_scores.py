@@ -71,15 +71,14 @@ class TokenScores:
             groups=tuple(map(str, self.sentences.tolist())),
         )
 
-    def nll(self, temperatures: Sequence[float]) -> list[float]:
-        """Mean NLL at each temperature, in nats a token."""
-        totals = [0.0] * len(temperatures)
+    def losses(self, temperatures: Sequence[float]) -> Tensor:
+        """NLL of each token at each temperature, in nats, float64 [T,N]."""
+        parts = []
         for logits, labels in self.pieces():
-            for i, temperature in enumerate(temperatures):
-                z = logits / temperature
-                losses = z.logsumexp(1) - z.gather(1, labels[:, None])[:, 0]
-                totals[i] += float(losses.double().sum())
-        return [total / len(self) for total in totals]
+            scaled = (logits / temperature for temperature in temperatures)
+            own = [z.logsumexp(1) - z.gather(1, labels[:, None])[:, 0] for z in scaled]
+            parts.append(torch.stack(own).double())
+        return torch.cat(parts, 1)
 
     def temperature(self, fitted_on: str) -> Temperature:
         """The temperature that minimises the NLL, as `Temperature.fit` has it."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,9 +20,10 @@ from levelhead.errors import LevelheadError
 from levelhead.losses import LOSSES
 from levelhead.metrics import METRICS
 from levelhead.outputs import Outputs
+from levelhead.statistics.examples import example_variance
 from levelhead.studies.workers import Job, side_by_side
 from levelhead.translation.temperature_curves import temperature_curves
-from levelhead.translation.text_scores import difference, text_scores
+from levelhead.translation.text_scores import resampled, text_scores
 from levelhead.translation.token_scores import token_scores
 from levelhead.translation.train_translator import resume_translator, train_translator
 from levelhead.translation.translate import translate
@@ -57,11 +59,11 @@ def test_scores_are_those_of_the_whole_logits(learned):
         assert pair[0] == pytest.approx(pair[1], abs=1e-6), name
     fitted = Temperature.fit_outputs(whole).temperature
     assert scores.temperature("").temperature == pytest.approx(fitted, rel=1e-4)
-    assert scores.nll([fitted])[0] == pytest.approx(
+    assert float(scores.losses([fitted]).mean()) == pytest.approx(
         float(torch.nn.functional.cross_entropy(logits / fitted, scores.labels)), abs=1e-5
     )
     kept = learned.findings["validation"]["metrics"]["nll"]["value"]
-    assert kept == pytest.approx(scores.nll([1.0])[0], abs=1e-6)
+    assert kept == pytest.approx(float(scores.losses([1.0]).mean()), abs=1e-6)
 
 
 def test_written_files_have_the_score_of_sacrebleus_command(learned):
@@ -84,13 +86,29 @@ def test_paired_differences():
         line.replace("sentence", "thing") if i % 2 else line for i, line in enumerate(references)
     ]
     good, bad = (text_scores(lines, references)["bleu"] for lines in (references, broken))
-    same = difference(good, good)
+    same = resampled(good, good)
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
-    change = difference(bad, good)
+    change = resampled(bad, good)
     assert change.high is not None
     assert change.high < 0
     for name, score in text_scores(broken, references).items():
         assert score.of(score.counts.sum(0)) == pytest.approx(score.value), name
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf", "ter"])
+def test_what_a_sentence_adds_is_what_resampling_says(name):
+    """Else the interval of a difference of trainings would not hold what sentences vary by."""
+    draw = np.random.default_rng(0)
+    words = np.array([f"word{i}" for i in range(10)])
+    references = [" ".join(draw.choice(words, draw.integers(6, 14))) for _ in range(400)]
+    hypotheses = [
+        " ".join(word if draw.random() > 0.25 else draw.choice(words) for word in line.split())
+        for line in references
+    ]
+    score = text_scores(hypotheses, references)[name]
+    assert float(score.influence.mean()) == pytest.approx(score.value, abs=0.2)
+    spread = float(np.std(score.draws(2000, 0)))
+    assert example_variance(score.influence) ** 0.5 == pytest.approx(spread, rel=0.1)
 
 
 def stop_after(epoch):
@@ -166,7 +184,10 @@ def test_curves_against_temperature(learned):
     )
     assert curves.bleu[1] == pytest.approx(learned.findings["text"]["bleu"]["value"])
     assert curves.nll[2] > curves.nll[1]
-    assert temperature_curves(learned, (0.7, 1.0, 2.0)) == curves
+    again = temperature_curves(learned, (0.7, 1.0, 2.0))
+    assert again.to_json() == curves.to_json()
+    for name in ("bleu", "nll"):
+        assert torch.equal(again.influence[name], curves.influence[name])
 
 
 def test_answers_and_their_probabilities(learned):
