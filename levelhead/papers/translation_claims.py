@@ -17,7 +17,7 @@ from levelhead.papers.plan import Found, by_field, paired
 from levelhead.papers.rows import ABOVE, ANY, BELOW, Row, claim
 from levelhead.statistics.measured import Estimate, Measured, Quantity, difference, mean
 from levelhead.studies.qualities import estimate_of, influence_on
-from levelhead.text import interval_text
+from levelhead.text import count, interval_text
 from levelhead.translation.temperature_curves import (
     TEMPERATURES,
     TemperatureCurves,
@@ -175,8 +175,9 @@ def _grid(groups: Mapping[float, Sequence[TranslationRun]]) -> list[str]:
     for epsilon, runs in sorted(groups.items()):
         bleu = fmean(map(_bleu, runs))
         nll, ece = (fmean(_test(run, name) for run in runs) for name in ("nll", "ece"))
-        parts.append(f"ε {epsilon:g}: BLEU {bleu:.2f}, NLL {nll:.3f}, ECE {ece:.3f}")
-    return [f"Means over the seeds trained. {'; '.join(parts)}."] if parts else []
+        seeds = count(len(runs), "seed")
+        parts.append(f"ε {epsilon:g} ({seeds}) BLEU {bleu:.2f}, NLL {nll:.3f}, ECE {ece:.3f}")
+    return [f"Means: {'; '.join(parts)}."] if parts else []
 
 
 def _same_sentences(pairs: Sequence[tuple[TranslationRun, TranslationRun]]) -> list[str]:
