@@ -103,8 +103,9 @@ def reproduce(
     }
     for name, todo in runs.items():
         plan = planned[name]
-        own_findings = not isinstance(plan.recipe, TranslationRecipe)
-        judged_before = not own_findings or (out / name / "findings.json").exists()
+        judged_before = (
+            isinstance(plan.recipe, TranslationRecipe) or (out / name / "findings.json").exists()
+        )
         if judged_before and all(run.finished for run in todo):
             continue
         watch(Note(f"Study {name}:"))

@@ -56,7 +56,17 @@ def translation(studies: Mapping[str, Path]) -> Found:
     groups = by_field(studies[STUDY], "smoothing", TranslationRun)
     hard, smoothed = groups.get(0.0, []), groups.get(SMOOTHED, [])
     pairs = paired(smoothed, hard)
-    bleu, smoothed_bleu = _bleus(hard), _bleus(smoothed)
+    texts = {
+        run.folder: text_scores(run.lines("translation"), run.lines("reference"), ("bleu",))["bleu"]
+        for run in (*hard, *smoothed)
+    }
+    bleu, smoothed_bleu = (
+        {
+            run.recipe.seed: estimate_of(run.findings["text"]["bleu"], texts[run.folder].influence)
+            for run in runs
+        }
+        for runs in (hard, smoothed)
+    )
     nll, smoothed_nll = (_estimates(runs, "nll") for runs in (hard, smoothed))
     scaled, smoothed_scaled = (_estimates(runs, "nll", SCALED_STAGE) for runs in (hard, smoothed))
     rows = [
@@ -89,7 +99,8 @@ def translation(studies: Mapping[str, Path]) -> Found:
                 if own
             }
         panels["temperatures"] = figure.data(TEMPERATURES, measures)
-    return Found(rows, [*_grid(groups), *_same_sentences(pairs)], panels)
+    gains = {a.recipe.seed: resampled(texts[a.folder], texts[b.folder]) for a, b in pairs}
+    return Found(rows, [*_grid(groups), *_same_sentences(gains)], panels)
 
 
 def _bleu(run: TranslationRun) -> float:
@@ -102,15 +113,6 @@ def _test(run: TranslationRun, metric: str, stage: str = "test") -> float:
 
 def _temperature(run: TranslationRun) -> float:
     return float(run.findings["temperature"]["value"])
-
-
-def _bleus(runs: Sequence[TranslationRun]) -> dict[int, Estimate]:
-    """BLEU of each seed, with what each sentence adds."""
-    estimates = {}
-    for run in runs:
-        score = text_scores(run.lines("translation"), run.lines("reference"))["bleu"]
-        estimates[run.recipe.seed] = estimate_of(run.findings["text"]["bleu"], score.influence)
-    return estimates
 
 
 def _estimates(
@@ -180,17 +182,10 @@ def _grid(groups: Mapping[float, Sequence[TranslationRun]]) -> list[str]:
     return [f"Means: {'; '.join(parts)}."] if parts else []
 
 
-def _same_sentences(pairs: Sequence[tuple[TranslationRun, TranslationRun]]) -> list[str]:
-    """A sentence on what resampled sentences say of each pair of trainings."""
-    parts = []
-    for smoothed, hard in pairs:
-        one, other = (
-            text_scores(run.lines("translation"), run.lines("reference"))["bleu"]
-            for run in (smoothed, hard)
-        )
-        gain = resampled(one, other)
-        ends = interval_text(gain.value, gain.low, gain.high, digits=2, sign=True)
-        parts.append(f"{ends} (seed {smoothed.recipe.seed})")
-    if not parts:
-        return []
-    return [f"BLEU of ε 0.1 minus 0 over resampled sentences: {', '.join(parts)}."]
+def _same_sentences(gains: Mapping[int, Measured]) -> list[str]:
+    """A sentence on what resampled sentences say of the pair of each seed."""
+    parts = [
+        f"{interval_text(gain.value, gain.low, gain.high, digits=2, sign=True)} (seed {seed})"
+        for seed, gain in gains.items()
+    ]
+    return [f"BLEU of ε 0.1 minus 0 over resampled sentences: {', '.join(parts)}."] if parts else []

@@ -81,7 +81,7 @@ def temperature_curves(
             temperature=temperature,
         )
         lines = vocabulary.decode([own[0].pieces for own in hypotheses])
-        texts.append(text_scores(lines, corpus.splits["test"].target)["bleu"])
+        texts.append(text_scores(lines, corpus.splits["test"].target, ("bleu",))["bleu"])
     progress(len(temperatures), len(temperatures))
     influence = {
         "bleu": torch.stack([score.influence for score in texts]),

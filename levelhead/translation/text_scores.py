@@ -54,8 +54,10 @@ class TextScore:
         return _percentiles(self.value, self.draws(resamples, seed), level)
 
 
-def text_scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, TextScore]:
-    """The scores by name. Raises LevelheadError where sacrebleu is missing or lengths differ."""
+def text_scores(
+    hypotheses: Sequence[str], references: Sequence[str], names: Sequence[str] = (*TEXT_METRICS,)
+) -> dict[str, TextScore]:
+    """Some scores by name. Raises LevelheadError where sacrebleu is missing or lengths differ."""
     if len(hypotheses) != len(references) or not hypotheses:
         raise LevelheadError(
             f"{len(hypotheses):,} translations for {len(references):,} references; give one a line"
@@ -63,8 +65,8 @@ def text_scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[st
     extra("sacrebleu")
     metrics = extra("sacrebleu.metrics")
     scores = {}
-    for name, kind in TEXT_METRICS.items():
-        metric = getattr(metrics, kind)()
+    for name in names:
+        metric = getattr(metrics, TEXT_METRICS[name])()
         counts = metric._extract_corpus_statistics(list(hypotheses), [list(references)])
         total = metric.corpus_score(list(hypotheses), [list(references)])
         scores[name] = TextScore(
